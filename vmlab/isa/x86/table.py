@@ -1,0 +1,349 @@
+"""The instruction table of IA-32: every integer and system instruction, one opcode and form a line.
+
+Decoder, assembler, disassembler, interpreter and the Popek-Goldberg classification all read `ROWS`. A line is
+
+    mnemonic  operands  opcode  [/extension]  [attributes]
+
+with the operand codes of `vmlab.isa.x86.instruction` (`-` for none). A family stands on one line: `add/or/adc`
+with opcode `00+8` means opcodes 00, 08, 10 and with extension `/0+` means `/0 /1 /2`; `j*` stands for the sixteen
+conditions in the order of their numbers. A third opcode byte after `0F xx` is a ModRM byte that must be just so,
+and a leading `F3` is a prefix that belongs to the opcode.
+
+Attributes: `lock` (LOCK allowed on a memory destination), `rep` and `repz` (string instruction), `8` (byte form
+without an operand to show it), `16` `32` (only with this operand size), `a16` `a32` (only with this address size),
+`np` (no 66, F2, F3 prefix allowed), `alias` (decoded, never encoded), `@group` (see `vmlab.isa.x86.privilege`).
+
+Simplified: no x87, MMX or SSE, so their opcodes are undefined (#UD) as on a processor whose CPUID denies them;
+F3 before `bsf`, `bsr` and `wbinvd` is ignored, as before TZCNT, LZCNT and WBNOINVD existed; `callf` and `jmpf`
+name the far transfers, as `retf` does. Source: Intel SDM vol. 2, chapters 3-5 and appendix A.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from vmlab.isa.x86.instruction import Row
+from vmlab.isa.x86.privilege import GROUPS
+
+__all__ = ["CONDITIONS", "ROWS", "rows_of"]
+
+CONDITIONS = ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
+"""Names of the condition codes 0 to 15 (SDM vol. 2, B.1.4.7)."""
+
+TEXT = """
+# Arithmetic and logic
+add/or/adc/sbb/and/sub/xor  Eb,Gb  00+8  lock
+add/or/adc/sbb/and/sub/xor  Ev,Gv  01+8  lock
+add/or/adc/sbb/and/sub/xor  Gb,Eb  02+8
+add/or/adc/sbb/and/sub/xor  Gv,Ev  03+8
+add/or/adc/sbb/and/sub/xor  AL,Ib  04+8
+add/or/adc/sbb/and/sub/xor  eAX,Iz  05+8
+add/or/adc/sbb/and/sub/xor  Eb,Ib  80 /0+  lock
+add/or/adc/sbb/and/sub/xor  Ev,Iz  81 /0+  lock
+add/or/adc/sbb/and/sub/xor  Eb,Ib  82 /0+  lock alias
+add/or/adc/sbb/and/sub/xor  Ev,Ix  83 /0+  lock
+cmp     Eb,Gb   38
+cmp     Ev,Gv   39
+cmp     Gb,Eb   3A
+cmp     Gv,Ev   3B
+cmp     AL,Ib   3C
+cmp     eAX,Iz  3D
+cmp     Eb,Ib   80 /7
+cmp     Ev,Iz   81 /7
+cmp     Eb,Ib   82 /7  alias
+cmp     Ev,Ix   83 /7
+inc/dec Zv      40+8
+inc/dec Eb      FE /0+  lock
+inc/dec Ev      FF /0+  lock
+test    Eb,Gb   84
+test    Ev,Gv   85
+test    AL,Ib   A8
+test    eAX,Iz  A9
+test    Eb,Ib   F6 /0
+test    Ev,Iz   F7 /0
+test    Eb,Ib   F6 /1  alias
+test    Ev,Iz   F7 /1  alias
+not/neg Eb      F6 /2+  lock
+not/neg Ev      F7 /2+  lock
+mul/imul/div/idiv  Eb  F6 /4+
+mul/imul/div/idiv  Ev  F7 /4+
+imul    Gv,Ev     0FAF
+imul    Gv,Ev,Iz  69
+imul    Gv,Ev,Ix  6B
+rol/ror/rcl/rcr/shl/shr  Eb,Ib  C0 /0+
+rol/ror/rcl/rcr/shl/shr  Ev,Ib  C1 /0+
+rol/ror/rcl/rcr/shl/shr  Eb,1   D0 /0+
+rol/ror/rcl/rcr/shl/shr  Ev,1   D1 /0+
+rol/ror/rcl/rcr/shl/shr  Eb,CL  D2 /0+
+rol/ror/rcl/rcr/shl/shr  Ev,CL  D3 /0+
+shl     Eb,Ib   C0 /6  alias
+sar     Eb,Ib   C0 /7
+shl     Ev,Ib   C1 /6  alias
+sar     Ev,Ib   C1 /7
+shl     Eb,1    D0 /6  alias
+sar     Eb,1    D0 /7
+shl     Ev,1    D1 /6  alias
+sar     Ev,1    D1 /7
+shl     Eb,CL   D2 /6  alias
+sar     Eb,CL   D2 /7
+shl     Ev,CL   D3 /6  alias
+sar     Ev,CL   D3 /7
+shld    Ev,Gv,Ib  0FA4
+shld    Ev,Gv,CL  0FA5
+shrd    Ev,Gv,Ib  0FAC
+shrd    Ev,Gv,CL  0FAD
+bt      Ev,Gv   0FA3
+bts     Ev,Gv   0FAB  lock
+btr     Ev,Gv   0FB3  lock
+btc     Ev,Gv   0FBB  lock
+bt      Ev,Ib   0FBA /4
+bts/btr/btc  Ev,Ib  0FBA /5+  lock
+bsf     Gv,Ev   0FBC
+bsr     Gv,Ev   0FBD
+cbw     -       98  16
+cwde    -       98  32
+cwd     -       99  16
+cdq     -       99  32
+daa     -       27
+das     -       2F
+aaa     -       37
+aas     -       3F
+aam     Ib      D4
+aad     Ib      D5
+
+# Moves
+mov     Eb,Gb   88
+mov     Ev,Gv   89
+mov     Gb,Eb   8A
+mov     Gv,Ev   8B
+mov     AL,Ob   A0
+mov     eAX,Ov  A1
+mov     Ob,AL   A2
+mov     Ov,eAX  A3
+mov     Zb,Ib   B0
+mov     Zv,Iv   B8
+mov     Eb,Ib   C6 /0
+mov     Ev,Iz   C7 /0
+mov     Er,Sw   8C  @segment
+mov     Sw,Ew   8E  @segment
+mov     Rd,Cd   0F20  @cpl0
+mov     Rd,Dd   0F21  @cpl0
+mov     Cd,Rd   0F22  @cpl0
+mov     Dd,Rd   0F23  @cpl0
+movzx   Gv,Eb   0FB6
+movzx   Gv,Ew   0FB7
+movsx   Gv,Eb   0FBE
+movsx   Gv,Ew   0FBF
+cmov*   Gv,Ev   0F40+1
+set*    Eb      0F90+1
+lea     Gv,M    8D
+nop     -       90
+pause   -       F390
+xchg    eAX,Zv  90
+xchg    Eb,Gb   86  lock
+xchg    Ev,Gv   87  lock
+cmpxchg Eb,Gb   0FB0  lock
+cmpxchg Ev,Gv   0FB1  lock
+cmpxchg8b  Mq   0FC7 /1  lock
+xadd    Eb,Gb   0FC0  lock
+xadd    Ev,Gv   0FC1  lock
+bswap   Zv      0FC8
+xlat    -       D7  8
+lahf    -       9F
+sahf    -       9E
+les     Gv,Mp   C4    @segment
+lds     Gv,Mp   C5    @segment
+lss     Gv,Mp   0FB2  @segment
+lfs     Gv,Mp   0FB4  @segment
+lgs     Gv,Mp   0FB5  @segment
+
+# Stack
+push    Zv      50
+pop     Zv      58
+push    Ix      6A
+push    Iz      68
+push    Ev      FF /6
+pop     Ev      8F /0
+push    ES      06    @segment
+push    CS      0E    @segment
+push    SS      16    @segment
+push    DS      1E    @segment
+push    FS      0FA0  @segment
+push    GS      0FA8  @segment
+pop     ES      07    @segment
+pop     SS      17    @segment
+pop     DS      1F    @segment
+pop     FS      0FA1  @segment
+pop     GS      0FA9  @segment
+pusha   -       60
+popa    -       61
+pushf   -       9C    @flags
+popf    -       9D    @flags
+enter   Iw,Ib   C8
+leave   -       C9
+
+# Strings
+movs    -       A4  8 rep
+movs    -       A5  rep
+cmps    -       A6  8 repz
+cmps    -       A7  repz
+stos    -       AA  8 rep
+stos    -       AB  rep
+lods    -       AC  8 rep
+lods    -       AD  rep
+scas    -       AE  8 repz
+scas    -       AF  repz
+ins     -       6C  8 rep @iopl
+ins     -       6D  rep @iopl
+outs    -       6E  8 rep @iopl
+outs    -       6F  rep @iopl
+
+# Control transfer
+j*      Jb      70+1
+j*      Jz      0F80+1
+jcxz    Jb      E3  a16
+jecxz   Jb      E3  a32
+loopne/loope/loop  Jb  E0+1
+jmp     Jb      EB
+jmp     Jz      E9
+jmp     Ev      FF /4
+call    Jz      E8
+call    Ev      FF /2
+ret     -       C3
+ret     Iw      C2
+jmpf    Ap      EA     @far-transfer
+jmpf    Mp      FF /5  @far-transfer
+callf   Ap      9A     @far-transfer
+callf   Mp      FF /3  @far-transfer
+retf    -       CB     @far-transfer
+retf    Iw      CA     @far-transfer
+int     Ib      CD     @far-transfer
+int3    -       CC     @far-transfer
+into    -       CE     @far-transfer
+int1    -       F1     @far-transfer
+iret    -       CF     @far-transfer
+sysenter  -     0F34   @fast-call
+sysexit   -     0F35   @cpl0
+bound   Gv,Ma   62
+ud0     Gv,Ev   0FFF
+ud1     Gv,Ev   0FB9
+ud2     -       0F0B
+
+# Flags
+cmc     -       F5
+clc     -       F8
+stc     -       F9
+cli     -       FA  @iopl
+sti     -       FB  @iopl
+cld     -       FC
+std     -       FD
+
+# Ports
+in      AL,Ib   E4  @iopl
+in      eAX,Ib  E5  @iopl
+out     Ib,AL   E6  @iopl
+out     Ib,eAX  E7  @iopl
+in      AL,DX   EC  @iopl
+in      eAX,DX  ED  @iopl
+out     DX,AL   EE  @iopl
+out     DX,eAX  EF  @iopl
+
+# System
+sldt    Er      0F00 /0  @system-register
+str     Er      0F00 /1  @system-register
+lldt    Ew      0F00 /2  @cpl0
+ltr     Ew      0F00 /3  @cpl0
+verr    Ew      0F00 /4  @selector-check
+verw    Ew      0F00 /5  @selector-check
+sgdt    Ms      0F01 /0  @system-register
+sidt    Ms      0F01 /1  @system-register
+lgdt    Ms      0F01 /2  @cpl0
+lidt    Ms      0F01 /3  @cpl0
+smsw    Er      0F01 /4  @system-register
+lmsw    Ew      0F01 /6  @cpl0
+invlpg  M       0F01 /7  @cpl0
+lar     Gv,Ew   0F02     @selector-check
+lsl     Gv,Ew   0F03     @selector-check
+arpl    Ew,Gw   63
+clts    -       0F06  @cpl0
+invd    -       0F08  @cpl0
+wbinvd  -       0F09  @cpl0
+wrmsr   -       0F30  @cpl0
+rdtsc   -       0F31  @time
+rdmsr   -       0F32  @cpl0
+rdpmc   -       0F33  @pmc
+cpuid   -       0FA2  @identity
+hlt     -       F4    @cpl0
+
+# Hints and fences
+prefetchnta/prefetcht0/prefetcht1/prefetcht2  Mb  0F18 /0+
+nop     Ev      0F1F
+nop     Ev      0F0D  alias
+nop     Ev      0F18  alias
+nop     Ev      0F19  alias
+nop     Ev      0F1A  alias
+nop     Ev      0F1B  alias
+nop     Ev      0F1C  alias
+nop     Ev      0F1D  alias
+nop     Ev      0F1E  alias
+lfence  -       0FAEE8  np
+mfence  -       0FAEF0  np
+sfence  -       0FAEF8  np
+"""
+
+
+def _expand(line: str) -> list[Row]:
+    """Return the rows of one line."""
+    names, codes, opcode, *attributes = line.split()
+    operands = () if codes == "-" else tuple(codes.split(","))
+    extension, step, opcode_step = -1, 0, 0
+    if attributes and attributes[0][0] == "/":
+        field = attributes.pop(0)
+        extension, step = int(field[1]), int(field.endswith("+"))
+    if "+" in opcode:
+        opcode, _, increment = opcode.partition("+")
+        opcode_step = int(increment)
+    size = address_size = 0
+    if operands and (operands[0] in ("Eb", "Gb", "Zb", "Ob") or "AL" in operands):
+        size = 8
+    group = repeat = ""
+    for attribute in attributes:
+        if attribute.isdecimal():
+            size = int(attribute)
+        elif attribute[0] == "@":
+            group = attribute[1:]
+        elif attribute in ("a16", "a32"):
+            address_size = int(attribute[1:])
+        elif attribute.startswith("rep"):
+            repeat = attribute
+    family = [names[:-1] + c for c in CONDITIONS] if names[-1] == "*" else names.split("/")
+    number, width = int(opcode, 16), len(opcode) // 2
+    privilege = GROUPS[group].privilege
+    return [
+        Row(
+            mnemonic, operands, (number + n * opcode_step).to_bytes(width, "big"), extension + n * step, privilege,
+            "lock" in attributes, repeat, size, address_size, "np" in attributes, "alias" in attributes, group,
+        )
+        for n, mnemonic in enumerate(family)
+    ]  # fmt: skip
+
+
+ROWS: tuple[Row, ...] = tuple(row for line in TEXT.splitlines() if line and line[0] != "#" for row in _expand(line))
+"""The table. Where two rows claim one encoding (`nop` and `xchg eax, eax`) the first one has it."""
+
+
+@cache
+def _by_mnemonic() -> dict[str, tuple[Row, ...]]:
+    index: dict[str, list[Row]] = {}
+    for row in ROWS:
+        index.setdefault(row.mnemonic, []).append(row)
+    return {mnemonic: tuple(rows) for mnemonic, rows in index.items()}
+
+
+def rows_of(mnemonic: str) -> tuple[Row, ...]:
+    """Return the rows of one mnemonic in the order of the table, none if there is no such mnemonic.
+
+    >>> [row.opcode.hex() for row in rows_of("bswap")]
+    ['0fc8']
+    """
+    return _by_mnemonic().get(mnemonic, ())
