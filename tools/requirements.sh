@@ -55,6 +55,9 @@ esac
 
 if [ "${#packages[@]}" -eq 0 ]; then
     exit 0
+elif [ -n "${VMLAB_INSTALLED:-}" ]; then
+    echo "vmlab: ${packages[*]}: installed, and yet what they should give does not work here." >&2
+    exit 1
 fi
 
 if ! has apt-get; then
@@ -72,4 +75,4 @@ fi
 echo "vmlab: installing ${packages[*]}"
 "${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get update -qq
 "${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" </dev/null
-exec "$0" "$@" # true only if what was installed serves
+VMLAB_INSTALLED=yes exec "$0" "$@" # true only if what was installed serves
