@@ -1,6 +1,6 @@
 # make lab       open the notebooks in JupyterLab           make test        run every test, the notebooks too
 # make check     style, types, layers                       make test-long   run the tests that take minutes
-# make bench     print the figures                          make screenshots make the pictures of the README
+# make bench     print the figures                          make screenshots take the pictures of the README
 # make notebooks run the notebooks, store their outputs     make clean       remove what these made
 #
 # Each makes the virtual environment that it needs. `make PYTHON=/path/to/python3 lab` chooses the interpreter.
