@@ -268,7 +268,7 @@ class Bus:
 
     def _read_byte(self, address: int) -> int:
         if self.is_ram(address):
-            return self.memory.data[address]
+            return self.memory.read(address, 1)
         slot = self._pages.get(address >> PAGE_SHIFT)
         return slot.device.read(slot.offset + address % PAGE_SIZE, 1) & 0xFF if slot else 0xFF
 

@@ -1,0 +1,182 @@
+"""Delivery of an interrupt or exception through the interrupt descriptor table (SDM vol. 3, 6.12).
+
+The handler's frame, from high to low addresses: [SS, ESP where the ring changes,] EFLAGS, CS, EIP [, error code].
+Simplified: no task gates (#GP, as for a wrong type), no virtual-8086 mode.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.descriptors import (
+    INTERRUPT_GATE16,
+    INTERRUPT_GATE32,
+    TRAP_GATE16,
+    TRAP_GATE32,
+    Descriptor,
+    Gate,
+    SegmentRegister,
+)
+from vmlab.isa.x86.faults import ERROR_EXT, ERROR_IDT, NP, TS, Fault, general_protection
+from vmlab.isa.x86.faults import SS as STACK_FAULT
+from vmlab.isa.x86.operands import MASKS
+from vmlab.isa.x86.registers import CR0_PE, CS, ESP, IF, NT, RF, SS, TF, VM
+from vmlab.isa.x86.semantics.segments import checked_stack_segment, fill, mark_accessed, read_descriptor
+from vmlab.isa.x86.semantics.stack import push
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmlab.isa.x86.semantics.processor import Processor
+
+GATES = frozenset({INTERRUPT_GATE16, INTERRUPT_GATE32, TRAP_GATE16, TRAP_GATE32})
+
+
+class InnerStack:
+    """The stack of an inner ring while a frame is built on it; `commit` makes it the current one."""
+
+    def __init__(self, cpu: Processor, selector: int, pointer: int, descriptor: Descriptor, access: int) -> None:
+        self._cpu = cpu
+        self.register = SegmentRegister()
+        fill(self.register, selector, descriptor, access)
+        self.pointer = pointer
+
+    def push(self, value: int, size: int) -> None:
+        """Push `size` bits with supervisor privilege; #SS beyond the limit."""
+        width = size >> 3
+        mask = 0xFFFFFFFF if self.register.big else 0xFFFF
+        offset = self.pointer - width & mask
+        if not self.register.in_bounds(offset, width):
+            raise Fault(STACK_FAULT, self.register.selector & 0xFFFC)
+        self._cpu.write_system(self.register.base + offset & 0xFFFFFFFF, width, value & MASKS[size])
+        self.pointer = self.pointer & ~mask | offset
+
+    def commit(self) -> None:
+        """Load SS:ESP."""
+        self._cpu.segments[SS].copy_from(self.register)
+        self._cpu.registers[ESP] = self.pointer
+
+
+@contextmanager
+def inner_stack(cpu: Processor, level: int, external: int) -> Iterator[InnerStack]:
+    """Yield the stack that the TSS names for ring `level`; after a fault SS:ESP are as before."""
+    wide = cpu.tr.access & 0x08
+    width = 4 if wide else 2
+    slot = 4 + level * 8 if wide else 2 + level * 4
+    if slot + width + 1 > cpu.tr.limit:
+        raise Fault(TS, cpu.tr.selector & 0xFFFC | external)
+    pointer = cpu.read_system(cpu.tr.base + slot & 0xFFFFFFFF, width)
+    selector = cpu.read_system(cpu.tr.base + slot + width & 0xFFFFFFFF, 2)
+    descriptor, address = checked_stack_segment(cpu, selector, level, TS, external)
+    stack = InnerStack(cpu, selector, pointer, descriptor, mark_accessed(cpu, descriptor, address))
+    old_register, old_pointer = SegmentRegister(), cpu.registers[ESP]
+    old_register.copy_from(cpu.segments[SS])
+    try:
+        yield stack
+    except Fault:
+        cpu.segments[SS].copy_from(old_register)
+        cpu.registers[ESP] = old_pointer
+        raise
+
+
+def _deliver_real(cpu: Processor, vector: int) -> None:
+    if vector * 4 + 3 > cpu.idtr_limit:
+        raise general_protection(vector * 8 + ERROR_IDT)
+    entry = cpu.read_system(cpu.idtr_base + vector * 4, 4)
+    old_esp, code = cpu.registers[ESP], cpu.segments[CS]
+    try:
+        for value in (cpu.flags, code.selector, cpu.ip):
+            push(cpu, value, 16)
+    except Fault:
+        cpu.registers[ESP] = old_esp
+        raise
+    cpu.flags &= ~(IF | TF | RF)
+    code.set(entry >> 16, (entry >> 16) << 4, code.limit, code.access, big=code.big)
+    cpu.ip = entry & 0xFFFF
+    cpu.delivered += 1
+    cpu.code_changed()
+
+
+def read_gate(cpu: Processor, vector: int, *, software: bool, external: int) -> Gate:
+    """Return the IDT's gate of a vector, checked for type, privilege and presence."""
+    error = vector * 8 + ERROR_IDT | external
+    if vector * 8 + 7 > cpu.idtr_limit:
+        raise general_protection(error)
+    address = cpu.idtr_base + vector * 8 & 0xFFFFFFFF
+    gate = Gate(cpu.read_system(address, 4) | cpu.read_system(address + 4 & 0xFFFFFFFF, 4) << 32)
+    if gate.access & 0x10 or gate.type not in GATES:
+        raise general_protection(error)
+    if software and gate.dpl < cpu.cpl:
+        raise general_protection(error)
+    if not gate.present:
+        raise Fault(NP, error)
+    return gate
+
+
+def deliver(
+    cpu: Processor, vector: int, error_code: int | None = None, *, software: bool = False, external: bool = False
+) -> None:
+    """Enter the handler of a vector.
+
+    Parameters
+    ----------
+    cpu : Processor
+        With `ip` at the instruction to return to.
+    vector : int
+        0 to 255.
+    error_code : int, optional
+        Pushed where given.
+    software : bool
+        True for INT n, INT3 and INTO: the gate's DPL is checked.
+    external : bool
+        True where the event did not come from the program: EXT is set in the error codes of further faults.
+
+    Raises
+    ------
+    Fault
+        Where delivery fails; nothing has changed then.
+    """
+    if not cpu.cr0 & CR0_PE:
+        _deliver_real(cpu, vector)
+        return
+    ext = ERROR_EXT if external else 0
+    gate = read_gate(cpu, vector, software=software, external=ext)
+    size = 32 if gate.type & 8 else 16
+    selector = gate.selector
+    if not selector & 0xFFFC:
+        raise general_protection(ext)
+    descriptor, address = read_descriptor(cpu, selector, external=ext)
+    error = selector & 0xFFFC | ext
+    if not descriptor.is_code or descriptor.dpl > cpu.cpl:
+        raise general_protection(error)
+    if not descriptor.present:
+        raise Fault(NP, error)
+    if gate.offset > descriptor.limit:
+        raise general_protection(ext)
+    registers, code = cpu.registers, cpu.segments[CS]
+    frame = [cpu.flags, code.selector, cpu.ip, *([] if error_code is None else [error_code])]
+    if descriptor.is_conforming or descriptor.dpl == cpu.cpl:
+        level, old_esp = cpu.cpl, registers[ESP]
+        try:
+            for value in frame:
+                push(cpu, value, size)
+        except Fault:
+            registers[ESP] = old_esp
+            raise
+    else:
+        level = descriptor.dpl
+        outer = [cpu.segments[SS].selector, registers[ESP]]
+        with inner_stack(cpu, level, ext) as stack:
+            for value in outer + frame:
+                stack.push(value, size)
+            stack.commit()
+    access = mark_accessed(cpu, descriptor, address)
+    fill(code, selector & 0xFFFC | level, descriptor, access)
+    cpu.ip = gate.offset
+    cpu.flags &= ~(TF | NT | RF | VM)
+    if gate.type in (INTERRUPT_GATE16, INTERRUPT_GATE32):
+        cpu.flags &= ~IF
+    cpu.interrupt_shadow = False
+    cpu.delivered += 1
+    cpu.code_changed()

@@ -1,0 +1,94 @@
+"""What a processor offers to the semantics of an instruction: registers, memory, ports, and the privilege level."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from vmlab.isa.x86.descriptors import SegmentRegister
+
+
+class Processor(Protocol):
+    """The architectural state and the environment in which an instruction executes.
+
+    The physical CPU is one and a VCPU is one: the same semantic function serves both. Sizes are in bytes,
+    values are masked. Every access may raise `Fault`; nothing has changed then.
+    """
+
+    registers: list[int]
+    ip: int
+    flags: int
+    segments: list[SegmentRegister]
+    ldtr: SegmentRegister
+    tr: SegmentRegister
+    gdtr_base: int
+    gdtr_limit: int
+    idtr_base: int
+    idtr_limit: int
+    cr0: int
+    cr2: int
+    cr3: int
+    cr4: int
+    debug: list[int]
+    msrs: dict[int, int]
+    halted: bool
+    delivered: int
+    interrupt_shadow: bool
+    cpl: int
+
+    def read(self, segment: int, offset: int, size: int) -> int:
+        """Read `size` bytes at `segment:offset` with the privilege of the running code."""
+
+    def modify(self, segment: int, offset: int, size: int) -> int:
+        """Read a value that will be written back: faults as the write would."""
+
+    def write(self, segment: int, offset: int, size: int, value: int) -> None:
+        """Write `size` bytes at `segment:offset`."""
+
+    def check(self, segment: int, offset: int, size: int, *, write: bool) -> None:
+        """Fault as an access of `size` bytes at `segment:offset` would, without it."""
+
+    def read_system(self, linear: int, size: int) -> int:
+        """Read a system structure (descriptor table, TSS) with supervisor privilege."""
+
+    def write_system(self, linear: int, size: int, value: int) -> None:
+        """Write a system structure with supervisor privilege."""
+
+    def port_read(self, port: int, size: int) -> int:
+        """Read an I/O port."""
+
+    def port_write(self, port: int, size: int, value: int) -> None:
+        """Write an I/O port."""
+
+    def set_cr0(self, value: int) -> None:
+        """Load CR0 with its side effects on translation; the value is already checked."""
+
+    def set_cr3(self, value: int) -> None:
+        """Load CR3 and flush the translations that are not global."""
+
+    def set_cr4(self, value: int) -> None:
+        """Load CR4 with its side effects on translation."""
+
+    def invalidate_page(self, linear: int) -> None:
+        """Drop the translation of one page."""
+
+    def code_changed(self) -> None:
+        """Note a new CS: default operand size and privilege level may be others."""
+
+    def flags_changed(self) -> None:
+        """Note that IF or TF may have changed."""
+
+    def read_msr(self, number: int) -> int:
+        """Read a model-specific register; #GP(0) where the model has none of that number."""
+
+    def write_msr(self, number: int, value: int) -> None:
+        """Write a model-specific register; #GP(0) where the model has none of that number or forbids the value."""
+
+    def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """Return EAX, EBX, ECX, EDX of a CPUID leaf."""
+
+    def time_stamp(self) -> int:
+        """Return the time-stamp counter."""
+
+    def wake_on_interrupt(self) -> None:
+        """Stop executing until an interrupt arrives (HLT)."""

@@ -1,0 +1,111 @@
+"""Loading segment registers from the descriptor tables (SDM vol. 3, 5.6 to 5.8).
+
+Each check of the manual stands in its order, with its fault: a selector beyond the table #GP, a wrong type or
+privilege #GP, not present #NP (#SS for the stack). The accessed bit is set in the table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.descriptors import ACCESSED, PRESENT, TABLE_INDICATOR, Descriptor
+from vmlab.isa.x86.faults import GP, NP, Fault, general_protection
+from vmlab.isa.x86.faults import SS as STACK_FAULT
+from vmlab.isa.x86.registers import CR0_PE, SS
+
+if TYPE_CHECKING:
+    from vmlab.isa.x86.descriptors import SegmentRegister
+    from vmlab.isa.x86.semantics.processor import Processor
+
+
+def descriptor_address(cpu: Processor, selector: int) -> int | None:
+    """Return the linear address of the descriptor of `selector`, or None where the table does not hold it."""
+    index = selector & 0xFFF8
+    if selector & TABLE_INDICATOR:
+        table = cpu.ldtr
+        return table.base + index & 0xFFFFFFFF if table.access and index + 7 <= table.limit else None
+    return cpu.gdtr_base + index & 0xFFFFFFFF if index + 7 <= cpu.gdtr_limit else None
+
+
+def read_descriptor(cpu: Processor, selector: int, vector: int = GP, external: int = 0) -> tuple[Descriptor, int]:
+    """Return the descriptor and its linear address; raise `vector` with the selector where there is none."""
+    address = descriptor_address(cpu, selector)
+    if address is None:
+        raise Fault(vector, selector & 0xFFFC | external)
+    return Descriptor(cpu.read_system(address, 4) | cpu.read_system(address + 4 & 0xFFFFFFFF, 4) << 32), address
+
+
+def mark_accessed(cpu: Processor, descriptor: Descriptor, address: int) -> int:
+    """Set the accessed bit in the table where it is clear; return the access byte."""
+    access = descriptor.access
+    if not access & ACCESSED:
+        access |= ACCESSED
+        cpu.write_system(address + 5 & 0xFFFFFFFF, 1, access)
+    return access
+
+
+def fill(register: SegmentRegister, selector: int, descriptor: Descriptor, access: int) -> None:
+    """Load a segment register with what its descriptor says."""
+    register.set(selector, descriptor.base, descriptor.limit, access, big=descriptor.big)
+
+
+def load_segment(cpu: Processor, index: int, selector: int) -> None:
+    """Load ES, SS, DS, FS or GS as MOV and POP do."""
+    if not cpu.cr0 & CR0_PE:
+        register = cpu.segments[index]
+        register.set(selector, selector << 4, register.limit, register.access or 0x93, big=register.big)
+    elif index == SS:
+        load_stack_segment(cpu, selector, cpu.cpl)
+    else:
+        load_data_segment(cpu, index, selector)
+
+
+def load_data_segment(cpu: Processor, index: int, selector: int) -> None:
+    """Load ES, DS, FS or GS. A null selector loads, and faults when used."""
+    if not selector & 0xFFFC:
+        cpu.segments[index].set(selector, 0, 0, 0, big=False)
+        return
+    descriptor, address = read_descriptor(cpu, selector)
+    if not descriptor.is_readable:
+        raise general_protection(selector & 0xFFFC)
+    if not descriptor.is_conforming and descriptor.dpl < max(selector & 3, cpu.cpl):
+        raise general_protection(selector & 0xFFFC)
+    if not descriptor.present:
+        raise Fault(NP, selector & 0xFFFC)
+    fill(cpu.segments[index], selector, descriptor, mark_accessed(cpu, descriptor, address))
+
+
+def checked_stack_segment(
+    cpu: Processor, selector: int, level: int, vector: int = GP, external: int = 0
+) -> tuple[Descriptor, int]:
+    """Return the descriptor of a stack segment for privilege `level`, with every check.
+
+    `vector` is the fault of a bad selector: #GP for software's loads, #TS for one from the TSS.
+    """
+    if not selector & 0xFFFC:
+        raise Fault(vector, external)
+    error = selector & 0xFFFC | external
+    descriptor, address = read_descriptor(cpu, selector, vector, external)
+    if selector & 3 != level or descriptor.dpl != level or not descriptor.is_writable:
+        raise Fault(vector, error)
+    if not descriptor.present:
+        raise Fault(STACK_FAULT, error)
+    return descriptor, address
+
+
+def load_stack_segment(cpu: Processor, selector: int, level: int) -> None:
+    """Load SS for privilege `level`."""
+    descriptor, address = checked_stack_segment(cpu, selector, level)
+    fill(cpu.segments[SS], selector, descriptor, mark_accessed(cpu, descriptor, address))
+
+
+def system_segment(cpu: Processor, selector: int, kinds: tuple[int, ...]) -> tuple[Descriptor, int]:
+    """Return the GDT's system descriptor of `selector`, of one of the types `kinds` and present."""
+    if not selector & 0xFFFC or selector & TABLE_INDICATOR:
+        raise general_protection(selector & 0xFFFC)
+    descriptor, address = read_descriptor(cpu, selector)
+    if descriptor.is_segment or descriptor.type not in kinds:
+        raise general_protection(selector & 0xFFFC)
+    if not descriptor.access & PRESENT:
+        raise Fault(NP, selector & 0xFFFC)
+    return descriptor, address

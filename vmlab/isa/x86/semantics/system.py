@@ -1,0 +1,316 @@
+"""System instructions: descriptor-table registers, selectors' inspection, machine control (SDM vol. 2 and 3).
+
+SGDT, SIDT, SLDT, STR and SMSW read privileged state from any ring (sensitive, unprivileged) unless CR4.UMIP.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.descriptors import LDT, TSS16, TSS16_BUSY, TSS32, TSS32_BUSY, Descriptor
+from vmlab.isa.x86.faults import general_protection, undefined
+from vmlab.isa.x86.operands import MASKS, Memory
+from vmlab.isa.x86.registers import (
+    CR0_EM,
+    CR0_ET,
+    CR0_MP,
+    CR0_PE,
+    CR0_TS,
+    CR4_PCE,
+    CR4_TSD,
+    CR4_UMIP,
+    DS,
+    EAX,
+    EBX,
+    ECX,
+    EDX,
+    ES,
+    FS,
+    GS,
+    SS,
+    ZF,
+)  # fmt: skip
+from vmlab.isa.x86.semantics.control_registers import require_ring_0
+from vmlab.isa.x86.semantics.registry import Semantic, semantic
+from vmlab.isa.x86.semantics.segments import descriptor_address, load_segment, system_segment
+
+if TYPE_CHECKING:
+    from vmlab.isa.x86.instruction import Instruction
+    from vmlab.isa.x86.semantics.processor import Processor
+
+
+def _memory(i: Instruction, index: int = 0) -> Memory:
+    operand = i.operands[index]
+    if not isinstance(operand, Memory):
+        raise undefined()
+    return operand
+
+
+def _require_no_umip(cpu: Processor) -> None:
+    if cpu.cr4 & CR4_UMIP and cpu.cpl:
+        raise general_protection()
+
+
+def _require_protected(cpu: Processor) -> None:
+    if not cpu.cr0 & CR0_PE:
+        raise undefined()
+
+
+def _store_table(cpu: Processor, i: Instruction, base: int, limit: int) -> None:
+    _require_no_umip(cpu)
+    memory = _memory(i)
+    start = memory.offset(cpu)
+    cpu.check(memory.segment, start, 6, write=True)
+    cpu.write(memory.segment, start, 2, limit)
+    # With 16-bit operands current processors store all 32 bits too (SDM vol. 2, SGDT).
+    cpu.write(memory.segment, start + 2 & MASKS[i.address_size], 4, base)
+
+
+def _load_table(cpu: Processor, i: Instruction) -> tuple[int, int]:
+    require_ring_0(cpu)
+    memory = _memory(i)
+    start = memory.offset(cpu)
+    limit = cpu.read(memory.segment, start, 2)
+    base = cpu.read(memory.segment, start + 2 & MASKS[i.address_size], 4)
+    return base if i.size == 32 else base & 0xFFFFFF, limit
+
+
+@semantic("sgdt")
+def sgdt(cpu: Processor, i: Instruction) -> None:
+    """SGDT."""
+    _store_table(cpu, i, cpu.gdtr_base, cpu.gdtr_limit)
+
+
+@semantic("sidt")
+def sidt(cpu: Processor, i: Instruction) -> None:
+    """SIDT."""
+    _store_table(cpu, i, cpu.idtr_base, cpu.idtr_limit)
+
+
+@semantic("lgdt")
+def lgdt(cpu: Processor, i: Instruction) -> None:
+    """LGDT."""
+    cpu.gdtr_base, cpu.gdtr_limit = _load_table(cpu, i)
+
+
+@semantic("lidt")
+def lidt(cpu: Processor, i: Instruction) -> None:
+    """LIDT."""
+    cpu.idtr_base, cpu.idtr_limit = _load_table(cpu, i)
+
+
+@semantic("sldt")
+def sldt(cpu: Processor, i: Instruction) -> None:
+    """SLDT."""
+    _require_protected(cpu)
+    _require_no_umip(cpu)
+    i.operands[0].write(cpu, cpu.ldtr.selector)
+
+
+@semantic("str")
+def str_(cpu: Processor, i: Instruction) -> None:
+    """STR."""
+    _require_protected(cpu)
+    _require_no_umip(cpu)
+    i.operands[0].write(cpu, cpu.tr.selector)
+
+
+@semantic("smsw")
+def smsw(cpu: Processor, i: Instruction) -> None:
+    """SMSW: CR0, from any ring; 16 bits of it to memory."""
+    _require_no_umip(cpu)
+    destination = i.operands[0]
+    destination.write(cpu, cpu.cr0 & MASKS[destination.size])
+
+
+@semantic("lmsw")
+def lmsw(cpu: Processor, i: Instruction) -> None:
+    """LMSW: PE (which it can set but not clear), MP, EM, TS."""
+    require_ring_0(cpu)
+    value = i.operands[0].read(cpu) & (CR0_PE | CR0_MP | CR0_EM | CR0_TS)
+    cpu.set_cr0(cpu.cr0 & ~(CR0_MP | CR0_EM | CR0_TS) | value | CR0_ET)
+
+
+@semantic("lldt")
+def lldt(cpu: Processor, i: Instruction) -> None:
+    """LLDT."""
+    _require_protected(cpu)
+    require_ring_0(cpu)
+    selector = i.operands[0].read(cpu) & 0xFFFF
+    if not selector & 0xFFFC:
+        cpu.ldtr.set(selector, 0, 0, 0, big=False)
+        return
+    descriptor, _ = system_segment(cpu, selector, (LDT,))
+    cpu.ldtr.set(selector, descriptor.base, descriptor.limit, descriptor.access, big=False)
+
+
+@semantic("ltr")
+def ltr(cpu: Processor, i: Instruction) -> None:
+    """LTR: marks the task busy in the GDT."""
+    _require_protected(cpu)
+    require_ring_0(cpu)
+    selector = i.operands[0].read(cpu) & 0xFFFF
+    descriptor, address = system_segment(cpu, selector, (TSS16, TSS32))
+    access = descriptor.access | 2
+    cpu.write_system(address + 5 & 0xFFFFFFFF, 1, access)
+    cpu.tr.set(selector, descriptor.base, descriptor.limit, access, big=False)
+
+
+@semantic("clts")
+def clts(cpu: Processor, i: Instruction) -> None:
+    """CLTS."""
+    require_ring_0(cpu)
+    cpu.set_cr0(cpu.cr0 & ~CR0_TS)
+
+
+@semantic("hlt")
+def hlt(cpu: Processor, i: Instruction) -> None:
+    """HLT."""
+    require_ring_0(cpu)
+    cpu.wake_on_interrupt()
+
+
+@semantic("invlpg")
+def invlpg(cpu: Processor, i: Instruction) -> None:
+    """INVLPG: by the linear address of the operand."""
+    require_ring_0(cpu)
+    memory = _memory(i)
+    cpu.invalidate_page(cpu.segments[memory.segment].base + memory.offset(cpu) & 0xFFFFFFFF)
+
+
+@semantic("invd", "wbinvd")
+def wbinvd(cpu: Processor, i: Instruction) -> None:
+    """INVD, WBINVD: there are no caches to write back; the privilege check remains."""
+    require_ring_0(cpu)
+
+
+@semantic("rdmsr")
+def rdmsr(cpu: Processor, i: Instruction) -> None:
+    """RDMSR."""
+    require_ring_0(cpu)
+    value = cpu.read_msr(cpu.registers[ECX])
+    cpu.registers[EAX], cpu.registers[EDX] = value & 0xFFFFFFFF, value >> 32
+
+
+@semantic("wrmsr")
+def wrmsr(cpu: Processor, i: Instruction) -> None:
+    """WRMSR."""
+    require_ring_0(cpu)
+    cpu.write_msr(cpu.registers[ECX], cpu.registers[EDX] << 32 | cpu.registers[EAX])
+
+
+@semantic("rdtsc")
+def rdtsc(cpu: Processor, i: Instruction) -> None:
+    """RDTSC: #GP(0) outside ring 0 where CR4.TSD."""
+    if cpu.cr4 & CR4_TSD and cpu.cpl:
+        raise general_protection()
+    value = cpu.time_stamp()
+    cpu.registers[EAX], cpu.registers[EDX] = value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF
+
+
+@semantic("rdpmc")
+def rdpmc(cpu: Processor, i: Instruction) -> None:
+    """RDPMC: the processor has no counters that software may program, so every number is wrong: #GP(0)."""
+    if not cpu.cr4 & CR4_PCE:
+        require_ring_0(cpu)
+    raise general_protection()
+
+
+@semantic("cpuid")
+def cpuid(cpu: Processor, i: Instruction) -> None:
+    """CPUID."""
+    registers = cpu.registers
+    registers[EAX], registers[EBX], registers[ECX], registers[EDX] = cpu.cpuid(registers[EAX], registers[ECX])
+
+
+@semantic("sysenter", "sysexit")
+def sysenter(cpu: Processor, i: Instruction) -> None:
+    """SYSENTER, SYSEXIT: CPUID does not announce them yet, so #UD."""
+    raise undefined()
+
+
+# --- inspection of selectors -------------------------------------------------------------------------------------
+
+LAR_SYSTEM = frozenset({TSS16, LDT, TSS16_BUSY, 4, 5, TSS32, TSS32_BUSY, 12})
+LSL_SYSTEM = frozenset({TSS16, LDT, TSS16_BUSY, TSS32, TSS32_BUSY})
+
+
+def _inspect(cpu: Processor, selector: int, kinds: frozenset[int]) -> Descriptor | None:
+    """Return the descriptor that LAR, LSL may show this ring, else None."""
+    _require_protected(cpu)
+    address = descriptor_address(cpu, selector)
+    if not selector & 0xFFFC or address is None:
+        return None
+    descriptor = Descriptor(cpu.read_system(address, 4) | cpu.read_system(address + 4 & 0xFFFFFFFF, 4) << 32)
+    if not descriptor.is_segment and descriptor.type not in kinds:
+        return None
+    if not descriptor.is_conforming and descriptor.dpl < max(cpu.cpl, selector & 3):
+        return None
+    return descriptor
+
+
+def _set_zf(cpu: Processor, *, value: bool) -> None:
+    cpu.flags = cpu.flags | ZF if value else cpu.flags & ~ZF
+
+
+@semantic("lar")
+def lar(cpu: Processor, i: Instruction) -> None:
+    """LAR: the access rights of a segment, with ZF; nothing but ZF = 0 where it may not be seen."""
+    destination, source = i.operands
+    descriptor = _inspect(cpu, source.read(cpu) & 0xFFFF, LAR_SYSTEM)
+    if descriptor:
+        destination.write(cpu, descriptor.raw >> 32 & 0x00F0FF00 & MASKS[destination.size])
+    _set_zf(cpu, value=descriptor is not None)
+
+
+@semantic("lsl")
+def lsl(cpu: Processor, i: Instruction) -> None:
+    """LSL: the limit of a segment, with ZF."""
+    destination, source = i.operands
+    descriptor = _inspect(cpu, source.read(cpu) & 0xFFFF, LSL_SYSTEM)
+    if descriptor:
+        destination.write(cpu, descriptor.limit & MASKS[destination.size])
+    _set_zf(cpu, value=descriptor is not None)
+
+
+@semantic("verr")
+def verr(cpu: Processor, i: Instruction) -> None:
+    """VERR: ZF = the segment may be read."""
+    descriptor = _inspect(cpu, i.operands[0].read(cpu) & 0xFFFF, frozenset())
+    _set_zf(cpu, value=descriptor is not None and descriptor.is_readable)
+
+
+@semantic("verw")
+def verw(cpu: Processor, i: Instruction) -> None:
+    """VERW: ZF = the segment may be written."""
+    descriptor = _inspect(cpu, i.operands[0].read(cpu) & 0xFFFF, frozenset())
+    _set_zf(cpu, value=descriptor is not None and descriptor.is_writable)
+
+
+@semantic("arpl")
+def arpl(cpu: Processor, i: Instruction) -> None:
+    """ARPL: raise the destination's RPL to the source's, with ZF."""
+    _require_protected(cpu)
+    destination, source = i.operands
+    old, level = destination.modify(cpu), source.read(cpu) & 3
+    raised = old & 3 < level
+    if raised:
+        destination.write(cpu, old & ~3 | level)
+    _set_zf(cpu, value=raised)
+
+
+def _load_pointer(index: int) -> Semantic:
+    def execute(cpu: Processor, i: Instruction) -> None:
+        """LDS, LES, LSS, LFS, LGS: a far pointer from memory."""
+        destination, memory = i.operands[0], _memory(i, 1)
+        start, width = memory.offset(cpu), i.size >> 3
+        offset = cpu.read(memory.segment, start, width)
+        selector = cpu.read(memory.segment, start + width & MASKS[i.address_size], 2)
+        load_segment(cpu, index, selector)
+        destination.write(cpu, offset)
+
+    return execute
+
+
+for _name, _index in {"les": ES, "lds": DS, "lss": SS, "lfs": FS, "lgs": GS}.items():
+    semantic(_name)(_load_pointer(_index))

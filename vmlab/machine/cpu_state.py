@@ -1,0 +1,146 @@
+"""The architectural state of a processor: every register that software can see or feel.
+
+The physical CPU has one, and a VCPU is one: what a guest believes its CPU to be. A world switch copies between
+them. Reset values here are those a multiboot loader hands over (flat 32-bit protected mode, paging off), since the
+loader runs before the first guest instruction (Multiboot Specification 0.6.96, 3.2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vmlab.errors import StateError
+from vmlab.isa.x86.descriptors import SegmentRegister
+from vmlab.isa.x86.registers import CR0_ET, CR0_PE, CS, FIXED, NAMES_32, SEGMENT_NAMES
+from vmlab.machine.state import check_state
+
+__all__ = ["CpuState"]
+
+FLAT_CODE, FLAT_DATA = 0x9B, 0x93
+SCALARS = ("ip", "flags", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit", "cr0", "cr2", "cr3", "cr4")
+RESET_DEBUG = (0, 0, 0, 0, 0xFFFF0FF0, 0x400, 0xFFFF0FF0, 0x400)
+LONG = range(1 << 64)
+
+
+class CpuState:
+    """Every architectural register, as plain ints.
+
+    Attributes
+    ----------
+    registers : list of int
+        General registers in machine order: EAX ECX EDX EBX ESP EBP ESI EDI.
+    ip, flags : int
+        EIP and EFLAGS.
+    segments : list of SegmentRegister
+        ES CS SS DS FS GS, hidden parts included.
+    ldtr, tr : SegmentRegister
+        Local descriptor table and task register.
+    gdtr_base, gdtr_limit, idtr_base, idtr_limit : int
+        Descriptor table registers.
+    cr0, cr2, cr3, cr4 : int
+        Control registers.
+    debug : list of int
+        DR0 to DR7.
+    msrs : dict
+        Model-specific registers that have been written.
+    halted : bool
+        True after HLT, until an interrupt.
+    interrupt_shadow : bool
+        True right after STI or a load of SS: interrupts wait for one more instruction.
+    """
+
+    __slots__ = (
+        "cr0", "cr2", "cr3", "cr4", "debug", "flags", "gdtr_base", "gdtr_limit", "halted", "idtr_base", "idtr_limit",
+        "ip", "ldtr", "msrs", "registers", "retired", "segments", "shadow_at", "tr",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.registers = [0] * 8
+        self.ip = 0
+        self.flags = FIXED
+        self.segments = [SegmentRegister(0, 0, 0xFFFFFFFF, FLAT_DATA, big=True) for _ in SEGMENT_NAMES]
+        self.segments[CS] = SegmentRegister(0, 0, 0xFFFFFFFF, FLAT_CODE, big=True)
+        self.ldtr = SegmentRegister()
+        self.tr = SegmentRegister()
+        self.gdtr_base = self.idtr_base = 0
+        self.gdtr_limit = self.idtr_limit = 0
+        self.cr0 = CR0_PE | CR0_ET
+        self.cr2 = self.cr3 = self.cr4 = 0
+        self.debug = list(RESET_DEBUG)
+        self.msrs: dict[int, int] = {}
+        self.halted = False
+        self.retired = 0
+        self.shadow_at = -1
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level, 0 to 3."""
+        return self.segments[CS].selector & 3 if self.cr0 & CR0_PE else 0
+
+    @property
+    def interrupt_shadow(self) -> bool:
+        """True where interrupts wait for one more instruction."""
+        return self.retired == self.shadow_at
+
+    @interrupt_shadow.setter
+    def interrupt_shadow(self, value: bool) -> None:
+        # Set while the instruction executes: it covers the boundary after that instruction has retired.
+        self.shadow_at = self.retired + 1 if value else -1
+
+    def copy_from(self, other: CpuState) -> None:
+        """Take over every register of `other`, and its count of retired instructions."""
+        self.load_state(other.save_state())
+
+    def save_state(self) -> dict[str, Any]:
+        """Save as plain data."""
+        return {
+            "version": 1,
+            "registers": list(self.registers),
+            "segments": [list(register.key) for register in (*self.segments, self.ldtr, self.tr)],
+            "debug": list(self.debug),
+            "msrs": dict(self.msrs),
+            "halted": self.halted,
+            "retired": self.retired,
+            "shadow": self.interrupt_shadow,
+            **{name: getattr(self, name) for name in SCALARS},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Load a saved state.
+
+        Raises
+        ------
+        StateError
+            The state is damaged; nothing has changed then.
+        """
+        fields: dict[str, Any] = dict.fromkeys(SCALARS, LONG)
+        fields |= {"registers": list, "segments": list, "debug": list, "msrs": dict, "halted": bool, "retired": LONG}
+        check_state(state, "processor", fields | {"shadow": bool})
+        if len(state["registers"]) != 8 or len(state["segments"]) != 8 or len(state["debug"]) != 8:
+            raise StateError("processor: a saved state has 8 registers, 8 segment registers and 8 debug registers")
+        for name in SCALARS:
+            setattr(self, name, state[name])
+        self.registers[:] = state["registers"]
+        self.debug[:] = state["debug"]
+        for register, (selector, base, limit, access, big) in zip(
+            (*self.segments, self.ldtr, self.tr), state["segments"], strict=True
+        ):
+            register.set(selector, base, limit, access, big=big)
+        self.msrs = dict(state["msrs"])
+        self.halted = state["halted"]
+        self.retired = state["retired"]
+        self.shadow_at = self.retired if state["shadow"] else -1
+
+    def visible(self) -> dict[str, int]:
+        """Return what software can see, by name: for comparison and for display.
+
+        Examples
+        --------
+        >>> CpuState().visible()["cr0"]
+        17
+        """
+        names: dict[str, int] = dict(zip(NAMES_32, self.registers, strict=True))
+        names |= {"eip": self.ip, "eflags": self.flags}
+        names |= {name: register.selector for name, register in zip(SEGMENT_NAMES, self.segments, strict=True)}
+        names |= {"ldtr": self.ldtr.selector, "tr": self.tr.selector}
+        return names | {name: getattr(self, name) for name in SCALARS[2:]}

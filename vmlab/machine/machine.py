@@ -1,0 +1,199 @@
+"""The computer: a processor on a platform, and the boundary between two instructions where everything else happens.
+
+At a boundary, in this order: devices whose time has come act, a single-step trap is delivered, an interrupt is taken.
+Then one instruction executes, or its fault is delivered. Each of these is one *step*.
+
+Host software (a hypervisor) is written in Python. The hardware reaches it in the ordinary way, through the interrupt
+descriptor table into ring 0, at an address inside `host_entry`; there the machine stops and gives it control.
+
+Read more: Intel SDM vol. 3, 6.9 (priority among simultaneous events).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmlab.isa.x86.faults import PF, Fault, TripleFault, vector_name
+from vmlab.isa.x86.registers import CS, IF, TF
+from vmlab.machine.cpu_model import CPU_MODELS, CpuModel
+from vmlab.machine.memory import PhysicalMemory
+from vmlab.machine.platform import Platform
+from vmlab.machine.processor import Processor
+from vmlab.machine.trace import InstructionRetired, Trace, Trap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Machine"]
+
+FOREVER = 1 << 62
+
+
+class Machine:
+    """A computer.
+
+    Parameters
+    ----------
+    memory_size : int
+        Bytes of RAM.
+    model : CpuModel, optional
+        The processor.
+    trace : Trace, optional
+        Where events go.
+
+    Attributes
+    ----------
+    outcome : str or None
+        Why it stopped for good: `"exit"`, `"halt"`, `"triple-fault"`; None while it can go on.
+    status : int or None
+        Exit status, after `"exit"`.
+    events : int
+        Steps that were not a retired instruction: faults and interrupts delivered.
+    host_entry : range
+        Linear addresses of the host's entry points; empty without a hypervisor.
+    in_host : bool
+        True where host software has control.
+    counter_limit : int or None
+        Retired-instruction count at which the performance counter overflows and interrupts (SDM vol. 3, 20.6.3):
+        the clock by which a hypervisor takes the CPU back at an exact instruction.
+    counter_vector : int
+        Vector of that interrupt.
+    guest : int
+        Index of the guest that runs, for events.
+    """
+
+    def __init__(self, memory_size: int, model: CpuModel = CPU_MODELS["pentium-4"], trace: Trace | None = None) -> None:
+        self.memory = PhysicalMemory(memory_size)
+        self.platform = Platform(self.memory)
+        self.bus = self.platform.bus
+        self.cpu = Processor(self.platform, model)
+        self.trace = trace or Trace()
+        self.outcome: str | None = None
+        self.status: int | None = None
+        self.events = 0
+        self.host_entry = range(0)
+        self.in_host = False
+        self.counter_limit: int | None = None
+        self.counter_vector = 0
+        self.guest = 0
+        self.guest_time = 0
+        self.debug_pending = False
+        self.platform.debug_exit.on_exit = self._exit
+        self.platform.pic.on_output = self._interrupt_line
+
+    def _exit(self, status: int) -> None:
+        self.outcome, self.status = "exit", status
+        self.cpu.horizon = 0
+
+    def _interrupt_line(self, level: bool) -> None:
+        self.cpu.flags_changed()
+
+    @property
+    def steps(self) -> int:
+        """Steps so far: retired instructions and delivered events."""
+        return self.cpu.retired + self.events
+
+    def run(self, steps: int) -> None:
+        """Run for at most `steps` steps, or until the machine stops or host software has control."""
+        cpu = self.cpu
+        limit = self.steps + steps
+        while self.outcome is None and not self.in_host and self.steps < limit:
+            if self._boundary():
+                continue
+            try:
+                if cpu.attention or self.trace.detail == "instructions":
+                    self._one()
+                else:
+                    cpu.run(min(cpu.retired + limit - self.steps, self._horizon()))
+            except Fault as fault:
+                self._fault(fault)
+
+    def _horizon(self) -> int:
+        """Return the count of retired instructions at which the next boundary has something to do."""
+        device, counter = self.platform.next_deadline(), self.counter_limit
+        return min(FOREVER if device is None else device, FOREVER if counter is None else counter)
+
+    def _boundary(self) -> bool:
+        """Do what is due between two instructions; True where an event was delivered (or the machine stopped)."""
+        cpu, platform = self.cpu, self.platform
+        platform.service(cpu.retired)
+        if self.debug_pending:
+            self.debug_pending = False
+            self._deliver(cpu.single_step, 1, "#DB", None)
+            return True
+        if cpu.halted and not self._wake():
+            return True
+        if self.counter_limit is not None and cpu.retired >= self.counter_limit and cpu.interruptible:
+            self.counter_limit = None
+            self._deliver(lambda: cpu.interrupt(self.counter_vector), self.counter_vector, "timer", None)
+            return True
+        if platform.pic.output and cpu.interruptible:
+            vector = platform.pic.acknowledge()
+            self._deliver(lambda: cpu.interrupt(vector), vector, f"interrupt {vector:#x}", None)
+            return True
+        return False
+
+    def _wake(self) -> bool:
+        """Pass the time of a halted processor; False where no interrupt can ever come."""
+        if self.cpu.flags & IF and self.platform.await_interrupt(self.cpu.retired):
+            return True
+        self.outcome = "halt"
+        return False
+
+    def _one(self) -> None:
+        """Execute one instruction with everything that `Processor.run` leaves out."""
+        cpu = self.cpu
+        stepping, delivered = cpu.flags & TF, cpu.delivered
+        traced = self.trace.detail == "instructions"
+        address = cpu.ip + cpu.segments[CS].base & 0xFFFFFFFF
+        instruction = cpu.fetch()[1] if traced else None
+        cpu.execute()
+        self.debug_pending = bool(stepping) and cpu.delivered == delivered
+        if instruction is not None:
+            from vmlab.isa.x86.disassembler import format_instruction
+
+            text = format_instruction(instruction, address)
+            self.trace.emit(InstructionRetired(self.steps, self.guest_time + cpu.retired, self.guest, address, text))
+
+    def _fault(self, fault: Fault) -> None:
+        cr2 = self.cpu.cr2 if fault.vector == PF else None
+        self._deliver(lambda: self.cpu.take(fault), fault.vector, vector_name(fault.vector), fault.error_code, cr2)
+
+    def _deliver(
+        self, act: Callable[[], None], vector: int, name: str, error_code: int | None, cr2: int | None = None
+    ) -> None:
+        """Deliver an event as one step, and see whether it leads into host software."""
+        cpu = self.cpu
+        ring, address = cpu.cpl, cpu.ip + cpu.segments[CS].base & 0xFFFFFFFF
+        self.events += 1
+        try:
+            act()
+        except TripleFault:
+            self.outcome = "triple-fault"
+        self.in_host = cpu.cpl == 0 and cpu.ip in self.host_entry
+        if self.trace.on:
+            time = self.guest_time + cpu.retired
+            self.trace.emit(Trap(self.steps, time, self.guest, vector, name, error_code, address, ring, cpu.cpl, cr2))
+
+    def save(self) -> dict[str, Any]:
+        """Save everything but memory and host software as plain data."""
+        return {
+            "version": 1,
+            "cpu": self.cpu.save(),
+            "platform": self.platform.save(),
+            "outcome": self.outcome,
+            "status": self.status,
+            "events": self.events,
+            "in_host": self.in_host,
+            "counter_limit": self.counter_limit,
+            "guest": self.guest,
+            "guest_time": self.guest_time,
+            "debug_pending": self.debug_pending,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave."""
+        self.platform.load(state["platform"])
+        self.cpu.load(state["cpu"])
+        for name in ("outcome", "status", "events", "in_host", "counter_limit", "guest", "guest_time", "debug_pending"):
+            setattr(self, name, state[name])

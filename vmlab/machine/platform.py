@@ -1,0 +1,113 @@
+"""The platform around a processor: memory, bus, clock and the devices of a PC, wired together.
+
+The physical machine has one and every guest has one: a virtual device is the same model on a guest's own bus.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmlab.errors import StateError
+from vmlab.machine.bus import Bus
+from vmlab.machine.clock import Clock
+from vmlab.machine.devices import Cga, DebugExit, Pic, Pit, Uart
+from vmlab.machine.state import check_state
+
+if TYPE_CHECKING:
+    from vmlab.machine.bus import Device
+    from vmlab.machine.memory import MemoryWindow, PhysicalMemory
+
+__all__ = ["Platform"]
+
+TIMER_IRQ, SERIAL_IRQ = 0, 4
+
+PATIENCE = 10_000
+"""Device deadlines without an interrupt after which a halted processor is taken to sleep for ever: a timer runs, masked."""
+
+
+class Platform:
+    """A PC without its processor.
+
+    Parameters
+    ----------
+    memory : PhysicalMemory or MemoryWindow
+        Physical memory, or what a guest takes for it.
+
+    Attributes
+    ----------
+    idle : int
+        Time spent halted, in units of the clock; `clock.now` is retired instructions plus this.
+    """
+
+    def __init__(self, memory: PhysicalMemory | MemoryWindow) -> None:
+        self.memory = memory
+        self.bus = Bus(memory)
+        self.clock = Clock()
+        self.idle = 0
+        self.pic = Pic()
+        self.pit = Pit(self.clock, self.pic.line(TIMER_IRQ))
+        self.uart = Uart(self.pic.line(SERIAL_IRQ))
+        self.debug_exit = DebugExit()
+        self.cga = Cga()
+        for device in (self.pic, self.pit, self.uart, self.debug_exit, self.cga):
+            device.attach(self.bus)
+
+    @property
+    def devices(self) -> dict[str, Device]:
+        """Devices by name."""
+        return self.bus.devices
+
+    @property
+    def console(self) -> str:
+        """What the guest has sent to its serial port so far."""
+        return self.uart.text
+
+    @property
+    def screen(self) -> str:
+        """The text on the CGA screen."""
+        return self.cga.text()
+
+    def now(self, retired: int) -> None:
+        """Bring the clock up to a processor's count of retired instructions."""
+        self.clock.now = retired + self.idle
+
+    def service(self, retired: int) -> None:
+        """Let the devices act whose time has come."""
+        self.now(retired)
+        deadline = self.clock.deadline
+        if deadline is not None and deadline <= self.clock.now:
+            self.clock.service()
+
+    def next_deadline(self) -> int | None:
+        """Return the count of retired instructions at which a device will act next, None for never."""
+        deadline = self.clock.deadline
+        return None if deadline is None else deadline - self.idle
+
+    def await_interrupt(self, retired: int) -> bool:
+        """Pass the time of a halted processor until the interrupt controller asks for it; False if it never will."""
+        for _ in range(PATIENCE):
+            self.now(retired)
+            if self.pic.output:
+                return True
+            deadline = self.clock.deadline
+            if deadline is None:
+                return False
+            self.idle += max(0, deadline - self.clock.now)
+            self.service(retired)
+        return False
+
+    def save(self) -> dict[str, Any]:
+        """Save clock and devices as plain data; memory saves itself."""
+        devices = {name: device.save() for name, device in self.devices.items()}
+        return {"version": 1, "idle": self.idle, "clock": self.clock.save(), "devices": devices}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave; StateError where it is damaged."""
+        check_state(state, "platform", {"idle": int, "clock": dict, "devices": dict})
+        if set(state["devices"]) != set(self.devices):
+            raise StateError(f"platform: saved devices are {sorted(state['devices'])}, here are {sorted(self.devices)}")
+        self.idle = state["idle"]
+        self.clock.load(state["clock"])
+        for name, device in self.devices.items():
+            device.load(state["devices"][name])
+        self.clock.refresh()

@@ -1,0 +1,194 @@
+"""What happened, as values: one frozen event for each thing that a processor or a hypervisor did.
+
+A `Trace` hands events to its observers at a chosen detail. Nothing is recorded that nobody asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from vmlab.errors import OptionError
+
+__all__ = [
+    "ControlWrite", "Detail", "Emulate", "End", "Event", "Exit", "Inject", "InstructionRetired", "PortAccess", "Resume",
+    "ShadowFill", "Switch", "Trace", "Trap",
+]  # fmt: skip
+
+Detail = Literal["none", "events", "instructions"]
+DETAILS: tuple[Detail, ...] = ("none", "events", "instructions")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events.
+
+    Attributes
+    ----------
+    step : int
+        Number of the step in which it happened, from the start of the run.
+    time : int
+        Instructions that the guest had retired.
+    guest : int
+        Index of the guest.
+    """
+
+    kind: ClassVar[str] = "event"
+    step: int
+    time: int
+    guest: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionRetired(Event):
+    """An instruction completed."""
+
+    kind: ClassVar[str] = "instruction"
+    address: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trap(Event):
+    """The hardware delivered an exception or interrupt through the interrupt descriptor table.
+
+    Attributes
+    ----------
+    vector : int
+        0 to 255.
+    name : str
+        As `"#GP"`, or the source of an interrupt.
+    error_code : int or None
+        For exceptions that have one.
+    address : int
+        Linear address of the instruction that faulted, or that was next.
+    from_ring, to_ring : int
+        Privilege level before and after.
+    cr2 : int or None
+        Faulting address of a page fault.
+    """
+
+    kind: ClassVar[str] = "trap"
+    vector: int
+    name: str
+    error_code: int | None
+    address: int
+    from_ring: int
+    to_ring: int
+    cr2: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exit(Event):
+    """A hypervisor found out why it got control: one per trap out of a guest."""
+
+    kind: ClassVar[str] = "exit"
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emulate(Event):
+    """A hypervisor executed an instruction on the VCPU for the guest."""
+
+    kind: ClassVar[str] = "emulate"
+    address: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inject(Event):
+    """A hypervisor delivered an exception or interrupt to the guest, through the guest's own table."""
+
+    kind: ClassVar[str] = "inject"
+    vector: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowFill(Event):
+    """A hypervisor filled an entry of a shadow page table: guest-virtual, guest-physical, host-physical address."""
+
+    kind: ClassVar[str] = "shadow"
+    gva: int
+    gpa: int
+    hpa: int
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resume(Event):
+    """A hypervisor gave the CPU back to a guest, in virtual kernel or user mode."""
+
+    kind: ClassVar[str] = "resume"
+    mode: Literal["kernel", "user"]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch(Event):
+    """A hypervisor took the CPU from one guest for another."""
+
+    kind: ClassVar[str] = "switch"
+    previous: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortAccess(Event):
+    """An access to an I/O port, real or virtual."""
+
+    kind: ClassVar[str] = "port"
+    port: int
+    size: int
+    value: int
+    write: bool
+    device: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ControlWrite(Event):
+    """A control register changed: the guest's, as the guest sees it."""
+
+    kind: ClassVar[str] = "control"
+    register: str
+    old: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
+class End(Event):
+    """A guest ended."""
+
+    kind: ClassVar[str] = "end"
+    outcome: str
+    status: int | None
+
+
+@dataclass(slots=True)
+class Trace:
+    """Distributes events to observers.
+
+    Attributes
+    ----------
+    detail : {"none", "events", "instructions"}
+        `"none"`: nothing; `"events"`: all but single instructions; `"instructions"`: those too.
+    observers : list of callable
+        Each gets every event.
+    """
+
+    detail: Detail = "none"
+    observers: list[Callable[[Event], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.detail not in DETAILS:
+            raise OptionError(f"unknown trace detail {self.detail!r}: choose one of {', '.join(DETAILS)}")
+
+    @property
+    def on(self) -> bool:
+        """True where events are wanted."""
+        return self.detail != "none"
+
+    def emit(self, event: Event) -> None:
+        """Hand an event to every observer."""
+        for observer in self.observers:
+            observer(event)
