@@ -1,0 +1,389 @@
+"""Images: what a machine boots, and how it gets into memory.
+
+`load()` reads a file: an ELF executable as gcc and ld make it, with or without a multiboot 1 header, a file with a
+multiboot header that says itself where it is to be loaded, or a flat binary. `flat()` makes an image of bytes, such as
+the assembler's. `place()` does the boot loader's work: it writes segments, modules and boot information into memory and
+says with which registers the processor is to start.
+
+Simplified: no firmware and no boot sector: the loader's work happens before the first instruction.
+
+Read more: Multiboot Specification 0.6.96; `vmlab.machine.elf`, `vmlab.machine.multiboot`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from vmlab.errors import ImageError, OptionError
+from vmlab.machine.elf import MAGIC, parse_elf
+from vmlab.machine.multiboot import (
+    BOOT_MAGIC,
+    HIGH,
+    LOW_END,
+    VIDEO,
+    MultibootHeader,
+    boot_information,
+    find_header,
+)
+
+if TYPE_CHECKING:
+    import os
+
+    from vmlab.machine.memory import Memory
+
+__all__ = ["BootState", "Image", "Module", "Segment", "flat", "load", "place"]
+
+DEFAULT_ORIGIN = 0x10_0000
+FLAT_SUFFIXES = frozenset({".bin", ".com", ".flat", ".img", ".raw"})
+ADDRESSES = 1 << 32
+VIDEO_END = 0xC_0000
+INFO_START = 0x9000  # above what kernels use for real-mode and second-processor code
+PAGE_SIZE = 0x1000
+LARGEST_FILE = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Bytes at a physical address, followed by zeros up to `memory_size`."""
+
+    address: int
+    data: bytes
+    memory_size: int
+
+    @property
+    def end(self) -> int:
+        """The address after the segment."""
+        return self.address + self.memory_size
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A file that the boot loader hands to the kernel; `string` is its command line."""
+
+    data: bytes
+    string: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BootState:
+    """With which registers the processor starts, and what the loader put where.
+
+    Attributes
+    ----------
+    eip, eax, ebx : int
+        Entry, multiboot magic, address of the boot information; EAX and EBX are 0 for an image without multiboot.
+    modules : tuple
+        Start and end address of each module.
+    end : int
+        The address after the highest byte that the loader wrote.
+    """
+
+    eip: int
+    eax: int = 0
+    ebx: int = 0
+    modules: tuple[tuple[int, int], ...] = ()
+    end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A program that a machine can boot.
+
+    Attributes
+    ----------
+    name : str
+        For titles and messages.
+    entry : int
+        Physical address of the first instruction.
+    segments : tuple of Segment
+        What is loaded where.
+    symbols : mapping
+        Name to (linear) address.
+    multiboot : MultibootHeader or None
+        The header, if the image has one: then it is started as the specification says.
+    modules : tuple of Module
+        Modules that always come with the image.
+    bits : int
+        Operand size of the code at the entry.
+    """
+
+    name: str
+    entry: int
+    segments: tuple[Segment, ...]
+    symbols: Mapping[str, int] = field(default_factory=dict)
+    multiboot: MultibootHeader | None = None
+    modules: tuple[Module, ...] = ()
+    bits: int = 32
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over entry, segments and modules, in hexadecimal: equal images have equal digests."""
+        hasher = hashlib.sha256(f"{self.entry} {self.bits} {self.multiboot}".encode())
+        for segment in self.segments:
+            hasher.update(f" {segment.address} {segment.memory_size} {len(segment.data)} ".encode() + segment.data)
+        for module in self.modules:
+            hasher.update(f" {module.string!r} {len(module.data)} ".encode() + module.data)
+        return hasher.hexdigest()
+
+    @property
+    def end(self) -> int:
+        """The address after the highest segment."""
+        return max(segment.end for segment in self.segments)
+
+    def describe(self) -> str:
+        """Several lines: name, kind, entry, segments, symbols."""
+        kind = "multiboot 1" if self.multiboot else "plain"
+        lines = [f"{self.name}: {self.bits}-bit x86, {kind}, entry {self.entry:#x}, {len(self.symbols)} symbols"]
+        lines += [
+            f"  {segment.address:08x}-{segment.end - 1:08x} {len(segment.data)} bytes"
+            + (f" + {segment.memory_size - len(segment.data)} zero" if segment.memory_size > len(segment.data) else "")
+            for segment in self.segments
+        ]
+        lines += [f"  module {module.string!r} {len(module.data)} bytes" for module in self.modules]
+        return "\n".join(lines)
+
+
+def _check_address(what: str, value: object) -> int:
+    if type(value) is not int or not 0 <= value < ADDRESSES:
+        shown = f"{value:#x}" if type(value) is int else repr(value)
+        raise OptionError(f"{what} is a physical address from 0 to 0xffffffff, not {shown}")
+    return value
+
+
+def flat(
+    data: bytes,
+    origin: int = DEFAULT_ORIGIN,
+    entry: int | None = None,
+    name: str = "flat",
+    symbols: Mapping[str, int] | None = None,
+    bits: int = 32,
+) -> Image:
+    """Make an image of bytes that are loaded at `origin` as they are.
+
+    Parameters
+    ----------
+    data : bytes
+        Code and data.
+    origin : int
+        Physical address of the first byte.
+    entry : int, optional
+        Physical address of the first instruction; `origin` if not given.
+    name : str
+        For titles and messages.
+    symbols : mapping, optional
+        Name to address.
+    bits : int
+        Operand size of the code, 16, 32 or 64.
+
+    Raises
+    ------
+    ImageError
+        There are no bytes, or they go beyond the address space.
+    OptionError
+        An address or `bits` is not allowed.
+    """
+    origin = _check_address("origin", origin)
+    start = origin if entry is None else _check_address("entry", entry)
+    if bits not in (16, 32, 64):
+        raise OptionError(f"bits is 16, 32 or 64, not {bits!r}")
+    if not data:
+        raise ImageError(f"{name}: empty: there is nothing to run")
+    if origin + len(data) > ADDRESSES:
+        raise ImageError(f"{name}: {len(data)} bytes at {origin:#x} go beyond the 4 GiB of addresses")
+    if not origin <= start < origin + len(data):
+        raise ImageError(f"{name}: entry {start:#x} lies outside its bytes at {origin:#x}-{origin + len(data) - 1:#x}")
+    header = find_header(data, name)
+    segment = Segment(origin, bytes(data), len(data))
+    return Image(name, start, (segment,), MappingProxyType(dict(symbols or {})), header, (), bits)
+
+
+def load(path: str | os.PathLike[str], origin: int | None = None) -> Image:
+    """Read an image file.
+
+    Parameters
+    ----------
+    path : path
+        An ELF executable for 32-bit x86, a file with a multiboot header that holds its addresses, or a flat binary.
+    origin : int, optional
+        Load a flat binary at this physical address. Without it, only files with a suffix of flat binaries
+        (`.bin`, `.com`, `.flat`, `.img`, `.raw`) are taken as such, and go to 1 MiB.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, unreadable, truncated, foreign or no image at all.
+    """
+    try:
+        file = Path(path)
+    except TypeError:
+        raise OptionError(f"an image is loaded from a path, not from {path!r}: for bytes use flat()") from None
+    data = _read_file(file)
+    name = file.name
+    if data[:4] == MAGIC:
+        return _from_elf(data, name)
+    header = find_header(data, name)
+    if header and header.has_addresses and origin is None:
+        return _from_addresses(data, name, header, {})
+    if origin is None and file.suffix.lower() not in FLAT_SUFFIXES:
+        if MAGIC.startswith(data[:4]):
+            raise ImageError(f"{name}: truncated: only {len(data)} bytes of an ELF header")
+        raise ImageError(
+            f"{name}: neither ELF nor multiboot; for a flat binary give its origin, or name it {file.stem}.bin"
+        )
+    return flat(data, DEFAULT_ORIGIN if origin is None else origin, name=name)
+
+
+def _read_file(file: Path) -> bytes:
+    try:
+        if file.is_dir():
+            raise ImageError(f"{file}: a directory; give the image file in it")
+        if not file.exists():
+            raise ImageError(f"{file}: no such file")
+        if not file.is_file():
+            raise ImageError(f"{file}: not a regular file")
+        if file.stat().st_size > LARGEST_FILE:
+            raise ImageError(f"{file}: larger than {LARGEST_FILE >> 30} GiB: no image for a 32-bit machine")
+        data = file.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ImageError(f"{file}: cannot be read: {reason}") from None
+    if not data:
+        raise ImageError(f"{file}: empty: there is nothing to run")
+    return data
+
+
+def _from_elf(data: bytes, name: str) -> Image:
+    elf = parse_elf(data, name)
+    header = find_header(data, name)
+    if header and header.has_addresses:  # the specification: these rule, even in an ELF file
+        return _from_addresses(data, name, header, elf.symbols)
+    segments = tuple(Segment(each.physical, each.data, each.memory_size) for each in elf.segments)
+    _check_overlap(name, segments)
+    entry = elf.entry
+    if not any(segment.address <= entry < segment.end for segment in segments):
+        # A kernel for high addresses whose entry is the linked (virtual) one: paging is off, so start at its copy.
+        for each in elf.segments:
+            if each.virtual <= entry < each.virtual + each.memory_size:
+                entry = each.physical + entry - each.virtual
+                break
+        else:
+            raise ImageError(f"{name}: entry {entry:#x} lies in no loadable segment: give the linker -e SYMBOL")
+    return Image(name, entry, segments, MappingProxyType(elf.symbols), header)
+
+
+def _from_addresses(data: bytes, name: str, header: MultibootHeader, symbols: Mapping[str, int]) -> Image:
+    """Load as the multiboot header's address fields say (the "a.out kludge")."""
+    before = header.header_address - header.load_address
+    start = header.offset - before
+    length = header.load_end - header.load_address if header.load_end else len(data) - start
+    if before < 0 or start < 0 or length <= 0:
+        raise ImageError(
+            f"{name}: damaged: multiboot addresses: header {header.header_address:#x}, load {header.load_address:#x}, "
+            f"load end {header.load_end:#x} do not fit the header's place at byte {header.offset}"
+        )
+    if start + length > len(data):
+        raise ImageError(f"{name}: truncated: multiboot wants {start + length} bytes, the file has {len(data)}")
+    size = max(length, header.bss_end - header.load_address) if header.bss_end else length
+    segment = Segment(header.load_address, data[start : start + length], size)
+    if segment.end > ADDRESSES:
+        raise ImageError(f"{name}: damaged: the multiboot load area ends beyond the 4 GiB of addresses")
+    if not segment.address <= header.entry < segment.end:
+        raise ImageError(f"{name}: damaged: multiboot entry {header.entry:#x} lies outside the load area")
+    return Image(name, header.entry, (segment,), MappingProxyType(dict(symbols)), header)
+
+
+def _check_overlap(name: str, segments: tuple[Segment, ...]) -> None:
+    """Refuse files whose segments' bytes would overwrite each other."""
+    filled = sorted((each for each in segments if each.data), key=lambda each: each.address)
+    for lower, upper in pairwise(filled):
+        if lower.address + len(lower.data) > upper.address:
+            raise ImageError(
+                f"{name}: segments at {lower.address:#x} and {upper.address:#x} overlap in physical memory: "
+                "check AT() in the linker script"
+            )
+
+
+def place(image: Image, memory: Memory, command_line: str = "", modules: Sequence[Module] = ()) -> BootState:
+    """Write an image into memory as a boot loader does.
+
+    Parameters
+    ----------
+    image : Image
+        What to boot.
+    memory : Memory
+        Physical memory of a machine, or a guest's window.
+    command_line : str
+        For a multiboot kernel: its arguments.
+    modules : sequence of Module
+        Loaded after the image's own modules, above the image, each on a page of its own.
+
+    Returns
+    -------
+    BootState
+        The registers to start with.
+
+    Raises
+    ------
+    ImageError
+        Something does not fit into memory.
+    """
+    taken = [(segment.address, segment.end) for segment in image.segments if segment.memory_size]
+    for start, end in taken:
+        if end > memory.size:
+            raise ImageError(_too_large(f"{image.name}: the segment at {start:#x}", end, memory.size))
+        if start < VIDEO_END and end > VIDEO:
+            raise ImageError(
+                f"{image.name}: the segment at {start:#x}-{end - 1:#x} lies in the video memory at "
+                f"{VIDEO:#x}-{VIDEO_END - 1:#x}: link it below or from {HIGH:#x}"
+            )
+    for segment in image.segments:  # zeros first: one segment's zeros may not wipe out another one's bytes
+        memory.write_bytes(segment.address, bytes(segment.memory_size))
+    for segment in image.segments:
+        memory.write_bytes(segment.address, segment.data)
+    if image.multiboot is None:
+        if modules or image.modules or command_line:
+            raise ImageError(f"{image.name}: takes no modules and no command line: it has no multiboot header")
+        return BootState(image.entry, end=image.end)
+    loaded: list[tuple[int, int, str]] = []
+    top = max(image.end, HIGH if memory.size > HIGH else 0)
+    for module in (*image.modules, *modules):
+        start = (top + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1)
+        top = start + len(module.data)
+        if top > memory.size or (start < VIDEO_END and top > VIDEO):
+            raise ImageError(_too_large(f"{image.name}: module {module.string!r}", top, memory.size))
+        memory.write_bytes(start, module.data)
+        loaded.append((start, top, module.string))
+        taken.append((start, top))
+    info_at = _find_room(len(boot_information(0, memory.size, command_line, loaded)), taken, memory.size)
+    if info_at is None:
+        raise ImageError(_too_large(f"{image.name}: the boot information", top + PAGE_SIZE, memory.size))
+    info = boot_information(info_at, memory.size, command_line, loaded)
+    memory.write_bytes(info_at, info)
+    places = tuple((start, end) for start, end, _ in loaded)
+    return BootState(image.entry, BOOT_MAGIC, info_at, places, max(info_at + len(info), *(end for _, end in taken)))
+
+
+def _find_room(size: int, taken: list[tuple[int, int]], memory_size: int) -> int | None:
+    """The lowest free place for the boot information: in low memory, else after all that is loaded."""
+    start = INFO_START
+    for low, high in sorted(taken):
+        if low < start + size and start < high:
+            start = (high + 15) & ~15
+    if start + size <= min(LOW_END, memory_size):
+        return start
+    start = max(HIGH, *((high + 15) & ~15 for _, high in taken))
+    return start if start + size <= memory_size else None
+
+
+def _too_large(what: str, end: int, size: int) -> str:
+    needed = -(-end >> 20) if end > 1 << 20 else 1
+    has = f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
+    return f"{what} needs {needed} MiB of memory, the machine has {has}: give --memory {needed}M or more"
