@@ -12,6 +12,7 @@ of a kind rules, as processors do. Where to read more: Intel SDM vol. 2, chapter
 from __future__ import annotations
 
 from copy import copy
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from vmlab.isa.x86.instruction import FIXED, Instruction, Row
@@ -99,6 +100,7 @@ def operand_width(code: str, size: int) -> int:
     return {"p": 16 + size, "a": 2 * size, "s": 0, "": 0}[letter]
 
 
+@cache
 def _part(code: str, size: int, low: int) -> Part:
     """Resolve one operand code; `low` is the register number in the opcode's low bits."""
     if code in FIXED:
@@ -225,12 +227,12 @@ MAPS = {
     for address_size in (16, 32)
 }
 
-_SEGMENT_PREFIXES = {0x26: 0, 0x2E: 1, 0x36: 2, 0x3E: 3, 0x64: 4, 0x65: 5}
-_PREFIXES = frozenset({*_SEGMENT_PREFIXES, 0x66, 0x67, 0xF0, 0xF2, 0xF3})
+SEGMENT_PREFIXES = {0x26: 0, 0x2E: 1, 0x36: 2, 0x3E: 3, 0x64: 4, 0x65: 5}
+_PREFIXES = frozenset({*SEGMENT_PREFIXES, 0x66, 0x67, 0xF0, 0xF2, 0xF3})
 _REPEATS = {0: "", 0xF2: "repne", 0xF3: "rep"}
 
 # Base and index of 16-bit addressing by ModRM.rm (SDM vol. 2, table 2-1), and the default segment.
-_BASES_16 = (
+BASES_16 = (
     (EBX, ESI, DS), (EBX, EDI, DS), (EBP, ESI, SS), (EBP, EDI, SS),
     (ESI, -1, DS), (EDI, -1, DS), (EBP, -1, SS), (EBX, -1, DS),
 )  # fmt: skip
@@ -303,7 +305,7 @@ def _prefixes(code: bytes, bits: int) -> Prefixes:
         elif byte >= 0xF2:
             repeat = byte
         else:
-            segment = _SEGMENT_PREFIXES[byte]
+            segment = SEGMENT_PREFIXES[byte]
     raise IndexError
 
 
@@ -423,7 +425,7 @@ def _memory_32(code: bytes, position: int, modrm: int, width: int, segment: int)
 def _memory_16(code: bytes, position: int, modrm: int, width: int, segment: int) -> tuple[Memory, int]:
     """Decode the ModRM memory operand of 16-bit addressing whose displacement is at `position`."""
     mod = modrm >> 6
-    base, index, default_segment = _BASES_16[modrm & 7]
+    base, index, default_segment = BASES_16[modrm & 7]
     if modrm & 0xC7 == 6:
         base, default_segment = -1, DS
         mod = 2

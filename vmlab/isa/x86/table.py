@@ -279,7 +279,8 @@ hlt     -       F4    @cpl0
 prefetchnta/prefetcht0/prefetcht1/prefetcht2  Mb  0F18 /0+
 nop     Ev      0F1F
 nop     Ev      0F0D  alias
-nop     Ev      0F18  alias
+nop/nop/nop/nop  Rv  0F18 /0+  alias
+nop/nop/nop/nop  Ev  0F18 /4+  alias
 nop     Ev      0F19  alias
 nop     Ev      0F1A  alias
 nop     Ev      0F1B  alias
