@@ -17,6 +17,9 @@ CHECK := $(VENV)/.vmlab-check
 PIP := $(PY) -m pip --disable-pip-version-check
 NOTEBOOK := 00-start-here.ipynb
 
+# JupyterLab's settings: no question about news on the first screen.
+SETTINGS = @mkdir -p $(VENV)/share/jupyter/lab/settings && cp binder/overrides.json $(VENV)/share/jupyter/lab/settings/
+
 # Root needs to say so, and without a display there is no browser to open: the URL is printed in any case.
 LAB_OPTIONS = $(shell [ "$$(id -u)" -ne 0 ] || echo --allow-root) \
 	$(shell [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ] || echo --no-browser)
@@ -64,11 +67,13 @@ $(PY):
 
 $(LAB): pyproject.toml | $(PY)
 	$(PIP) install --quiet --editable .
+	$(SETTINGS)
 	@touch $@
 
 $(TEST): pyproject.toml | $(PY)
 	@$(PIP) install --quiet --upgrade "pip>=25.1"
 	$(PIP) install --quiet --editable . --group test
+	$(SETTINGS)
 	@touch $@ $(LAB)
 
 $(CHECK): pyproject.toml $(LAB) | $(PY)

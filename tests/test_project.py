@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -79,6 +80,7 @@ def test_binder_installs_vmlab_over_the_pins():
     script = PROJECT / "binder" / "postBuild"
     assert os.access(script, os.X_OK)
     assert "pip install --no-cache-dir --no-deps ." in script.read_text()
+    json.loads((PROJECT / "binder" / "overrides.json").read_text())
 
 
 # -- scripts -----------------------------------------------------------------------------------------------------------
