@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 from vmlab.errors import OptionError
-from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE, PhysicalMemory
+from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE, Memory
 
 __all__ = ["Access", "Bus", "Device", "Range"]
 
@@ -90,8 +90,8 @@ class Bus:
 
     Parameters
     ----------
-    memory : PhysicalMemory
-        RAM, from physical address 0.
+    memory : Memory
+        RAM, from physical address 0: a machine's, or a guest's window.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class Bus:
 
     __slots__ = ("_pages", "_ports", "_ranges", "devices", "memory", "on_access", "port_accesses", "ram_pages")
 
-    def __init__(self, memory: PhysicalMemory) -> None:
+    def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.devices: dict[str, Device] = {}
         self.ram_pages = bytearray(b"\1" * (memory.size >> PAGE_SHIFT))

@@ -95,6 +95,7 @@ class Uart:
         self._receive()
         self._update()
 
+    @property
     def text(self) -> str:
         """What the guest has sent, as text; bytes that are not UTF-8 are replaced."""
         return self.output.decode("utf-8", "replace")
