@@ -41,11 +41,12 @@ CHROMIUM_OPTIONS = (
 
 SECONDS = 1000.0  # Playwright counts milliseconds
 
-KERNEL_IS_IDLE = """() => {
+KERNEL_STATE = """() => {
     const panel = window.jupyterapp?.shell.currentWidget;
     const status = panel?.sessionContext?.session?.kernel?.status;
+    if (document.querySelector(".jp-Dialog") !== null) return "dialog";
     const waiting = [...document.querySelectorAll(".jp-InputPrompt")].some(p => p.textContent.includes("*"));
-    return status === "idle" && !waiting;
+    return status === "idle" && !waiting && "idle";
 }"""
 
 RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
@@ -145,8 +146,17 @@ class LabPage:
         self.wait_idle(timeout)
 
     def wait_idle(self, timeout: float = 90) -> None:
-        """Wait until the kernel is idle and no cell waits for it."""
-        self.page.wait_for_function(KERNEL_IS_IDLE, timeout=timeout * SECONDS)
+        """Wait until the kernel is idle and no cell waits for it.
+
+        Raises
+        ------
+        RuntimeError
+            If Lab asks a question instead, which kernel to use say: nobody is there to answer.
+        """
+        state = self.page.wait_for_function(KERNEL_STATE, timeout=timeout * SECONDS).json_value()
+        if state == "dialog":
+            question = self.page.locator(".jp-Dialog-content").first.inner_text()
+            raise RuntimeError(f"JupyterLab asks: {' '.join(question.split())}")
 
     def set_theme(self, theme: str) -> None:
         """Change Lab's theme to `LIGHT` or `DARK`."""

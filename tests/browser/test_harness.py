@@ -38,9 +38,9 @@ counter
 '''
 
 
-def write_notebook(path, *cells):
+def write_notebook(path, *cells, kernel="python3"):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata.kernelspec = {"name": kernel, "display_name": kernel, "language": "python"}
     nbformat.write(notebook, path)
     return path.name
 
@@ -71,6 +71,11 @@ def test_a_failing_cell_is_seen(page, lab_server):
     page.open_notebook(write_notebook(lab_server.root / "failing.ipynb", "1 / 0"))
     page.run_all()
     assert "ZeroDivisionError" in page.cell_errors()[0]
+
+
+def test_a_question_is_not_waited_for(page, lab_server):
+    with pytest.raises(RuntimeError, match="JupyterLab asks: Select Kernel"):
+        page.open_notebook(write_notebook(lab_server.root / "foreign.ipynb", "1", kernel="fortran"))
 
 
 def test_themes_and_screenshots(page, probe, artefacts):
