@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.faults import PF, Fault, TripleFault, vector_name
-from vmlab.isa.x86.registers import CS, IF, TF
+from vmlab.isa.x86.registers import CS, IF
 from vmlab.machine.cpu_model import CPU_MODELS, CpuModel
 from vmlab.machine.memory import PhysicalMemory
 from vmlab.machine.platform import Platform
@@ -77,7 +77,6 @@ class Machine:
         self.counter_vector = 0
         self.guest = 0
         self.guest_time = 0
-        self.debug_pending = False
         self.platform.debug_exit.on_exit = self._exit
         self.platform.pic.on_output = self._interrupt_line
 
@@ -117,8 +116,7 @@ class Machine:
         """Do what is due between two instructions; True where an event was delivered (or the machine stopped)."""
         cpu, platform = self.cpu, self.platform
         platform.service(cpu.retired)
-        if self.debug_pending:
-            self.debug_pending = False
+        if cpu.debug_pending:
             self._deliver(cpu.single_step, 1, "#DB", None)
             return True
         if cpu.halted and not self._wake():
@@ -143,12 +141,10 @@ class Machine:
     def _one(self) -> None:
         """Execute one instruction with everything that `Processor.run` leaves out."""
         cpu = self.cpu
-        stepping, delivered = cpu.flags & TF, cpu.delivered
         traced = self.trace.detail == "instructions"
         address = cpu.ip + cpu.segments[CS].base & 0xFFFFFFFF
         instruction = cpu.fetch()[1] if traced else None
-        cpu.execute()
-        self.debug_pending = bool(stepping) and cpu.delivered == delivered
+        cpu.step()
         if instruction is not None:
             from vmlab.isa.x86.disassembler import format_instruction
 
@@ -177,6 +173,7 @@ class Machine:
 
     def save(self) -> dict[str, Any]:
         """Save everything but memory and host software as plain data."""
+        self.platform.now(self.cpu.retired)
         return {
             "version": 1,
             "cpu": self.cpu.save(),
@@ -188,12 +185,11 @@ class Machine:
             "counter_limit": self.counter_limit,
             "guest": self.guest,
             "guest_time": self.guest_time,
-            "debug_pending": self.debug_pending,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave."""
         self.platform.load(state["platform"])
         self.cpu.load(state["cpu"])
-        for name in ("outcome", "status", "events", "in_host", "counter_limit", "guest", "guest_time", "debug_pending"):
+        for name in ("outcome", "status", "events", "in_host", "counter_limit", "guest", "guest_time"):
             setattr(self, name, state[name])

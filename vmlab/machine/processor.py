@@ -55,12 +55,14 @@ class Processor(CpuState):
         Instructions completed; each element of a repeated string instruction counts.
     walk_references, port_accesses, delivered, control_loads : int
         Memory references of page walks, IN and OUT, exceptions and interrupts delivered, control-register loads.
+    debug_pending : bool
+        True where the instruction just executed asks for a single-step trap.
     attention : bool
         True where the next boundary needs more than the next instruction: an interrupt waits, or TF is set.
     """
 
     __slots__ = (
-        "_code", "_maps", "_readable", "_writable", "attention", "bus", "control_loads", "delivered", "fetch_bits",
+        "_code", "_maps", "_readable", "_writable", "attention", "bus", "control_loads", "debug_pending", "delivered", "fetch_bits",
         "horizon", "memory", "model", "platform", "port_accesses", "tlb", "trace", "walk_references",
     )  # fmt: skip
 
@@ -73,6 +75,7 @@ class Processor(CpuState):
         self.tlb = Tlb(model.tlb_entries)
         self.walk_references = self.port_accesses = self.delivered = self.control_loads = 0
         self.attention = False
+        self.debug_pending = False
         self.horizon = 0
         self._forget()
 
@@ -386,6 +389,17 @@ class Processor(CpuState):
             self._code[linear >> 12] = cache
         return decoded
 
+    @property
+    def linear_ip(self) -> int:
+        """Linear address of the next instruction."""
+        return self.segments[CS].base + self.ip & MASK
+
+    def disassemble(self, instruction: Instruction) -> str:
+        """Return the text of the instruction at CS:EIP."""
+        from vmlab.isa.x86.disassembler import format_instruction
+
+        return format_instruction(instruction, self.linear_ip)
+
     def fetch_bytes(self, physical: int, count: int) -> bytes:
         """Read bytes of code from the bus."""
         if self.bus.is_ram(physical):
@@ -405,6 +419,13 @@ class Processor(CpuState):
             self.ip = start
             raise
         self.retired += 1
+
+    def step(self) -> None:
+        """Execute one instruction, and note whether TF asks for a trap after it."""
+        stepping, delivered = self.flags & TF, self.delivered
+        self.execute()
+        # An instruction that entered a handler (INT n) has cleared TF on its way.
+        self.debug_pending = bool(stepping) and self.delivered == delivered
 
     def run(self, until: int) -> None:
         """Execute instructions until `retired` reaches `until`, attention is needed, or a fault is raised.
@@ -447,12 +468,14 @@ class Processor(CpuState):
 
     def single_step(self) -> None:
         """Deliver the single-step trap that TF asks for after an instruction."""
+        self.debug_pending = False
         self.debug[6] |= DR6_SINGLE_STEP
         self._deliver(DB, None)
 
     def _deliver(self, vector: int, error_code: int | None, *, external: bool = False) -> None:
         try:
-            deliver(self, vector, error_code, external=external)
+            fault = not external and vector not in (DB, DF)
+            deliver(self, vector, error_code, external=external, fault=fault)
         except Fault as second:
             if vector == DF:
                 raise TripleFault from None
@@ -475,6 +498,7 @@ class Processor(CpuState):
             "version": 1,
             "state": self.save_state(),
             "tlb": self.tlb.save(),
+            "debug_pending": self.debug_pending,
             "counters": [self.walk_references, self.port_accesses, self.delivered, self.control_loads],
         }
 
@@ -483,4 +507,5 @@ class Processor(CpuState):
         self.load_state(state["state"])
         self.tlb.load(state["tlb"])
         self.walk_references, self.port_accesses, self.delivered, self.control_loads = state["counters"]
+        self.debug_pending = state["debug_pending"]
         self._forget()

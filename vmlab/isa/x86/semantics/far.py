@@ -244,12 +244,13 @@ def iret(cpu: Processor, i: Instruction) -> None:
     if not cpu.cr0 & CR0_PE:
         _enter_real(cpu, selector, offset)
         drop(cpu, 3, size)
-        changed = 0x7FD5 if size == 16 else 0x257FD5
+        changed = 0x7FD5 if size == 16 else 0x247FD5
         cpu.flags = cpu.flags & ~changed | flags & changed | FIXED
         cpu.flags_changed()
         return
     # What may change is decided by the privilege level *before* the return.
-    changed = writable_flags(cpu, size) | (RF if size == 32 else 0)
+    # RF is not taken back: with no instruction breakpoints it would be gone after one instruction, unseen.
+    changed = writable_flags(cpu, size)
     if cpu.cpl == 0 and size == 32:
         changed |= VIF | VIP
         if flags & VM:

@@ -115,7 +115,7 @@ def read_gate(cpu: Processor, vector: int, *, software: bool, external: int) -> 
 
 
 def deliver(
-    cpu: Processor, vector: int, error_code: int | None = None, *, software: bool = False, external: bool = False
+    cpu: Processor, vector: int, error_code: int | None = None, *, software: bool = False, external: bool = False, fault: bool = False
 ) -> None:
     """Enter the handler of a vector.
 
@@ -131,6 +131,8 @@ def deliver(
         True for INT n, INT3 and INTO: the gate's DPL is checked.
     external : bool
         True where the event did not come from the program: EXT is set in the error codes of further faults.
+    fault : bool
+        True for an exception of fault class: RF is set in the EFLAGS that are pushed (SDM vol. 3, 18.3.1.1).
 
     Raises
     ------
@@ -155,7 +157,7 @@ def deliver(
     if gate.offset > descriptor.limit:
         raise general_protection(ext)
     registers, code = cpu.registers, cpu.segments[CS]
-    frame = [cpu.flags, code.selector, cpu.ip, *([] if error_code is None else [error_code])]
+    frame = [cpu.flags | (RF if fault else 0), code.selector, cpu.ip, *([] if error_code is None else [error_code])]
     if descriptor.is_conforming or descriptor.dpl == cpu.cpl:
         level, old_esp = cpu.cpl, registers[ESP]
         try:

@@ -1,0 +1,284 @@
+"""Operands of a decoded instruction: where a value is read from and written to.
+
+An operand knows how to fetch and store its value on a processor (anything with the registers and the memory
+access of `vmlab.isa.x86.semantics.Processor`), so that a semantic function is written once for every form of
+its instruction. Values are plain non-negative ints, masked to the operand's width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.registers import (
+    CONTROL_NAMES,
+    DEBUG_NAMES,
+    NAMES_8_LEGACY,
+    NAMES_16,
+    NAMES_32,
+    SEGMENT_NAMES,
+)
+
+if TYPE_CHECKING:
+    from vmlab.isa.x86.semantics import Processor
+
+MASKS = {8: 0xFF, 16: 0xFFFF, 32: 0xFFFFFFFF, 64: 0xFFFFFFFFFFFFFFFF}
+
+
+class Operand:
+    """Base of all operands.
+
+    Attributes
+    ----------
+    size : int
+        Width in bits.
+    writes_memory : bool
+        True where a write can fault.
+    """
+
+    __slots__ = ("size",)
+    size: int
+    writes_memory = False
+
+    def read(self, cpu: Processor) -> int:
+        """Return the operand's value."""
+        raise TypeError(f"{type(self).__name__} has no value to read")
+
+    def modify(self, cpu: Processor) -> int:
+        """Return the value of a destination that will be written: checks that the write will be allowed."""
+        return self.read(cpu)
+
+    def write(self, cpu: Processor, value: int) -> None:
+        """Store `value`, already masked to `size` bits."""
+        raise TypeError(f"{type(self).__name__} cannot be written")
+
+    def _key(self) -> tuple[object, ...]:
+        fields = [name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ())]
+        return tuple(getattr(self, name) for name in fields)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and isinstance(other, Operand) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._key()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}{self._key()}"
+
+
+class Register32(Operand):
+    """A general register of 32 bits."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.size = 32
+        self.index = index
+
+    @property
+    def name(self) -> str:
+        """Name in lower case, as `eax`."""
+        return NAMES_32[self.index]
+
+    def read(self, cpu: Processor) -> int:
+        return cpu.registers[self.index]
+
+    modify = read
+
+    def write(self, cpu: Processor, value: int) -> None:
+        cpu.registers[self.index] = value
+
+
+class Register16(Operand):
+    """The low 16 bits of a general register; a write keeps the rest."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.size = 16
+        self.index = index
+
+    @property
+    def name(self) -> str:
+        """Name in lower case, as `ax`."""
+        return NAMES_16[self.index]
+
+    def read(self, cpu: Processor) -> int:
+        return cpu.registers[self.index] & 0xFFFF
+
+    modify = read
+
+    def write(self, cpu: Processor, value: int) -> None:
+        registers = cpu.registers
+        registers[self.index] = registers[self.index] & ~0xFFFF | value
+
+
+class Register8(Operand):
+    """A byte register: `al cl dl bl` (bits 7:0) and `ah ch dh bh` (bits 15:8 of the register 4 lower)."""
+
+    __slots__ = ("index", "parent", "shift")
+
+    def __init__(self, index: int) -> None:
+        self.size = 8
+        self.index = index
+        self.parent = index & 3
+        self.shift = 8 if index & 4 else 0
+
+    @property
+    def name(self) -> str:
+        """Name in lower case, as `ah`."""
+        return NAMES_8_LEGACY[self.index]
+
+    def read(self, cpu: Processor) -> int:
+        return cpu.registers[self.parent] >> self.shift & 0xFF
+
+    modify = read
+
+    def write(self, cpu: Processor, value: int) -> None:
+        registers = cpu.registers
+        registers[self.parent] = registers[self.parent] & ~(0xFF << self.shift) | value << self.shift
+
+
+class SegmentOperand(Operand):
+    """A segment register named by an instruction. Its read gives the selector; loading it is the semantics' task."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.size = 16
+        self.index = index
+
+    @property
+    def name(self) -> str:
+        """Name in lower case, as `ds`."""
+        return SEGMENT_NAMES[self.index]
+
+    def read(self, cpu: Processor) -> int:
+        return cpu.segments[self.index].selector
+
+
+class ControlRegister(Operand):
+    """A control register named by `mov`."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.size = 32
+        self.index = index
+
+    @property
+    def name(self) -> str:
+        """Name in lower case, as `cr3`."""
+        return CONTROL_NAMES[self.index]
+
+
+class DebugRegister(Operand):
+    """A debug register named by `mov`."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.size = 32
+        self.index = index
+
+    @property
+    def name(self) -> str:
+        """Name in lower case, as `dr7`."""
+        return DEBUG_NAMES[self.index]
+
+
+class Immediate(Operand):
+    """A constant of the instruction, sign-extended where the row says so and masked to `size` bits."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: int, size: int) -> None:
+        self.size = size
+        self.value = value & MASKS[size]
+
+    def read(self, cpu: Processor) -> int:
+        return self.value
+
+
+class Relative(Operand):
+    """A branch displacement, signed, counted from the end of the instruction. `size` is the operand size."""
+
+    __slots__ = ("displacement",)
+
+    def __init__(self, displacement: int, size: int) -> None:
+        self.size = size
+        self.displacement = displacement
+
+
+class FarPointer(Operand):
+    """A `selector:offset` constant of a far jump or call. `size` is that of the offset."""
+
+    __slots__ = ("offset", "selector")
+
+    def __init__(self, selector: int, offset: int, size: int) -> None:
+        self.size = size
+        self.selector = selector
+        self.offset = offset
+
+
+class Memory(Operand):
+    """An operand in memory: `segment:[base + index * scale + displacement]`.
+
+    Attributes
+    ----------
+    segment : int
+        Number of the segment register after defaults and override.
+    base, index : int
+        Register numbers, or -1 where absent.
+    scale : int
+        1, 2, 4 or 8.
+    displacement : int
+        Masked to `address_size` bits.
+    size : int
+        Width of the datum in bits; 0 where only the address counts (`lea`, `invlpg`).
+    address_size : int
+        16 or 32 bits.
+    """
+
+    __slots__ = ("_bytes", "_mask", "address_size", "base", "displacement", "index", "scale", "segment")
+    writes_memory = True
+
+    def __init__(
+        self, segment: int, base: int, index: int, scale: int, displacement: int, size: int, address_size: int = 32
+    ) -> None:
+        self.segment = segment
+        self.base = base
+        self.index = index
+        self.scale = scale
+        self.address_size = address_size
+        self._mask = MASKS[address_size]
+        self.displacement = displacement & self._mask
+        self.size = size
+        self._bytes = size >> 3
+
+    def offset(self, cpu: Processor) -> int:
+        """Return the effective address within the segment."""
+        registers = cpu.registers
+        offset = self.displacement
+        if self.base >= 0:
+            offset += registers[self.base]
+        if self.index >= 0:
+            offset += registers[self.index] * self.scale
+        return offset & self._mask
+
+    def read(self, cpu: Processor) -> int:
+        return cpu.read(self.segment, self.offset(cpu), self._bytes)
+
+    def modify(self, cpu: Processor) -> int:
+        return cpu.modify(self.segment, self.offset(cpu), self._bytes)
+
+    def write(self, cpu: Processor, value: int) -> None:
+        cpu.write(self.segment, self.offset(cpu), self._bytes, value)
+
+
+def general_register(index: int, size: int) -> Register8 | Register16 | Register32:
+    """Return the general register `index` at a width of `size` bits.
+
+    >>> general_register(4, 8).name, general_register(4, 32).name
+    ('ah', 'esp')
+    """
+    return {8: Register8, 16: Register16, 32: Register32}[size](index)

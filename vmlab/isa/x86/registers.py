@@ -1,0 +1,49 @@
+"""Names and numbers of the x86 registers and flags.
+
+Numbers are those of the machine encoding (Intel SDM vol. 2, table 2-2 and 3-1), so that a register field
+of an instruction indexes these tuples.
+"""
+
+from __future__ import annotations
+
+EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI = range(8)
+ES, CS, SS, DS, FS, GS = range(6)
+
+NAMES_8_LEGACY = ("al", "cl", "dl", "bl", "ah", "ch", "dh", "bh")
+NAMES_16 = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
+NAMES_32 = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+SEGMENT_NAMES = ("es", "cs", "ss", "ds", "fs", "gs")
+CONTROL_NAMES = tuple(f"cr{n}" for n in range(8))
+DEBUG_NAMES = tuple(f"dr{n}" for n in range(8))
+
+# EFLAGS (SDM vol. 1, 3.4.3):
+#  21  20   19   18  17  16   14  13:12  11  10   9   8   7   6   4   2   1   0
+#  ID  VIP  VIF  AC  VM  RF   NT  IOPL   OF  DF  IF  TF  SF  ZF  AF  PF   1  CF
+CF, PF, AF, ZF, SF = 1 << 0, 1 << 2, 1 << 4, 1 << 6, 1 << 7
+TF, IF, DF, OF = 1 << 8, 1 << 9, 1 << 10, 1 << 11
+IOPL, NT, RF, VM = 3 << 12, 1 << 14, 1 << 16, 1 << 17
+AC, VIF, VIP, ID = 1 << 18, 1 << 19, 1 << 20, 1 << 21
+FIXED = 1 << 1
+ARITHMETIC = CF | PF | AF | ZF | SF | OF
+
+FLAG_BITS = {
+    "CF": CF, "PF": PF, "AF": AF, "ZF": ZF, "SF": SF, "TF": TF, "IF": IF, "DF": DF, "OF": OF,
+    "NT": NT, "RF": RF, "VM": VM, "AC": AC, "VIF": VIF, "VIP": VIP, "ID": ID,
+}  # fmt: skip
+
+# CR0 and CR4 (SDM vol. 3, 2.5)
+CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = (1 << n for n in range(6))
+CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = 1 << 16, 1 << 18, 1 << 29, 1 << 30, 1 << 31
+CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_PSE, CR4_PAE, CR4_MCE, CR4_PGE, CR4_PCE = (1 << n for n in range(9))
+CR4_UMIP = 1 << 11
+
+
+def describe_flags(flags: int) -> str:
+    """Name the flags that are set.
+
+    >>> describe_flags(0x246)
+    'IF ZF PF'
+    """
+    names = [name for name, bit in FLAG_BITS.items() if flags & bit]
+    iopl = (flags & IOPL) >> 12
+    return " ".join([*reversed(names), *([f"IOPL={iopl}"] if iopl else [])])

@@ -1,0 +1,120 @@
+"""The same guest under several techniques, side by side: is what the guest sees the same, bit for bit?
+
+Fidelity (Popek and Goldberg, 1974) is judged at the end of the runs: console, screen, outcome, retired instructions,
+registers and every byte of guest-physical memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vmlab.errors import OptionError
+from vmlab.vmm.run import Run, run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmlab.machine.image import Image
+
+__all__ = ["Comparison", "compare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Runs of one guest; the first is the measure.
+
+    Attributes
+    ----------
+    runs : tuple of Run
+        One each technique, in the order asked for.
+    """
+
+    runs: tuple[Run, ...]
+
+    def differences(self, index: int) -> list[str]:
+        """Return what the guest could tell apart between run `index` and the first, one line each."""
+        first, other = self.runs[0].guests[0], self.runs[index].guests[0]
+        found = [
+            f"{name}: {getattr(first, name)!r} against {getattr(other, name)!r}"
+            for name in ("outcome", "status", "console", "screen", "instructions")
+            if getattr(first, name) != getattr(other, name)
+        ]
+        registers, others = first.vcpu.visible(), other.vcpu.visible()
+        found += [
+            f"{name}: {value:#x} against {others[name]:#x}"
+            for name, value in registers.items()
+            if value != others[name]
+        ]
+        if first.memory.digest() != other.memory.digest():
+            size = first.memory.size
+            left, right = first.memory.read_bytes(0, size), other.memory.read_bytes(0, size)
+            count = sum(a != b for a, b in zip(left, right, strict=True))
+            place = next(n for n, (a, b) in enumerate(zip(left, right, strict=True)) if a != b)
+            found.append(
+                f"memory: {count} bytes differ, the first at {place:#x}: {left[place]:#04x} against {right[place]:#04x}"
+            )
+        return found
+
+    @property
+    def faithful(self) -> bool:
+        """True where no technique changed anything that the guest can see."""
+        return not any(self.differences(index) for index in range(1, len(self.runs)))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a table: one row each technique."""
+        first = self.runs[0]
+        return [
+            {
+                "under": each.under,
+                "outcome": each.outcome,
+                "same as first": not self.differences(index) if index else None,
+                "instructions": each.instructions,
+                "exits": each.exits.total(),
+                "cycles": each.cycles,
+                "slow-down": round(each.cycles / first.cycles, 2),
+            }
+            for index, each in enumerate(self.runs)
+        ]
+
+    def describe(self) -> str:
+        """Return the table and the verdict as text."""
+        lines = [f"{'under':<20}{'outcome':<14}{'instructions':>13}{'exits':>8}{'cycles':>13}{'slow-down':>11}"]
+        lines += [
+            f"{row['under']:<20}{row['outcome']:<14}{row['instructions']:>13,}{row['exits']:>8,}"
+            f"{row['cycles']:>13,}{row['slow-down']:>10.2f}x"
+            for row in self.rows()
+        ]
+        for index, each in enumerate(self.runs[1:], 1):
+            found = self.differences(index)
+            verdict = "the guest cannot tell the difference" if not found else f"{len(found)} differences"
+            lines.append(f"{self.runs[0].under} and {each.under}: {verdict}")
+            lines += [f"  {line}" for line in found[:8]]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return self.describe()
+
+
+def compare(image: Image, under: Sequence[str] = ("native", "trap-and-emulate"), **options: Any) -> Comparison:  # noqa: ANN401
+    """Run a guest under several techniques and compare what it saw.
+
+    Parameters
+    ----------
+    image : Image
+        What the guest boots.
+    under : sequence of str
+        Techniques; the first is the measure.
+    **options
+        As of `vmlab.run`.
+
+    Raises
+    ------
+    OptionError
+        Fewer than two techniques.
+    """
+    if isinstance(under, str) or len(under) < 2:
+        raise OptionError(
+            f"a comparison needs at least two techniques, as ['native', 'trap-and-emulate'], not {under!r}"
+        )
+    return Comparison(tuple(run(image, technique, **options) for technique in under))

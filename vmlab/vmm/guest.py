@@ -1,0 +1,116 @@
+"""A guest: an operating system's image, the VCPU it runs on, its memory and its devices.
+
+Natively the VCPU, the memory and the devices are the real ones; under a hypervisor they are virtual. Either way
+this is where one asks what the guest has done.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal
+
+from vmlab.machine.image import place
+from vmlab.machine.state import check_state
+
+if TYPE_CHECKING:
+    from vmlab.machine.image import Image
+    from vmlab.machine.memory import MemoryWindow, PhysicalMemory
+    from vmlab.machine.platform import Platform
+    from vmlab.machine.processor import Processor
+
+__all__ = ["Guest"]
+
+
+class Guest:
+    """One guest of a system.
+
+    Parameters
+    ----------
+    name : str
+        For display.
+    image : Image
+        What it boots.
+    vcpu : Processor
+        Its processor: the registers are what the guest believes.
+    platform : Platform
+        Its devices, bus and memory.
+
+    Attributes
+    ----------
+    outcome : str or None
+        Why it ended: `"exit"`, `"halt"`, `"triple-fault"`, `"limit"`, or None while it runs.
+    status : int or None
+        Exit status, after `"exit"`.
+    exits : Counter
+        Exits to the hypervisor by reason.
+    emulated : Counter
+        Instructions executed on the VCPU by the hypervisor, by mnemonic.
+    """
+
+    def __init__(self, name: str, image: Image, vcpu: Processor, platform: Platform) -> None:
+        self.name = name
+        self.image = image
+        self.vcpu = vcpu
+        self.platform = platform
+        self.outcome: str | None = None
+        self.status: int | None = None
+        self.exits: Counter[str] = Counter()
+        self.emulated: Counter[str] = Counter()
+
+    def boot(self, command_line: str = "") -> None:
+        """Load the image and set the registers as a multiboot loader does."""
+        state = place(self.image, self.memory, command_line)
+        registers = self.vcpu.registers
+        registers[0], registers[3] = state.eax, state.ebx
+        self.vcpu.ip = state.eip
+
+    @property
+    def memory(self) -> PhysicalMemory | MemoryWindow:
+        """Guest-physical memory."""
+        return self.platform.memory
+
+    @property
+    def console(self) -> str:
+        """What it has sent to its serial port so far."""
+        return self.platform.console
+
+    @property
+    def screen(self) -> str:
+        """The text on its CGA screen."""
+        return self.platform.screen
+
+    @property
+    def instructions(self) -> int:
+        """Instructions that it has retired."""
+        return self.vcpu.retired
+
+    @property
+    def mode(self) -> Literal["kernel", "user"]:
+        """The mode in which it believes to run."""
+        return "user" if self.vcpu.cpl == 3 else "kernel"
+
+    def end(self, outcome: str, status: int | None = None) -> None:
+        """Note that the guest will not run again."""
+        self.outcome, self.status = outcome, status
+
+    def save(self) -> dict[str, Any]:
+        """Save all but memory as plain data."""
+        self.platform.now(self.vcpu.retired)
+        return {
+            "version": 1,
+            "vcpu": self.vcpu.save(),
+            "platform": self.platform.save(),
+            "outcome": self.outcome,
+            "status": self.status,
+            "exits": dict(self.exits),
+            "emulated": dict(self.emulated),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave; StateError where it is damaged."""
+        fields = {"vcpu": dict, "platform": dict, "exits": dict, "emulated": dict}
+        check_state(state, "guest", {**fields, "outcome": (str, type(None)), "status": (int, type(None))})
+        self.platform.load(state["platform"])
+        self.vcpu.load(state["vcpu"])
+        self.outcome, self.status = state["outcome"], state["status"]
+        self.exits, self.emulated = Counter(state["exits"]), Counter(state["emulated"])

@@ -1,0 +1,125 @@
+"""The memory of a hypervisor: frames of its own, and the window of linear addresses where every guest's page tables
+show them to the hardware, and to nobody else.
+
+The processor finds the IDT, the GDT, the TSS and the stack of ring 0 by linear address, through whatever page tables
+are loaded. A VMM must therefore keep a small window in every address space: here the last 4 MiB, with supervisor
+pages, which a deprivileged guest cannot touch. A guest that uses these addresses itself traps, and its access is
+emulated on its own memory.
+
+Read more: Adams and Agesen, ASPLOS 2006, 3.1 (VMware put its window in the same place).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.errors import OptionError
+from vmlab.isa.x86.descriptors import INTERRUPT_GATE32, encode_gate
+from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
+from vmlab.machine.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, WRITABLE
+
+if TYPE_CHECKING:
+    from vmlab.machine.memory import PhysicalMemory
+
+__all__ = ["HOST_BASE", "HostMemory"]
+
+HOST_BASE = 0x100000
+"""Host-physical address from which the hypervisor's frames are taken; below lies the VGA hole."""
+
+HOST_SIZE = 0x300000
+"""Bytes set aside for the hypervisor: structures and shadow page tables."""
+
+WINDOW = 0xFFC00000
+WINDOW_ENTRY = WINDOW >> 22
+ENTRY_BYTES = 8
+TSS_BYTES = 0x68
+
+SUPERVISOR = PRESENT | WRITABLE | ACCESSED | DIRTY | GLOBAL
+
+
+class HostMemory:
+    """Frames of the hypervisor and the window that shows some of them.
+
+    Attributes
+    ----------
+    window_table : int
+        Host-physical address of the page table behind the window; every shadow root points to it.
+    idt, tss, stack_top, entry : int
+        Linear addresses of the interrupt descriptor table, the task state segment, the end of the ring-0 stack and
+        the first entry point.
+    """
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        self.memory = memory
+        self._free = list(range(HOST_BASE >> PAGE_SHIFT, (HOST_BASE + HOST_SIZE) >> PAGE_SHIFT))
+        self._free.reverse()
+        self._next = WINDOW
+        self.window_table = self.allocate()
+        self.idt = self.map_new(1)
+        self.tss = self.map_new(1)
+        self.stack_top = self.map_new(1) + PAGE_SIZE
+        self.entry = self.map_new(1)
+
+    @property
+    def free_frames(self) -> int:
+        """Frames that are left."""
+        return len(self._free)
+
+    def allocate(self) -> int:
+        """Take a frame, cleared; return its host-physical address."""
+        if not self._free:
+            raise OptionError(f"the hypervisor's {HOST_SIZE >> 20} MiB are used up: run fewer guests")
+        address = self._free.pop() << PAGE_SHIFT
+        self.memory.write_bytes(address, bytes(PAGE_SIZE))
+        return address
+
+    def release(self, address: int) -> None:
+        """Give a frame back."""
+        self._free.append(address >> PAGE_SHIFT)
+
+    def map_new(self, pages: int) -> int:
+        """Take frames and show them in the window, one after the other; return their linear address."""
+        linear = self._next
+        for _ in range(pages):
+            slot = self.window_table + (self._next - WINDOW >> PAGE_SHIFT) * 4
+            self.memory.write(slot, 4, self.allocate() | SUPERVISOR)
+            self._next += PAGE_SIZE
+        return linear
+
+    def host_address(self, linear: int) -> int:
+        """Return the host-physical address behind a linear address of the window."""
+        entry = self.memory.read(self.window_table + (linear - WINDOW >> PAGE_SHIFT) * 4, 4)
+        return entry & ~0xFFF | linear & 0xFFF
+
+    def write(self, linear: int, size: int, value: int) -> None:
+        """Write to the window."""
+        self.memory.write(self.host_address(linear), size, value)
+
+    def read(self, linear: int, size: int) -> int:
+        """Read from the window."""
+        return self.memory.read(self.host_address(linear), size)
+
+    def build_idt(self, selector: int) -> None:
+        """Fill the IDT: each vector enters ring 0 at an entry point of its own."""
+        for vector in range(256):
+            gate = encode_gate(selector, self.entry + vector * ENTRY_BYTES, INTERRUPT_GATE32)
+            self.write(self.idt + vector * 8, 8, gate)
+
+    def build_tss(self, stack_selector: int) -> None:
+        """Fill the TSS: the stack of ring 0, and no bitmap of ports that ring 3 may use (SDM vol. 3, figure 8-2)."""
+        self.write(self.tss + 4, 4, self.stack_top)
+        self.write(self.tss + 8, 2, stack_selector)
+        self.write(self.tss + 0x66, 2, TSS_BYTES)
+
+    @property
+    def entries(self) -> range:
+        """Linear addresses of the entry points, by vector."""
+        return range(self.entry, self.entry + 256 * ENTRY_BYTES, ENTRY_BYTES)
+
+    def save(self) -> dict[str, object]:
+        """Save which frames are free; their contents are in memory."""
+        return {"version": 1, "free": list(self._free)}
+
+    def load(self, state: dict[str, list[int]]) -> None:
+        """Load what `save` gave."""
+        self._free = list(state["free"])

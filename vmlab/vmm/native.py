@@ -1,0 +1,66 @@
+"""No virtualization: the operating system owns the computer (Figure 18.1, left half). The measure of all techniques."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmlab.errors import OptionError
+from vmlab.machine.machine import Machine
+from vmlab.machine.state import check_state
+from vmlab.vmm.guest import Guest
+from vmlab.vmm.system import System
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmlab.machine.cpu_model import CpuModel
+    from vmlab.machine.image import Image
+
+__all__ = ["Native"]
+
+
+class Native(System):
+    """One operating system on the bare computer."""
+
+    technique = "native"
+    memory_virtualization = "none"
+
+    def build(self, images: Sequence[Image], memory_size: int, model: CpuModel) -> None:
+        """Build the computer; the one guest is what runs on it."""
+        if len(images) != 1:
+            raise OptionError(f"natively one system runs on a computer, not {len(images)}: choose a hypervisor")
+        self.machine = Machine(memory_size, model, self.trace)
+        self.guests = [Guest(images[0].name, images[0], self.machine.cpu, self.machine.platform)]
+
+    @property
+    def steps(self) -> int:
+        """Steps of the machine."""
+        return self.machine.steps
+
+    def advance(self, steps: int) -> None:
+        """Run the machine."""
+        machine = self.machine
+        goal = machine.steps + steps
+        while not self.finished and machine.steps < goal:
+            machine.run(min(goal - machine.steps, self.limit - machine.cpu.retired))
+            if machine.outcome:
+                self.end_guest(0, machine.outcome, machine.status)
+            elif machine.cpu.retired >= self.limit:
+                self.end_guest(0, "limit")
+
+    def cycles_by_cause(self) -> dict[str, int]:
+        """Cycles of the hardware alone."""
+        return self.hardware_cycles()
+
+    def save(self) -> dict[str, Any]:
+        """Save the machine and the guest's outcome."""
+        guest = self.guests[0]
+        return {"version": 1, "machine": self.machine.save(), "outcome": guest.outcome, "status": guest.status}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave."""
+        check_state(
+            state, "native system", {"machine": dict, "outcome": (str, type(None)), "status": (int, type(None))}
+        )
+        self.machine.load(state["machine"])
+        self.guests[0].end(state["outcome"], state["status"])

@@ -1,0 +1,126 @@
+"""Shadow descriptor tables: the GDT that the hardware sees in place of the guest's.
+
+A deprivileged guest loads segment registers without a trap, so the real GDT must hold descriptors that work in ring 3
+and give nothing away. There are two copies, for virtual kernel and virtual user mode:
+
+- an ordinary segment that the guest may use in that mode has its DPL changed to 3;
+- anything else is *not present*, so that using it traps, and the instruction is executed on the VCPU, on the guest's
+  own table: system descriptors, segments of another ring (an IRET to user mode is caught so), segments whose accessed
+  bit is still clear (it must be set in the guest's table).
+
+The top of the table belongs to the hypervisor: its code, its stack, its TSS, and six *cached* descriptors, for
+segment registers that hold something which is in the guest's table no more.
+
+Simplified: there is no shadow of an LDT; every load from it traps and uses a cached descriptor.
+
+Read more: Adams and Agesen, ASPLOS 2006, 2.3 and 3.2; Robin and Irvine, USENIX Security 2000, 4.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.descriptors import ACCESSED, TSS32, Descriptor, SegmentRegister, encode_descriptor
+from vmlab.isa.x86.registers import CS, SS
+from vmlab.machine.memory import PAGE_SIZE
+from vmlab.vmm.host_memory import TSS_BYTES
+
+if TYPE_CHECKING:
+    from vmlab.vmm.host_memory import HostMemory
+
+__all__ = ["HOST_CODE", "HOST_STACK", "HOST_TASK", "ShadowDescriptors"]
+
+TABLE_BYTES = 0x10000
+HOST_FIRST = TABLE_BYTES - 16 * 8
+"""Selectors from here on are the hypervisor's."""
+HOST_CODE, HOST_STACK, HOST_TASK = HOST_FIRST, HOST_FIRST + 8, HOST_FIRST + 16
+CACHED_FIRST = HOST_FIRST + 64
+DPL_3 = 3 << 5
+CODE_KERNEL, DATA_KERNEL = 0x9B, 0x93
+
+
+class ShadowDescriptors:
+    """The two shadow GDTs of one guest.
+
+    Attributes
+    ----------
+    tables : tuple of int
+        Linear addresses of the tables for virtual kernel and virtual user mode, in the hypervisor's window.
+    """
+
+    def __init__(self, host: HostMemory) -> None:
+        self._host = host
+        pages = TABLE_BYTES // PAGE_SIZE
+        self.tables = (host.map_new(pages), host.map_new(pages))
+        self._shadowed = 0
+        for table in self.tables:
+            flat = 0xFFFFFFFF
+            host.write(table + HOST_CODE, 8, encode_descriptor(0, flat, CODE_KERNEL))
+            host.write(table + HOST_STACK, 8, encode_descriptor(0, flat, DATA_KERNEL))
+            host.write(table + HOST_TASK, 8, encode_descriptor(host.tss, TSS_BYTES - 1, 0x80 | TSS32, big=False))
+
+    def rebuild(self, entries: bytes) -> None:
+        """Shadow the guest's table.
+
+        Parameters
+        ----------
+        entries : bytes
+            The guest's table as far as it is mapped, 8 bytes a descriptor.
+        """
+        entries = entries[: HOST_FIRST - HOST_FIRST % 8]
+        length = len(entries) & ~7
+        for user, table in enumerate(self.tables):
+            for offset in range(0, max(length, self._shadowed), 8):
+                raw = int.from_bytes(entries[offset : offset + 8], "little") if offset < length else 0
+                self._host.write(table + offset, 8, shadow(Descriptor(raw), user=bool(user)) if offset else 0)
+        self._shadowed = length
+
+    def selector_for(self, index: int, register: SegmentRegister, *, user: bool) -> int:
+        """Return the real selector that gives a real segment register the contents of a VCPU's.
+
+        Where the shadow table holds no such descriptor, a cached one is written for it.
+        """
+        if not register.access:
+            return register.selector & 3
+        table = self.tables[user]
+        selector = register.selector
+        ring = 3 if index in (CS, SS) else selector & 3
+        if selector & 0xFFFC and not selector & 4 and selector & 0xFFF8 < HOST_FIRST:
+            raw = self._host.read(table + (selector & 0xFFF8), 8)
+            if raw == encode_shadow(register):
+                return selector & 0xFFF8 | ring
+        cached = CACHED_FIRST + index * 8
+        self._host.write(table + cached, 8, encode_shadow(register))
+        return cached | 3
+
+    def save(self) -> dict[str, int]:
+        """Save what is not in memory."""
+        return {"version": 1, "shadowed": self._shadowed}
+
+    def load(self, state: dict[str, int]) -> None:
+        """Load what `save` gave."""
+        self._shadowed = state["shadowed"]
+
+    @staticmethod
+    def is_cached(selector: int) -> bool:
+        """Say whether a real selector names a cached descriptor."""
+        return selector & 0xFFF8 >= CACHED_FIRST
+
+
+def shadow(descriptor: Descriptor, *, user: bool) -> int:
+    """Return the shadow of a guest's descriptor for a virtual mode; 0 (not present) where its use must trap.
+
+    >>> kernel_code = Descriptor(0x00CF9B000000FFFF)
+    >>> hex(shadow(kernel_code, user=False)), shadow(kernel_code, user=True)
+    ('0xcffb000000ffff', 0)
+    """
+    if not descriptor.is_segment or not descriptor.present or not descriptor.access & ACCESSED:
+        return 0
+    level = 3 if user else 0
+    usable = descriptor.dpl == level if descriptor.is_code else descriptor.dpl >= level
+    return descriptor.raw | DPL_3 << 40 if usable else 0
+
+
+def encode_shadow(register: SegmentRegister) -> int:
+    """Return the shadow descriptor of what a segment register holds."""
+    return encode_descriptor(register.base, register.limit, register.access | DPL_3, big=register.big)

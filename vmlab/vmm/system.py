@@ -1,0 +1,149 @@
+"""A running system: a computer, perhaps a hypervisor on it, and its guests. The contract of every technique."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vmlab.errors import OptionError
+from vmlab.machine.trace import End, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmlab.machine.cpu_model import CpuModel
+    from vmlab.machine.image import Image
+    from vmlab.machine.machine import Machine
+    from vmlab.vmm.guest import Guest
+
+__all__ = ["DEFAULT_MEMORY", "System"]
+
+DEFAULT_MEMORY = 16 << 20
+NO_LIMIT = 1 << 62
+
+
+class System(ABC):
+    """A computer with one or more guests, under one technique of virtualization.
+
+    Parameters
+    ----------
+    images : sequence of Image
+        What the guests boot, one each.
+    memory_size : int
+        Bytes of memory that each guest gets.
+    model : CpuModel
+        The physical processor.
+    trace : Trace
+        Where events go.
+    max_instructions : int or None
+        A guest that has retired so many ends with outcome `"limit"`.
+    input : bytes
+        Sent to each guest's serial port.
+
+    Attributes
+    ----------
+    machine : Machine
+        The physical computer.
+    guests : list of Guest
+        Its guests; natively the one operating system.
+    current : int
+        Index of the guest that has the CPU.
+    """
+
+    technique: ClassVar[str]
+    memory_virtualization: ClassVar[str]
+    machine: Machine
+    guests: list[Guest]
+    current: int
+
+    def __init__(  # noqa: PLR0913 - the options of a run
+        self,
+        images: Sequence[Image],
+        *,
+        memory_size: int,
+        model: CpuModel,
+        trace: Trace,
+        max_instructions: int | None,
+        input: bytes,  # noqa: A002 - the option's name
+    ) -> None:
+        if not images:
+            raise OptionError("a system needs at least one guest image")
+        if max_instructions is not None and (type(max_instructions) is not int or max_instructions <= 0):
+            raise OptionError(f"the limit of instructions is a positive number, not {max_instructions!r}")
+        self.trace = trace
+        self.limit = NO_LIMIT if max_instructions is None else max_instructions
+        self.current = 0
+        self.build(images, memory_size, model)
+        for guest in self.guests:
+            guest.boot()
+            if input:
+                guest.platform.uart.feed(input)
+
+    @abstractmethod
+    def build(self, images: Sequence[Image], memory_size: int, model: CpuModel) -> None:
+        """Build the computer and the guests."""
+
+    @abstractmethod
+    def advance(self, steps: int) -> None:
+        """Run for at most `steps` steps, or until every guest has ended."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Steps since the start: see `vmlab.machine.machine`; a hypervisor's handling and resuming are one each."""
+
+    @property
+    def in_vmm(self) -> bool:
+        """True while a hypervisor has the physical CPU."""
+        return False
+
+    @property
+    def guest(self) -> Guest:
+        """The guest that has the CPU."""
+        return self.guests[self.current]
+
+    @property
+    def finished(self) -> bool:
+        """True when no guest can go on."""
+        return all(guest.outcome is not None for guest in self.guests)
+
+    def run(self) -> None:
+        """Run until every guest has ended."""
+        while not self.finished:
+            self.advance(NO_LIMIT)
+
+    @abstractmethod
+    def cycles_by_cause(self) -> dict[str, int]:
+        """Return host cycles by cause, counted events times the cost model's constants."""
+
+    @property
+    def cycles(self) -> int:
+        """Host cycles so far."""
+        return sum(self.cycles_by_cause().values())
+
+    def hardware_cycles(self) -> dict[str, int]:
+        """Return the cycles of what the physical processor did."""
+        cpu = self.machine.cpu
+        costs = cpu.model.costs
+        return {
+            "instructions": cpu.retired * costs.instruction,
+            "page walks": cpu.walk_references * costs.walk_reference,
+            "traps": cpu.delivered * (costs.trap + costs.interrupt_return),
+            "port accesses": cpu.port_accesses * costs.port_access,
+            "control registers": cpu.control_loads * costs.control_register,
+        }
+
+    def end_guest(self, index: int, outcome: str, status: int | None = None) -> None:
+        """Note the end of a guest."""
+        guest = self.guests[index]
+        guest.end(outcome, status)
+        if self.trace.on:
+            self.trace.emit(End(self.steps, guest.instructions, index, outcome, status))
+
+    @abstractmethod
+    def save(self) -> dict[str, Any]:
+        """Save everything but physical memory as plain data."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` of the same system gave; physical memory is restored beforehand."""

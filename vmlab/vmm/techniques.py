@@ -1,0 +1,92 @@
+"""The techniques by name, and how a system is built from a user's options."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from vmlab.errors import OptionError
+from vmlab.machine.cpu_model import find_cpu_model
+from vmlab.machine.image import Image
+from vmlab.machine.trace import Trace
+from vmlab.vmm.native import Native
+from vmlab.vmm.system import DEFAULT_MEMORY, System
+from vmlab.vmm.trap_and_emulate import TrapAndEmulate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmlab.machine.trace import Detail
+
+__all__ = ["TECHNIQUES", "build"]
+
+TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (Native, TrapAndEmulate)}
+"""Systems by the name of their technique."""
+
+SMALLEST, LARGEST = 1 << 20, 256 << 20
+
+
+def find_technique(name: str) -> type[System]:
+    """Return the system class of a technique; OptionError for an unknown name."""
+    if name not in TECHNIQUES:
+        close = difflib.get_close_matches(str(name), TECHNIQUES, 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise OptionError(f"unknown technique {name!r}{hint}: choose one of {', '.join(TECHNIQUES)}")
+    return TECHNIQUES[name]
+
+
+def build(  # noqa: PLR0913 - the options of a run
+    image: Image | Sequence[Image],
+    under: str = "native",
+    *,
+    memory: int = DEFAULT_MEMORY,
+    cpu: str = "pentium-4",
+    max_instructions: int | None = None,
+    input: bytes | str = b"",  # noqa: A002 - the option's name
+    detail: Detail = "none",
+) -> System:
+    """Build a system, ready to run.
+
+    Parameters
+    ----------
+    image : Image or sequence of Image
+        What the guests boot, one each.
+    under : str
+        Technique: a key of `TECHNIQUES`.
+    memory : int
+        Bytes of memory that each guest gets: a multiple of 4096, from 1 MiB to 256 MiB.
+    cpu : str
+        CPU model.
+    max_instructions : int, optional
+        Most instructions that a guest may retire.
+    input : bytes or str
+        Typed at the guest's serial console.
+    detail : {"none", "events", "instructions"}
+        What is traced.
+
+    Raises
+    ------
+    OptionError
+        An option is not possible.
+    ImageError
+        The image does not fit into memory.
+    """
+    kind = find_technique(under)
+    images = [image] if isinstance(image, Image) else list(image)
+    for each in images:
+        if not isinstance(each, Image):
+            raise OptionError(f"a guest boots an Image (see vmlab.load and vmlab.assemble), not {type(each).__name__}")
+    if type(memory) is not int or not SMALLEST <= memory <= LARGEST or memory % 0x1000:
+        raise OptionError(
+            f"memory of {memory!r} bytes is not possible: a multiple of 4096 from {SMALLEST} (1M) to {LARGEST} (256M)"
+        )
+    data = input.encode() if isinstance(input, str) else input
+    model = find_cpu_model(cpu)
+    return kind(
+        images,
+        memory_size=memory,
+        model=model,
+        trace=Trace(detail),
+        max_instructions=max_instructions,
+        input=data,
+    )

@@ -1,0 +1,302 @@
+"""Trap-and-emulate (textbook 18.4.1): the guest runs directly, in ring 3, and what it may not do traps.
+
+The guest's kernel believes to be in ring 0 (*virtual kernel mode*) while the processor runs it in ring 3. Each
+exception and interrupt enters the hypervisor through the real interrupt descriptor table. It saves the world into
+the VCPU, executes the instruction that trapped on the VCPU (with the same semantics as the processor's, on the
+guest's own tables and devices), or delivers the exception to the guest through the guest's own table, and returns by
+IRET.
+
+On a processor without extensions this is *not* faithful to every guest: instructions that are sensitive and do not
+trap (POPF, PUSHF, SGDT, …) execute in ring 3, and mean something else there. Nothing here hides that.
+
+The hypervisor is host software written in Python; it reaches the processor by its public doors alone: registers,
+descriptor and page tables in memory, a performance counter that interrupts after a number of guest instructions.
+
+Read more: Popek and Goldberg, CACM 17(7), 1974; Robin and Irvine, USENIX Security 2000; Adams and Agesen, ASPLOS 2006.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from vmlab.isa.x86.faults import DB, PF, PF_WRITE, Fault, TripleFault, vector_name
+from vmlab.isa.x86.registers import IF
+from vmlab.machine.machine import Machine
+from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
+from vmlab.machine.platform import Platform
+from vmlab.machine.processor import Processor
+from vmlab.machine.state import check_state
+from vmlab.machine.trace import ControlWrite, Emulate, Exit, Inject, Resume, ShadowFill, Switch
+from vmlab.vmm.exits import ExitReason, reason_of
+from vmlab.vmm.guest import Guest
+from vmlab.vmm.host_memory import HOST_BASE, HOST_SIZE
+from vmlab.vmm.system import System
+from vmlab.vmm.world import World, WorldSwitch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vmlab.machine.cpu_model import CpuModel
+    from vmlab.machine.image import Image
+
+__all__ = ["TrapAndEmulate"]
+
+GUEST_BASE = HOST_BASE + HOST_SIZE
+QUANTUM = 20_000
+"""Instructions that a guest runs before another gets the CPU."""
+TIMER_VECTOR = 0xFE
+
+
+class TrapAndEmulate(System):
+    """A type 1 hypervisor by trap-and-emulate, with shadow paging, and time-sliced guests.
+
+    Attributes
+    ----------
+    counters : Counter
+        What the hypervisor did: `"emulated"`, `"shadow fills"`, `"injected"`, `"world switches"`.
+    phase : {"handle", "resume"}
+        What it does next when it has the CPU.
+    """
+
+    technique = "trap-and-emulate"
+    memory_virtualization = "shadow"
+    name = "trap-and-emulate VMM"
+
+    def build(self, images: Sequence[Image], memory_size: int, model: CpuModel) -> None:
+        """Build the computer, the hypervisor's tables, and the guests."""
+        self.machine = Machine(GUEST_BASE + len(images) * memory_size, model, self.trace)
+        self.switcher = WorldSwitch(self.machine, TIMER_VECTOR)
+        self.guests: list[Guest] = []
+        self.worlds: list[World] = []
+        frames = memory_size >> PAGE_SHIFT
+        for index, image in enumerate(images):
+            first = (GUEST_BASE >> PAGE_SHIFT) + index * frames
+            memory = MemoryWindow(self.machine.memory, range(first, first + frames))
+            platform = Platform(memory)
+            guest = Guest(image.name if len(images) == 1 else f"{image.name} {index}", image,
+                          Processor(platform, model), platform)  # fmt: skip
+            platform.debug_exit.on_exit = self._exit_of(index)
+            self.guests.append(guest)
+            self.worlds.append(World(self.switcher.host, guest.vcpu, memory))
+        self.counters: Counter[str] = Counter()
+        self.phase = "resume"
+        self.slice_end = QUANTUM
+        self.machine.in_host = True
+
+    def _exit_of(self, index: int) -> Callable[[int], None]:
+        return lambda status: self.end_guest(index, "exit", status)
+
+    # -- the loop --------------------------------------------------------------------------------------------------------
+
+    @property
+    def vmm(self) -> TrapAndEmulate:
+        """The hypervisor, for views: this system."""
+        return self
+
+    @property
+    def in_vmm(self) -> bool:
+        """True while the hypervisor has the CPU."""
+        return self.machine.in_host
+
+    @property
+    def steps(self) -> int:
+        """Steps of the hardware; the hypervisor adds its own, one for each handling and each resuming."""
+        return self.machine.steps
+
+    def advance(self, steps: int) -> None:
+        """Run guests and hypervisor for at most `steps` steps."""
+        goal = self.steps + steps
+        while self.steps < goal and not self.finished:
+            if not self.machine.in_host:
+                self.machine.run(goal - self.steps)
+            else:
+                self.machine.events += 1
+                if self.phase == "handle":
+                    self._handle()
+                    self.phase = "resume"
+                elif self._resume():
+                    self.phase = "handle"
+
+    # -- an exit ---------------------------------------------------------------------------------------------------------
+
+    def _handle(self) -> None:
+        """Save the world, find out why the guest trapped, and do for it what it could not do itself."""
+        guest, world = self.guest, self.worlds[self.current]
+        vector, error_code = self.switcher.leave(world)
+        if vector == TIMER_VECTOR:
+            self._exit(ExitReason.EXTERNAL_INTERRUPT, "time slice or virtual device")
+        elif vector == PF:
+            self._page_fault(guest, world, error_code)
+        elif vector == DB:
+            self._exit(ExitReason.GUEST_EXCEPTION, "single step")
+            self._inject(guest, guest.vcpu.single_step, DB, vector_name(DB))
+        else:
+            self._emulate(guest, None)
+
+    def _exit(self, reason: ExitReason, detail: str) -> None:
+        self.guest.exits[reason.value] += 1
+        if self.trace.on:
+            self.trace.emit(Exit(self.steps, self.guest.instructions, self.current, reason.value, detail))
+
+    def _page_fault(self, guest: Guest, world: World, error_code: int) -> None:
+        """Tell a hidden page fault from a true one and from an access that must be emulated."""
+        linear, write = self.machine.cpu.cr2, bool(error_code & PF_WRITE)
+        user = guest.mode == "user"
+        try:
+            gpa, writable = world.shadow.translate(linear, write=write, user=user)
+        except Fault:
+            self._emulate(guest, ExitReason.TRUE_PAGE_FAULT)
+            return
+        if write and gpa >> PAGE_SHIFT in world.shadow.traced:
+            self._emulate(guest, ExitReason.TRACED_WRITE)
+            return
+        hpa = world.shadow.fill(linear, gpa, writable=writable, user=user)
+        if hpa is None:
+            self._emulate(guest, ExitReason.MMIO)
+            return
+        self.switcher.forget(linear)
+        self.counters["shadow fills"] += 1
+        self._exit(ExitReason.HIDDEN_PAGE_FAULT, f"{linear:#x}")
+        if self.trace.on:
+            self.trace.emit(ShadowFill(self.steps, guest.instructions, self.current, linear, gpa, hpa, writable))
+
+    def _emulate(self, guest: Guest, reason: ExitReason | None) -> None:
+        """Execute the guest's next instruction on the VCPU; if that faults, the fault is the guest's own."""
+        vcpu, world = guest.vcpu, self.worlds[self.current]
+        vcpu.tlb.entries.clear()  # the shadow is the guest's TLB; the VCPU's own must not outlive an exit
+        before = {name: getattr(vcpu, name) for name in ("cr0", "cr3", "cr4")}
+        address = vcpu.linear_ip
+        try:
+            instruction = vcpu.fetch()[1]
+            text = vcpu.disassemble(instruction)
+            vcpu.step()
+        except Fault as fault:
+            is_page_fault = fault.vector == PF
+            cause = reason or (ExitReason.TRUE_PAGE_FAULT if is_page_fault else ExitReason.GUEST_EXCEPTION)
+            self._exit(cause, vector_name(fault.vector))
+            vector = fault.vector
+            self._inject(guest, lambda: vcpu.take(fault), vector, vector_name(vector))
+            return
+        self.counters["emulated"] += 1
+        guest.emulated[instruction.mnemonic] += 1
+        self._exit(reason or reason_of(instruction), text)
+        if self.trace.on:
+            self.trace.emit(Emulate(self.steps, vcpu.retired, self.current, address, text))
+        if vcpu.debug_pending:
+            self._inject(guest, vcpu.single_step, DB, vector_name(DB))
+        world.after_emulation(instruction)
+        for name, old in before.items():
+            new = getattr(vcpu, name)
+            if new != old and self.trace.on:
+                self.trace.emit(ControlWrite(self.steps, vcpu.retired, self.current, name, old, new))
+
+    def _inject(self, guest: Guest, act: Callable[[], None], vector: int, name: str) -> None:
+        """Deliver an exception or interrupt through the guest's own interrupt descriptor table."""
+        vcpu = guest.vcpu
+        vcpu.tlb.entries.clear()
+        try:
+            act()
+        except TripleFault:
+            self.end_guest(self.guests.index(guest), "triple-fault")
+            return
+        self.counters["injected"] += 1
+        if self.trace.on:
+            self.trace.emit(Inject(self.steps, vcpu.retired, self.guests.index(guest), vector, name))
+
+    # -- back to a guest -------------------------------------------------------------------------------------------------
+
+    def _resume(self) -> bool:
+        """Choose a guest, let its devices act, and return to it by IRET; False where it ended instead."""
+        self._schedule()
+        guest, world = self.guest, self.worlds[self.current]
+        vcpu, platform = guest.vcpu, guest.platform
+        if vcpu.retired >= self.limit and guest.outcome is None:
+            self.end_guest(self.current, "limit")
+        if guest.outcome is None:
+            self._devices(guest)
+        if guest.outcome is not None:
+            return False
+        deadlines = [self.slice_end, self.limit]
+        if platform.pic.output and vcpu.flags & IF:
+            deadlines.append(vcpu.retired + 1)  # the guest is in the shadow of STI: take it back after one instruction
+        deadline = platform.next_deadline()
+        if deadline is not None:
+            deadlines.append(deadline)
+        self.switcher.enter(world, self.current, max(1, min(deadlines) - vcpu.retired))
+        if self.trace.on:
+            self.trace.emit(Resume(self.steps, vcpu.retired, self.current, guest.mode))
+        return True
+
+    def _devices(self, guest: Guest) -> None:
+        """Let virtual devices act, wake a halted guest, and inject an interrupt that the guest would take now."""
+        vcpu, platform = guest.vcpu, guest.platform
+        platform.service(vcpu.retired)
+        if vcpu.halted:
+            if not vcpu.flags & IF or not platform.await_interrupt(vcpu.retired):
+                self.end_guest(self.guests.index(guest), "halt")
+                return
+        if platform.pic.output and vcpu.interruptible:
+            vector = platform.pic.acknowledge()
+            self._inject(guest, lambda: vcpu.interrupt(vector), vector, f"interrupt {vector:#x}")
+
+    def _schedule(self) -> None:
+        """Round robin: the next guest gets the CPU when this one has used its time, waits, or has ended."""
+        guest = self.guest
+        if guest.outcome is None and not guest.vcpu.halted and guest.vcpu.retired < self.slice_end:
+            return
+        count = len(self.guests)
+        for distance in range(1, count + 1):
+            index = (self.current + distance) % count
+            if self.guests[index].outcome is None:
+                break
+        else:
+            return
+        previous, self.current = self.current, index
+        self.slice_end = self.guest.vcpu.retired + QUANTUM
+        if previous != index:
+            self.counters["world switches"] += 1
+            if self.trace.on:
+                self.trace.emit(Switch(self.steps, self.guest.instructions, index, previous))
+
+    # -- costs and saving ------------------------------------------------------------------------------------------------
+
+    def cycles_by_cause(self) -> dict[str, int]:
+        """Cycles of the hardware, and of the hypervisor's software."""
+        costs = self.machine.cpu.model.costs
+        handled = self.counters["emulated"] + self.counters["injected"]
+        return self.hardware_cycles() | {
+            "emulation": handled * costs.vmm_emulate,
+            "shadow paging": self.counters["shadow fills"] * costs.vmm_shadow_fill,
+            "world switches": self.counters["world switches"] * costs.vmm_world_switch,
+        }
+
+    def save(self) -> dict[str, Any]:
+        """Save everything but physical memory as plain data."""
+        return {
+            "version": 1,
+            "machine": self.machine.save(),
+            "guests": [guest.save() for guest in self.guests],
+            "worlds": [world.save() for world in self.worlds],
+            "switcher": self.switcher.save(),
+            "counters": dict(self.counters),
+            "phase": self.phase,
+            "current": self.current,
+            "slice_end": self.slice_end,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave."""
+        lists = dict.fromkeys(("guests", "worlds"), list)
+        numbers = dict.fromkeys(("current", "slice_end"), int)
+        others = {"machine": dict, "switcher": dict, "counters": dict, "phase": str}
+        check_state(state, "trap-and-emulate", {**lists, **numbers, **others})
+        self.machine.load(state["machine"])
+        for guest, saved in zip(self.guests, state["guests"], strict=True):
+            guest.load(saved)
+        self.switcher.load_state(state["switcher"])
+        for world, saved in zip(self.worlds, state["worlds"], strict=True):
+            world.load(saved)
+        self.counters = Counter(state["counters"])
+        for name in ("phase", "current", "slice_end"):
+            setattr(self, name, state[name])

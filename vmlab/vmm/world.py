@@ -1,0 +1,293 @@
+"""The world switch: from a guest to the hypervisor and back (textbook 18.4.1, the VCPU).
+
+`World` is what the hypervisor keeps for one guest beside the VCPU: its shadow page tables and shadow descriptors.
+`WorldSwitch` moves between the real processor and a VCPU. On the way in, the hardware has pushed the frame of the
+trap on the ring-0 stack; on the way out, a frame is built there and IRET executed, as any kernel does.
+
+The guest's EFLAGS are split: IF, IOPL and the other system flags are the VCPU's alone, and the real IF stays 1 with
+the real IOPL 0, so that the hypervisor can always interrupt the guest and CLI, STI, IN and OUT trap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmlab.isa.x86.decoder import decode
+from vmlab.isa.x86.faults import WITH_ERROR_CODE
+from vmlab.isa.x86.registers import (
+    AC, ARITHMETIC, CR0_ET, CR0_NE, CR0_PE, CR0_PG, CR0_WP, CR4_PGE, CR4_TSD, CR4_UMIP, CS, DF, DS, ES, ESP, FIXED, FS, GS, ID,
+    IF, NT, SS, TF,
+)  # fmt: skip
+from vmlab.isa.x86.semantics import SEMANTICS
+from vmlab.isa.x86.semantics.segments import fill, load_segment, read_descriptor
+from vmlab.isa.x86.faults import Fault
+from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
+from vmlab.vmm.host_memory import ENTRY_BYTES, TSS_BYTES, HostMemory
+from vmlab.vmm.shadow_descriptors import HOST_CODE, HOST_STACK, HOST_TASK, ShadowDescriptors
+from vmlab.vmm.shadow_paging import ShadowPaging
+
+if TYPE_CHECKING:
+    from vmlab.isa.x86.instruction import Instruction
+    from vmlab.machine.machine import Machine
+    from vmlab.machine.memory import MemoryWindow
+    from vmlab.machine.processor import Processor
+
+__all__ = ["World", "WorldSwitch"]
+
+DIRECT_FLAGS = ARITHMETIC | TF | DF | NT | AC | ID
+"""Flags that the guest changes in the real EFLAGS: those that POPF changes in any ring."""
+
+DATA_SEGMENTS = (ES, DS, FS, GS)
+IRET = decode(b"\xcf")
+
+
+class World:
+    """Shadow structures of one guest.
+
+    Attributes
+    ----------
+    shadow : ShadowPaging
+        Its shadow page tables.
+    descriptors : ShadowDescriptors
+        Its shadow GDTs.
+    loaded : list of int
+        Real selectors given to the real segment registers at the last resume.
+    """
+
+    def __init__(self, host: HostMemory, vcpu: Processor, memory: MemoryWindow) -> None:
+        self._host = host
+        self.vcpu = vcpu
+        self.memory = memory
+        self.shadow = ShadowPaging(host, vcpu, memory)
+        self.descriptors = ShadowDescriptors(host)
+        self.loaded = [0] * 6
+        self._mapping = self._paging_key()
+        self._table_key: tuple[int, ...] = ()
+        self._stale = True
+        self._flushes_seen = 0
+
+    def _paging_key(self) -> tuple[int, int, int]:
+        return self.vcpu.cr0, self.vcpu.cr3, self.vcpu.cr4
+
+    def after_emulation(self, instruction: Instruction) -> None:
+        """Follow what an emulated instruction did to translation and to the descriptor table."""
+        flushes = self.vcpu.tlb.flushes
+        if flushes != self._flushes_seen or self._paging_key() != self._mapping:
+            self._flushes_seen = flushes
+            self._mapping = self._paging_key()
+            self.shadow.flush()
+            self._stale = True
+        elif instruction.mnemonic == "invlpg":
+            operand = instruction.operands[0]
+            self.shadow.drop(self._invalidated(operand))
+            self._stale = True
+        if (self.vcpu.gdtr_base, self.vcpu.gdtr_limit) != self._table_key[:2]:
+            self._stale = True
+
+    def _invalidated(self, operand: Any) -> int:
+        return self.vcpu.segments[operand.segment].base + operand.offset(self.vcpu) & 0xFFFFFFFF
+
+    # -- the guest's descriptor table ------------------------------------------------------------------------------------
+
+    def refresh_descriptors(self) -> None:
+        """Bring the shadow descriptors up to date, if the guest's table, or where it lies, may have changed."""
+        if not self._stale:
+            return
+        self._stale = False
+        vcpu = self.vcpu
+        frames, entries = [], b""
+        base, end = vcpu.gdtr_base, vcpu.gdtr_base + vcpu.gdtr_limit + 1
+        while base < end and end <= 1 << 32:
+            part = min(end, (base & -PAGE_SIZE) + PAGE_SIZE) - base
+            gpa = self._guest_physical(base)
+            if gpa is None or not vcpu.bus.is_ram(gpa):
+                break
+            frames.append(gpa >> PAGE_SHIFT)
+            entries += self.memory.read_bytes(gpa, part)
+            base += part
+        self._trace(set(frames))
+        self._table_key = (vcpu.gdtr_base, vcpu.gdtr_limit)
+        self.descriptors.rebuild(entries)
+
+    def _guest_physical(self, linear: int) -> int | None:
+        if not self.vcpu.cr0 & CR0_PG:
+            return linear
+        try:
+            return self.vcpu.page_walk(linear, write=False, user=False, mark=False).frame | linear & 0xFFF
+        except Fault:
+            return None
+
+    def _trace(self, pages: set[int]) -> None:
+        """Write-protect the pages of the guest's table, and no others."""
+        shadow = self.shadow
+        if pages == shadow.traced:
+            return
+        for page in shadow.traced - pages:
+            self.memory.host.unwatch(self.memory.frames[page], self._written)
+        for page in pages - shadow.traced:
+            self.memory.host.watch(self.memory.frames[page], self._written)
+        shadow.traced = pages
+        shadow.flush()
+
+    def _written(self, frame: int) -> None:
+        self._stale = True
+
+    def save(self) -> dict[str, Any]:
+        """Save what is not in memory."""
+        return {
+            "version": 1,
+            "shadow": self.shadow.save(),
+            "loaded": list(self.loaded),
+            "mapping": list(self._mapping),
+            "key": list(self._table_key),
+            "stale": self._stale,
+            "flushes": self._flushes_seen,
+            "descriptors": self.descriptors.save(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave."""
+        host = self.memory.host
+        for page in self.shadow.traced:
+            host.unwatch(self.memory.frames[page], self._written)
+        self.shadow.load(state["shadow"])
+        for page in self.shadow.traced:
+            host.watch(self.memory.frames[page], self._written)
+        self.loaded = list(state["loaded"])
+        self._mapping = tuple(state["mapping"])
+        self._table_key = tuple(state["key"])
+        self._stale = state["stale"]
+        self._flushes_seen = state["flushes"]
+        self.descriptors.load(state["descriptors"])
+
+
+class WorldSwitch:
+    """Moves between the real processor and VCPUs.
+
+    Parameters
+    ----------
+    machine : Machine
+        The computer; its tables are set up for the hypervisor.
+    timer_vector : int
+        Vector of the counter's interrupt.
+    """
+
+    def __init__(self, machine: Machine, timer_vector: int) -> None:
+        self.machine = machine
+        self.host = HostMemory(machine.memory)
+        self.host.build_idt(HOST_CODE)
+        self.host.build_tss(HOST_STACK)
+        self._retired = 0
+        cpu = machine.cpu
+        machine.host_entry = self.host.entries
+        machine.counter_vector = timer_vector
+        cpu.idtr_base, cpu.idtr_limit = self.host.idt, 256 * 8 - 1
+        # The hypervisor starts in ring 0 with flat segments, as a boot loader leaves it, and turns paging on when
+        # it first loads a guest's root.
+        cpu.segments[CS].selector, cpu.segments[SS].selector = HOST_CODE, HOST_STACK
+        cpu.registers[ESP] = self.host.stack_top
+        self._booted = False
+
+    def _boot(self, root: int, table: int) -> None:
+        cpu = self.machine.cpu
+        cpu.set_cr3(root)
+        cpu.set_cr4(CR4_TSD | CR4_PGE | (CR4_UMIP if cpu.model.umip else 0))
+        cpu.set_cr0(CR0_PE | CR0_PG | CR0_WP | CR0_ET | CR0_NE)
+        self._load_table(table)
+        cpu.tr.set(HOST_TASK, self.host.tss, TSS_BYTES - 1, 0x8B, big=False)
+        self._booted = True
+
+    def _load_table(self, table: int) -> None:
+        self.machine.cpu.gdtr_base, self.machine.cpu.gdtr_limit = table, 0xFFFF
+
+    # -- in --------------------------------------------------------------------------------------------------------------
+
+    def save(self) -> dict[str, Any]:
+        """Save what is not in memory."""
+        return {"version": 1, "host": self.host.save(), "retired": self._retired, "booted": self._booted}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave."""
+        self.host.load(state["host"])
+        self._retired, self._booted = state["retired"], state["booted"]
+
+    def leave(self, world: World) -> tuple[int, int]:
+        """Save the real processor's state into the VCPU after a trap; return the vector and the error code (or 0)."""
+        cpu, vcpu = self.machine.cpu, world.vcpu
+        vector = (cpu.ip - self.host.entry) // ENTRY_BYTES
+        top = cpu.registers[ESP]
+        error_code = 0
+        if vector in WITH_ERROR_CODE:
+            error_code = cpu.read_system(top, 4)
+            top += 4
+        ip, code, flags, esp, stack = (cpu.read_system(top + 4 * n, 4) for n in range(5))
+        level = vcpu.cpl
+        vcpu.registers[:] = cpu.registers
+        vcpu.registers[ESP] = esp
+        vcpu.ip = ip
+        vcpu.flags = (vcpu.flags & ~DIRECT_FLAGS | flags & DIRECT_FLAGS) | FIXED
+        vcpu.retired += cpu.retired - self._retired
+        selectors = {index: cpu.segments[index].selector for index in DATA_SEGMENTS}
+        selectors |= {CS: code & 0xFFFF, SS: stack & 0xFFFF}
+        for index, selector in selectors.items():
+            if selector != world.loaded[index]:
+                self._reloaded(vcpu, index, selector, level)
+        vcpu.code_changed()
+        return vector, error_code
+
+    @staticmethod
+    def _reloaded(vcpu: Processor, index: int, selector: int, level: int) -> None:
+        """The guest itself loaded a segment register, without a trap: load the VCPU's from the guest's table."""
+        if index in (CS, SS):
+            selector = selector & ~3 | level
+        if not selector & 0xFFFC:
+            vcpu.segments[index].set(selector, 0, 0, 0, big=False)
+        elif not ShadowDescriptors.is_cached(selector):
+            descriptor, _ = read_descriptor(vcpu, selector)
+            fill(vcpu.segments[index], selector, descriptor, descriptor.access)
+
+    # -- out -------------------------------------------------------------------------------------------------------------
+
+    def enter(self, world: World, guest: int, instructions: int) -> None:
+        """Load the VCPU into the real processor and return to the guest by IRET.
+
+        Parameters
+        ----------
+        world : World
+            The guest's.
+        guest : int
+            Its index, for events.
+        instructions : int
+            Guest instructions after which the counter interrupts.
+        """
+        cpu, vcpu = self.machine.cpu, world.vcpu
+        world.refresh_descriptors()
+        user = vcpu.cpl == 3
+        root, table = world.shadow.root(user=user), world.descriptors.tables[user]
+        if not self._booted:
+            self._boot(root, table)
+        if cpu.cr3 != root or world.shadow.changed:
+            cpu.set_cr3(root)
+            world.shadow.changed = False
+        self._load_table(table)
+        selectors = [world.descriptors.selector_for(n, vcpu.segments[n], user=user) for n in range(6)]
+        for index in DATA_SEGMENTS:
+            load_segment(cpu, index, selectors[index])
+            selectors[index] = cpu.segments[index].selector
+        world.loaded = selectors
+        flags = vcpu.flags & DIRECT_FLAGS | FIXED | IF
+        frame = (vcpu.ip, selectors[CS], flags, vcpu.registers[ESP], selectors[SS])
+        cpu.registers[:] = vcpu.registers
+        cpu.registers[ESP] = self.host.stack_top - 4 * len(frame)
+        for position, value in enumerate(frame):
+            cpu.write_system(cpu.registers[ESP] + 4 * position, 4, value)
+        SEMANTICS["iret"](cpu, IRET)
+        self._retired = cpu.retired
+        self.machine.counter_limit = cpu.retired + instructions
+        self.machine.guest = guest
+        self.machine.guest_time = vcpu.retired - cpu.retired
+        self.machine.in_host = False
+
+    def forget(self, linear: int) -> None:
+        """Drop the real TLB's entry of a page whose shadow entry has changed."""
+        self.machine.cpu.invalidate_page(linear)
