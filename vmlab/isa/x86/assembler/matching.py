@@ -1,0 +1,449 @@
+"""Matching: which row of the table an instruction as written is, and its bytes.
+
+Every row of the mnemonic that takes the operands is encoded and the shortest encoding wins, as NASM does it:
+a constant becomes a sign-extended byte where that is enough, a jump becomes short where the target is near.
+Only a plain number may shorten anything; what moves with the program (a label) keeps the full width.
+Where to read more: NASM manual, 2.1.24 (multipass optimization) and 3.7 (strict).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from vmlab.isa.x86.assembler.addresses import Address, resolve_address
+from vmlab.isa.x86.assembler.expressions import Scope, Value, number
+from vmlab.isa.x86.assembler.mnemonics import resolve
+from vmlab.isa.x86.assembler.syntax import OperandSyntax
+from vmlab.isa.x86.decoder import operand_width
+from vmlab.isa.x86.encoder import encode
+from vmlab.isa.x86.instruction import FIXED
+from vmlab.isa.x86.operands import (
+    ControlRegister,
+    DebugRegister,
+    FarPointer,
+    Immediate,
+    Memory,
+    Operand,
+    Relative,
+    SegmentOperand,
+    general_register,
+)
+from vmlab.isa.x86.registers import CS, DS, SEGMENT_NAMES
+from vmlab.isa.x86.table import rows_of
+
+if TYPE_CHECKING:
+    from vmlab.errors import AssemblyError
+    from vmlab.isa.x86.assembler.registers import RegisterName
+    from vmlab.isa.x86.assembler.syntax import Statement
+    from vmlab.isa.x86.instruction import Row
+
+__all__ = ["Place", "encode_statement"]
+
+
+class Place(Scope, Protocol):
+    """Where an instruction will stand, and how strict to be there.
+
+    Attributes
+    ----------
+    bits : int
+        16 or 32.
+    address : int
+        Final address of the instruction.
+    section : str
+        Name of its section.
+    final : bool
+        True when all addresses are settled, so that what does not fit is an error.
+    """
+
+    @property
+    def bits(self) -> int: ...
+    @property
+    def address(self) -> int: ...
+    @property
+    def section(self) -> str: ...
+    @property
+    def final(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class Argument:
+    """An operand with its values in this pass."""
+
+    syntax: OperandSyntax
+    kind: str
+    size: int
+    register: RegisterName | None = None
+    value: Value | None = None
+    selector: Value | None = None
+    address: Address | None = None
+
+    @property
+    def general(self) -> int:
+        """Width of a general register, otherwise 0."""
+        return self.register.size if self.register is not None and self.register.kind == "general" else 0
+
+
+class Candidate(NamedTuple):
+    """A row that takes the operands at an operand size."""
+
+    row: Row
+    size: int
+    operands: list[Operand]
+
+
+WHOLE_REGISTER = frozenset({"mov", "lar", "lsl"})
+"""Mnemonics which read 16 bits of a register that may also be named as a whole one."""
+
+DEFAULT_SIZE = frozenset({"call", "jmp", "callf", "jmpf"})
+"""Mnemonics whose memory operand has the default size when none is written."""
+
+_REPEATS = {"rep": "rep", "repe": "rep", "repz": "rep", "repne": "repne", "repnz": "repne"}
+_IMMEDIATE_TEN = frozenset({"aam", "aad"})
+
+
+def encode_statement(statement: Statement, place: Place, shortest: int = 0) -> bytes:
+    """Return the bytes of an instruction at a place.
+
+    Parameters
+    ----------
+    statement : Statement
+        An instruction.
+    place : Place
+        Where it stands.
+    shortest : int
+        Length to have if any encoding has it, else the longest is taken: what makes the passes end.
+
+    Raises
+    ------
+    AssemblyError
+        If no form fits, if the operand size is open, or if something is out of range.
+    """
+    return _Matcher(statement, place).encode(shortest)
+
+
+class _Matcher:
+    """One instruction in one pass."""
+
+    __slots__ = ("address_size", "arguments", "name", "place", "size", "statement")
+
+    def __init__(self, statement: Statement, place: Place) -> None:
+        mnemonic = resolve(statement.name)
+        assert mnemonic is not None
+        self.statement = statement
+        self.place = place
+        self.name, self.size = mnemonic
+        self.address_size = 0
+        for prefix in statement.prefixes:
+            if prefix in ("o16", "o32"):
+                self.size = self.size or int(prefix[1:])
+            elif prefix in ("a16", "a32"):
+                self.address_size = int(prefix[1:])
+        self.arguments = [self.argument(operand) for operand in statement.operands]
+        self.normalize()
+
+    def error(self, message: str, operand: OperandSyntax | None = None) -> AssemblyError:
+        return self.statement.line.error(message, operand.column if operand else self.statement.column)
+
+    def argument(self, operand: OperandSyntax) -> Argument:
+        argument = Argument(operand, operand.kind, operand.size, operand.register)
+        if operand.expression is not None:
+            argument.value = operand.expression.evaluate(self.place)
+        if operand.selector is not None:
+            argument.selector = operand.selector.evaluate(self.place)
+        if operand.kind == "memory":
+            assert argument.value is not None
+            argument.address = resolve_address(operand, argument.value, self.place.bits, final=self.place.final)
+        return argument
+
+    def normalize(self) -> None:
+        """Give the operands the order and number that the table's rows have."""
+        arguments = self.arguments
+        kinds = [argument.kind for argument in arguments]
+        if kinds == ["register", "memory"] and self.name in ("test", "xchg"):
+            arguments.reverse()
+        elif kinds == ["register", "register"] and self.name == "xchg":
+            if not _is_accumulator(arguments[0]):  # as NASM has it: either order means the same
+                arguments.reverse()
+        elif self.name in ("loop", "loope", "loopne") and kinds[1:] == ["register"]:
+            counter = arguments.pop().register
+            if counter is None or counter.name not in ("cx", "ecx"):
+                raise self.error("the counter of a loop is cx or ecx", self.statement.operands[1])
+            self.address_size = counter.size
+        elif self.name == "imul" and kinds == ["register", "immediate"]:
+            arguments.insert(1, arguments[0])
+        elif self.name in _IMMEDIATE_TEN and not arguments:
+            arguments.append(Argument(OperandSyntax("immediate", 1), "immediate", 0, value=number(10)))
+        elif self.name in ("jmp", "call") and any("far" in (a.kind, a.syntax.distance) for a in arguments):
+            self.name += "f"
+            if arguments[0].kind not in ("far", "memory"):
+                raise self.error("a far target is written selector:offset or far [memory]", arguments[0].syntax)
+
+    # Choosing
+
+    def encode(self, shortest: int) -> bytes:
+        candidates = self.candidates()
+        if not candidates:
+            raise self.no_match()
+        candidates = self.settle_memory_size(candidates)
+        bits = self.place.bits
+        preferred = {id(row) for row, size, _ in candidates if size == bits}
+        encodings = [
+            (self.bytes_of(candidate), candidate)
+            for candidate in candidates
+            if candidate.size == bits or id(candidate.row) not in preferred
+        ]
+        code, candidate = min(encodings, key=lambda pair: _rank(len(pair[0]), shortest, pair[1].row))
+        if self.place.final:
+            self.check(candidate, len(code))
+            if any(isinstance(operand, Relative) for operand in candidate.operands):
+                code = self.bytes_of(self.aimed(candidate, len(code)))
+        return code
+
+    def candidates(self) -> list[Candidate]:
+        found: list[Candidate] = []
+        bits = self.place.bits
+        for row in rows_of(self.name):
+            if row.alias or len(row.operands) != len(self.arguments):
+                continue
+            for size in (bits, 48 - bits):
+                if not self.size_fits(row, size):
+                    continue
+                operands = [
+                    self.match(row, code, argument, size)
+                    for code, argument in zip(row.operands, self.arguments, strict=True)
+                ]
+                if None not in operands:
+                    found.append(Candidate(row, size, [operand for operand in operands if operand is not None]))
+        return found
+
+    def size_fits(self, row: Row, size: int) -> bool:
+        if row.size in (16, 32) and row.size != size:
+            return False
+        if not self.size:
+            return True
+        return row.size == 8 if self.size == 8 else row.size != 8 and size == self.size
+
+    def settle_memory_size(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Refuse a memory operand whose width nothing tells; a sized constant may tell it (`[ebx], byte 5`)."""
+        if self.name in DEFAULT_SIZE:
+            return candidates
+        for position, argument in enumerate(self.arguments):
+            if argument.kind != "memory" or argument.size:
+                continue
+            if len({candidate.operands[position].size for candidate in candidates}) > 1:
+                said = self.size_of_constant(candidates)
+                candidates = [candidate for candidate in candidates if candidate.operands[position].size == said]
+                if not candidates:
+                    raise self.error(
+                        "the size of this memory operand is not specified: write byte, word or dword before it",
+                        argument.syntax,
+                    )
+        return candidates
+
+    def size_of_constant(self, candidates: list[Candidate]) -> int:
+        """Return the size written before a constant, where the rows differ in that constant's width."""
+        for position, argument in enumerate(self.arguments):
+            if argument.kind == "immediate" and argument.size:
+                codes = {candidate.row.operands[position] for candidate in candidates}
+                return argument.size if len(codes) > 1 else 0
+        return 0
+
+    def bytes_of(self, candidate: Candidate) -> bytes:
+        prefixes = self.statement.prefixes
+        segment = next((SEGMENT_NAMES.index(prefix) for prefix in prefixes if prefix in SEGMENT_NAMES), -1)
+        displacement_size = 0
+        for argument in self.arguments:
+            if argument.address is not None:
+                displacement_size = argument.address.displacement_size
+                if argument.syntax.segment >= 0:
+                    segment = argument.syntax.segment
+        return encode(
+            candidate.row,
+            candidate.operands,
+            bits=self.place.bits,
+            size=candidate.size,
+            address_size=self.address_size,
+            segment=segment,
+            repeat=next((_REPEATS[prefix] for prefix in prefixes if prefix in _REPEATS), ""),
+            lock="lock" in prefixes,
+            displacement_size=displacement_size,
+        )
+
+    # One operand against one code
+
+    def match(self, row: Row, code: str, argument: Argument, size: int) -> Operand | None:
+        """Return the operand if the argument is what the code asks for, else None."""
+        if code in FIXED:
+            return self.fixed(code, argument, size)
+        letter = code[0]
+        register = argument.register
+        if letter in "EMR" and register is not None:
+            width = operand_width(code, size)
+            fits = argument.general == width or (
+                code == "Ew" and argument.general == 32 and self.name in WHOLE_REGISTER
+            )
+            return general_register(register.index, width) if fits and width and letter != "M" else None
+        if letter in "EMO":
+            return self.memory(code, argument, size)
+        if letter in "GZ":
+            fits = argument.general == operand_width(code, size)
+            return general_register(register.index, register.size) if fits and register is not None else None
+        if letter in "SCD":
+            return self.special(letter, register)
+        if letter == "I":
+            return self.immediate(code, argument, size)
+        if letter == "J":
+            return self.relative(row, code, argument, size)
+        if letter == "A" and argument.kind == "far" and argument.size in (0, size):
+            assert argument.value is not None
+            assert argument.selector is not None
+            return FarPointer(argument.selector.number & 0xFFFF, argument.value.number & (1 << size) - 1, size)
+        return None
+
+    def fixed(self, code: str, argument: Argument, size: int) -> Operand | None:
+        if code == "1":
+            value = argument.value
+            one = argument.kind == "immediate" and value is not None and value.simple and value.number == 1
+            return Immediate(1, 8) if one and not argument.syntax.strict and argument.size in (0, 8) else None
+        register = argument.register
+        if register is None:
+            return None
+        if register.kind == "segment":
+            return SegmentOperand(register.index) if register.name == code.lower() else None
+        name = code.lower() if code != "eAX" else ("ax", "eax")[size == 32]
+        return general_register(register.index, register.size) if register.name == name else None
+
+    def special(self, letter: str, register: RegisterName | None) -> Operand | None:
+        kinds = {"S": ("segment", SegmentOperand), "C": ("control", ControlRegister), "D": ("debug", DebugRegister)}
+        kind, operand = kinds[letter]
+        return operand(register.index) if register is not None and register.kind == kind else None
+
+    def memory(self, code: str, argument: Argument, size: int) -> Operand | None:
+        address = argument.address
+        if address is None:
+            return None
+        width = 16 if code == "Er" else operand_width(code, size)
+        if code == "Mp":
+            fits = argument.size in (0, size)
+        else:
+            fits = argument.syntax.distance != "far" and (argument.size in (0, width) or width == 0)
+        if not fits or (code[0] == "O" and (address.base >= 0 or address.index >= 0)):
+            return None
+        segment = argument.syntax.segment
+        if segment < 0:
+            segment = address.default_segment if code[0] != "O" else DS
+        return Memory(
+            segment, address.base, address.index, address.scale, address.displacement, width, address.address_size
+        )
+
+    def immediate(self, code: str, argument: Argument, size: int) -> Operand | None:
+        value = argument.value
+        if argument.kind != "immediate" or argument.syntax.distance or value is None:
+            return None
+        if code == "Ix":
+            if argument.size == 8:
+                return Immediate(value.number, size)
+            signed = value.number - (1 << size) if value.number >> size - 1 == 1 else value.number
+            short = value.simple and -128 <= signed <= 127 and not argument.syntax.strict
+            return Immediate(value.number, size) if short and argument.size in (0, size) else None
+        width = operand_width(code, size)
+        return Immediate(value.number, width) if argument.size in (0, width) else None
+
+    def relative(self, row: Row, code: str, argument: Argument, size: int) -> Operand | None:
+        """Match a jump target; its displacement is filled in when the length is known."""
+        value, distance = argument.value, argument.syntax.distance
+        if argument.kind != "immediate" or value is None or value.registers or argument.size not in (0, size):
+            return None
+        if code != "Jb":
+            return Relative(0, size) if distance != "short" else None
+        choice = any("Jz" in other.operands for other in rows_of(row.mnemonic))
+        if distance == "near" or (choice and argument.size):
+            return None
+        if choice and not distance and not argument.syntax.strict and not value.unknown:
+            if value.sections != {self.place.section: 1}:
+                return None
+            length = len(row.opcode) + 1 + (size != self.place.bits)
+            if not -128 <= value.number - self.place.address - length <= 127:
+                return None
+        elif choice and argument.syntax.strict and not distance:
+            return None
+        return Relative(0, size)
+
+    def aimed(self, candidate: Candidate, length: int) -> Candidate:
+        """Return the candidate with the displacement of its jump."""
+        argument = self.arguments[0]
+        assert argument.value is not None
+        size = candidate.size
+        distance = argument.value.number - self.place.address - length
+        distance = (distance + (1 << size - 1) & (1 << size) - 1) - (1 << size - 1)
+        if candidate.row.operands[0] == "Jb" and not -128 <= distance <= 127:
+            raise self.error(
+                f"the target of this short jump is {distance} bytes away, out of its range of -128 to 127",
+                argument.syntax,
+            )
+        return candidate._replace(operands=[Relative(distance, size)])
+
+    # Checks and messages
+
+    def check(self, candidate: Candidate, length: int) -> None:
+        """Refuse what would be encoded with a wrong value."""
+        for code, argument, operand in zip(candidate.row.operands, self.arguments, candidate.operands, strict=True):
+            value = argument.value
+            if argument.kind == "immediate" and value is not None and value.registers:
+                raise self.error("this is no constant: a register occurs in it", argument.syntax)
+            if isinstance(operand, Immediate) and value is not None:
+                self.check_range(value.number, 8 if argument.size == 8 else operand.size, argument.syntax)
+                if code == "Ix" and argument.size == 8 and not -128 <= self.signed(value.number, candidate.size) <= 127:
+                    raise self.error(f"{value.number} is no signed byte", argument.syntax)
+            elif isinstance(operand, FarPointer) and value is not None and argument.selector is not None:
+                self.check_range(value.number, operand.size, argument.syntax)
+                self.check_range(argument.selector.number, 16, argument.syntax)
+        row = candidate.row
+        if "lock" in self.statement.prefixes:
+            first = candidate.operands[0] if candidate.operands else None
+            if not (row.lockable and isinstance(first, Memory)):
+                raise self.error(f"lock is not allowed with this form of '{self.statement.name}'")
+        if row.mnemonic == "mov" and candidate.operands[0] == SegmentOperand(CS):
+            raise self.error("cs cannot be loaded by mov: use a far jump", self.arguments[0].syntax)
+
+    @staticmethod
+    def signed(value: int, size: int) -> int:
+        return value - (1 << size) if value >> size - 1 == 1 else value
+
+    def check_range(self, value: int, width: int, operand: OperandSyntax) -> None:
+        if not -(1 << width - 1) <= value < 1 << width:
+            raise self.error(f"{value} ({value:#x}) does not fit in {width} bits", operand)
+
+    def no_match(self) -> AssemblyError:
+        """Say why no row takes these operands."""
+        name = self.statement.name
+        counts = sorted({len(row.operands) for row in rows_of(self.name)})
+        if len(self.arguments) not in counts:
+            wanted = " or ".join(map(str, counts))
+            return self.error(f"'{name}' takes {wanted} operand{'s' * (counts != [1])}, not {len(self.arguments)}")
+        if sum(argument.kind == "memory" for argument in self.arguments) > 1:
+            return self.error(f"'{name}' cannot have two memory operands: move one through a register")
+        given = ", ".join(_describe(argument) for argument in self.arguments) or "none"
+        sizes = {argument.size or argument.general for argument in self.arguments if argument.kind != "immediate"}
+        hint = "; their sizes differ" if len(sizes - {0}) > 1 else ""
+        return self.error(f"'{name}' has no form for these operands: {given}{hint}")
+
+
+def _is_accumulator(argument: Argument) -> bool:
+    return argument.register is not None and argument.register.name in ("ax", "eax")
+
+
+def _rank(length: int, shortest: int, row: Row) -> tuple[bool, int, bool]:
+    """Order encodings: the shortest of those that are long enough, failing that the longest."""
+    too_short = length < shortest
+    return too_short, -length if too_short else length, "Ix" not in row.operands
+
+
+def _describe(argument: Argument) -> str:
+    """Name an operand in a message."""
+    if argument.register is not None:
+        return argument.register.name
+    size = f"{argument.size}-bit " if argument.size else ""
+    distance = f"{argument.syntax.distance} " if argument.syntax.distance else ""
+    return distance + size + {"memory": "memory", "immediate": "constant", "far": "far address"}[argument.kind]
