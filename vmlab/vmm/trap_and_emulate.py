@@ -169,7 +169,7 @@ class TrapAndEmulate(System):
         address = vcpu.linear_ip
         try:
             instruction = vcpu.fetch()[1]
-            text = vcpu.disassemble(instruction)
+            text = vcpu.disassemble(instruction) if self.trace.on else ""
             vcpu.step()
         except Fault as fault:
             is_page_fault = fault.vector == PF

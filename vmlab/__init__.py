@@ -1,0 +1,76 @@
+"""vmlab: a virtual-machine laboratory in a notebook.
+
+A whole computer in Python (an x86 processor with rings, segmentation, paging and interrupts, and a PC's devices),
+hypervisors that run real guest code on it, and pictures of everything that happens.
+
+>>> import vmlab
+>>> run = vmlab.run(vmlab.guests.load("hello"), under="trap-and-emulate")
+>>> print(run.console, end="")
+Hello from a real x86 guest.
+
+Everything here is imported when it is first used, so that `import vmlab` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vmlab import guests, labs, views
+    from vmlab.errors import AssemblyError, ImageError, OptionError, StateError, VmlabError
+    from vmlab.isa.x86 import classify, disassemble
+    from vmlab.machine.cpu_model import CPU_MODELS
+    from vmlab.machine.image import Image, load
+    from vmlab.machine.program import assemble
+    from vmlab.machine.recording import Recording
+    from vmlab.views.layers import layers
+    from vmlab.vmm.compare import compare
+    from vmlab.vmm.run import Run, record, run
+    from vmlab.vmm.techniques import TECHNIQUES
+    from vmlab.widgets import show
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Image", "ImageError", "OptionError", "Recording", "Run", "StateError",
+    "VmlabError", "assemble", "classify", "compare", "disassemble", "guests", "labs", "layers", "load", "record", "run",
+    "show", "views",
+]  # fmt: skip
+
+_PLACES = {
+    "CPU_MODELS": "vmlab.machine.cpu_model",
+    "TECHNIQUES": "vmlab.vmm.techniques",
+    "AssemblyError": "vmlab.errors",
+    "Image": "vmlab.machine.image",
+    "ImageError": "vmlab.errors",
+    "OptionError": "vmlab.errors",
+    "Recording": "vmlab.machine.recording",
+    "Run": "vmlab.vmm.run",
+    "StateError": "vmlab.errors",
+    "VmlabError": "vmlab.errors",
+    "assemble": "vmlab.machine.program",
+    "classify": "vmlab.isa.x86",
+    "compare": "vmlab.vmm.compare",
+    "disassemble": "vmlab.isa.x86",
+    "layers": "vmlab.views.layers",
+    "load": "vmlab.machine.image",
+    "record": "vmlab.vmm.run",
+    "run": "vmlab.vmm.run",
+    "show": "vmlab.widgets",
+}
+_MODULES = frozenset({"guests", "labs", "views"})
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name in _MODULES:
+        return importlib.import_module(f"vmlab.{name}")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'vmlab' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PLACES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

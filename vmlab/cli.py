@@ -1,0 +1,187 @@
+"""The command line: `vmlab run`, `vmlab compare`, `vmlab lab`, `vmlab doctor`.
+
+A wrong argument gets one clear line on standard error and exit code 2, never a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from vmlab.errors import OptionError, VmlabError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmlab.machine.image import Image
+
+__all__ = ["main"]
+
+WRONG_USE = 2
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_USE, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+def parse_size(text: str) -> int:
+    """Read a size as `16M`, `4096`, `0x400000`.
+
+    >>> parse_size("16M")
+    16777216
+
+    Raises
+    ------
+    OptionError
+        It is no size.
+    """
+    found = re.fullmatch(r"(0[xX][0-9a-fA-F]+|[0-9]+)([kKmMgG]?)(?:i?[bB])?", text.strip())
+    if not found:
+        raise OptionError(f"memory size {text!r} is not a number of bytes: write it as 16M, 4096K or 16777216")
+    return int(found[1], 0 if found[1][:2].lower() == "0x" else 10) * UNITS[found[2].upper()]
+
+
+def read_count(text: str) -> int:
+    """Read a positive count, digit groups allowed as in Python (`50_000_000`).
+
+    Raises
+    ------
+    OptionError
+        It is none.
+    """
+    if not re.fullmatch(r"[0-9][0-9_]*", text) or int(text) <= 0:
+        raise OptionError(f"the limit of instructions is a positive number, not {text!r}")
+    return int(text)
+
+
+def read_image(path: str) -> Image:
+    """Load an image file, or assemble a source file (`.asm`), or take a guest that comes with vmlab (`guest:minios`).
+
+    Raises
+    ------
+    ImageError, AssemblyError, OptionError
+        As the loader, the assembler or the list of guests says.
+    """
+    import vmlab
+    from vmlab.errors import ImageError
+
+    if path.startswith("guest:"):
+        return vmlab.guests.load(path.removeprefix("guest:"))
+    if path.endswith((".asm", ".s", ".S")):
+        try:
+            with open(path, encoding="utf-8") as file:
+                source = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ImageError(f"{path}: cannot be read as assembly source: {error}") from None
+        return vmlab.assemble(source, path)
+    return vmlab.load(path)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, object]:
+    return {
+        "memory": parse_size(arguments.memory),
+        "cpu": arguments.cpu,
+        "max_instructions": read_count(arguments.max_instructions),
+        "input": arguments.input.encode().decode("unicode_escape").encode("latin-1"),
+    }
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import vmlab
+
+    result = vmlab.run(read_image(arguments.image), under=arguments.under, **_options(arguments))
+    if arguments.json:
+        print(json.dumps(result.to_dict()))
+    else:
+        sys.stdout.write(result.console)
+        if result.console and not result.console.endswith("\n"):
+            print()
+        print(result.describe())
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    import vmlab
+
+    techniques = arguments.under.split(",")
+    result = vmlab.compare(read_image(arguments.image), under=techniques, **_options(arguments))
+    if arguments.json:
+        rows = [row | {"differences": result.differences(n) if n else []} for n, row in enumerate(result.rows())]
+        print(json.dumps({"faithful": result.faithful, "runs": rows}))
+    else:
+        print(result.describe())
+    return 0 if result.faithful else 1
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    from vmlab.doctor import FIRST_NOTEBOOK, notebooks_folder
+
+    folder = notebooks_folder()
+    if folder is None:
+        raise OptionError("the notebooks are not installed: run 'pip install --force-reinstall vmlab'")
+    command = [sys.executable, "-m", "jupyterlab", str(folder / FIRST_NOTEBOOK), *arguments.jupyter]
+    return subprocess.call(command)  # noqa: S603 - our own Python, our own notebook, and the user's own options
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from vmlab.doctor import diagnose
+
+    checks = diagnose()
+    for check in checks:
+        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
+        if check.advice:
+            print(f"      {check.advice}")
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", help="ELF or flat image, assembly source (.asm), or guest:NAME for one of vmlab's own")
+    parser.add_argument("--memory", default="16M", help="memory of the guest, as 16M (default: %(default)s)")
+    parser.add_argument("--cpu", default="pentium-4", help="CPU model (default: %(default)s)")
+    parser.add_argument("--max-instructions", default="50000000", help="stop the guest there (default: %(default)s)")
+    parser.add_argument("--input", default="", help=r"typed at the serial console; \n is a newline")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="vmlab", description="A virtual-machine laboratory: run real x86 guests, see how.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    run = commands.add_parser("run", help="run a guest")
+    _add_run_options(run)
+    run.add_argument("--under", default="native", help="technique (default: %(default)s)")
+    run.set_defaults(action=_run)
+    compare = commands.add_parser("compare", help="run a guest under several techniques and compare what it saw")
+    _add_run_options(compare)
+    compare.add_argument("--under", default="native,trap-and-emulate", help="techniques, with commas (%(default)s)")
+    compare.set_defaults(action=_compare)
+    lab = commands.add_parser("lab", help="open the notebooks in JupyterLab")
+    lab.add_argument("jupyter", nargs=argparse.REMAINDER, help="options for jupyter lab")
+    lab.set_defaults(action=_lab)
+    doctor = commands.add_parser("doctor", help="say what is wrong with this environment")
+    doctor.set_defaults(action=_doctor)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        action: int = parsed.action(parsed)
+    except VmlabError as error:
+        print(f"vmlab: {' '.join(str(error).split())}", file=sys.stderr)
+        return WRONG_USE
+    except BrokenPipeError:
+        return 0
+    return action
+
+
+if __name__ == "__main__":
+    sys.exit(main())
