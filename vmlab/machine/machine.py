@@ -100,10 +100,11 @@ class Machine:
             if self._boundary():
                 continue
             try:
-                if cpu.attention or self.trace.detail == "instructions":
-                    self._one()
+                horizon = self._horizon()
+                if cpu.attention or self.trace.detail == "instructions" or horizon <= cpu.retired:
+                    self._one()  # the last: the counter has overflowed and waits for IF
                 else:
-                    cpu.run(min(cpu.retired + limit - self.steps, self._horizon()))
+                    cpu.run(min(cpu.retired + limit - self.steps, horizon))
             except Fault as fault:
                 self._fault(fault)
 

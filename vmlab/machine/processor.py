@@ -90,7 +90,9 @@ class Processor(CpuState):
     def code_changed(self) -> None:
         """Note a new CS or a new mode: privilege level and default operand size may be others."""
         user = self.segments[CS].selector & 3 == 3 and bool(self.cr0 & CR0_PE)
-        self._readable, self._writable, self._code = self._maps[user]
+        self._readable, self._writable, code = self._maps[user]
+        # Instructions kept are not checked against a limit: a code segment that has one goes through `fetch`.
+        self._code = code if self.segments[CS].limit == MASK else {}
         self.fetch_bits = 32 if self.segments[CS].big else 16
         self.flags_changed()
 
@@ -124,7 +126,7 @@ class Processor(CpuState):
 
     def _walk(self, linear: int, *, write: bool, user: bool) -> TlbEntry:
         self.tlb.misses += 1
-        self._drop_page(linear >> 12)
+        self.invalidate_page(linear)  # a page fault drops the page's translation (SDM vol. 3, 4.10.4.1)
         try:
             found = self.page_walk(linear, write=write, user=user)
         except Fault:
@@ -356,20 +358,21 @@ class Processor(CpuState):
         code, start = self.segments[CS], self.ip
         linear = code.base + start & MASK
         user = self.cpl == 3
-        if start > code.limit:
+        available = min(code.limit - start + 1, 15)
+        if available <= 0:
             raise Fault(GP, 0)
         physical = self.translate(linear, write=False, user=user)
-        room = min(0x1000 - (linear & 0xFFF), 15)
+        room = min(0x1000 - (linear & 0xFFF), available)
         raw = self.fetch_bytes(physical, room)
         try:
             instruction = decode(raw, self.fetch_bits)
             whole = True
         except Truncated:
-            if room == 15:
+            if room == available:  # the limit is looked at before the next page
                 raise Fault(GP, 0) from None
             upper = self.translate(linear + room & MASK, write=False, user=user)
             try:
-                instruction = decode(raw + self.fetch_bytes(upper, 15 - room), self.fetch_bits)
+                instruction = decode(raw + self.fetch_bytes(upper, available - room), self.fetch_bits)
             except InvalidOpcode:
                 raise undefined() from None
             except (TooLong, Truncated):
@@ -379,8 +382,6 @@ class Processor(CpuState):
             raise undefined() from None
         except TooLong:
             raise Fault(GP, 0) from None
-        if start + instruction.length - 1 > code.limit:
-            raise Fault(GP, 0)
         decoded = (SEMANTICS[instruction.mnemonic], instruction, instruction.length)
         memory = self.memory
         if whole and code.limit == MASK and type(memory) is PhysicalMemory and self.bus.is_ram(physical):
@@ -422,10 +423,12 @@ class Processor(CpuState):
 
     def step(self) -> None:
         """Execute one instruction, and note whether TF asks for a trap after it."""
-        stepping, delivered = self.flags & TF, self.delivered
+        flags, delivered = self.flags, self.delivered
         self.execute()
-        # An instruction that entered a handler (INT n) has cleared TF on its way.
-        self.debug_pending = bool(stepping) and self.delivered == delivered
+        # A load of SS holds back the trap as it does interrupts (SDM vol. 3, 6.8.3); the shadow of STI, which comes
+        # with a change of IF, does not. An instruction that entered a handler (INT n) has cleared TF on its way.
+        stack_loaded = self.interrupt_shadow and not (flags ^ self.flags) & IF
+        self.debug_pending = bool(flags & TF) and self.delivered == delivered and not stack_loaded
 
     def run(self, until: int) -> None:
         """Execute instructions until `retired` reaches `until`, attention is needed, or a fault is raised.
@@ -467,15 +470,15 @@ class Processor(CpuState):
         self._deliver(vector, None, external=True)
 
     def single_step(self) -> None:
-        """Deliver the single-step trap that TF asks for after an instruction."""
-        self.debug_pending = False
+        """Deliver the single-step trap that TF asks for after an instruction; it wakes a halted processor."""
+        self.debug_pending = self.halted = False
         self.debug[6] |= DR6_SINGLE_STEP
         self._deliver(DB, None)
 
     def _deliver(self, vector: int, error_code: int | None, *, external: bool = False) -> None:
         try:
             fault = not external and vector not in (DB, DF)
-            deliver(self, vector, error_code, external=external, fault=fault)
+            deliver(self, vector, error_code, fault=fault)
         except Fault as second:
             if vector == DF:
                 raise TripleFault from None

@@ -82,11 +82,14 @@ class SegmentRegister:
         return f"SegmentRegister({self.selector:#x}, base={self.base:#x}, limit={self.limit:#x}, access={self.access:#x}, big={self.big})"
 
     def in_bounds(self, offset: int, size: int) -> bool:
-        """Say whether `size` bytes at `offset` lie within the limit (expand-down segments included)."""
+        """Say whether `size` bytes at `offset` lie within the limit (expand-down segments included).
+
+        In a segment of 4 GiB a datum may go on at offset 0: the manual leaves that to the implementation (SDM vol. 3, 5.3).
+        """
         last = offset + size - 1
         if not self.access & CODE and self.access & CONFORMING_OR_DOWN:
             return offset > self.limit and last <= (0xFFFFFFFF if self.big else 0xFFFF)
-        return last <= self.limit
+        return last <= self.limit or self.limit == 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)

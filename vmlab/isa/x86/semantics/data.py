@@ -79,21 +79,18 @@ def push_(cpu: Processor, i: Instruction) -> None:
 def pop_(cpu: Processor, i: Instruction) -> None:
     """POP: a memory destination is addressed with ESP already raised."""
     (destination,) = i.operands
-    if isinstance(destination, SegmentOperand):
-        load_segment(cpu, destination.index, peek(cpu, 0, i.size) & 0xFFFF)
-        drop(cpu, 1, i.size)
-        if destination.index == SS:
-            cpu.interrupt_shadow = True
-    elif destination.writes_memory:
-        old = cpu.registers[ESP]
-        value = pop(cpu, i.size)
-        try:
+    old = cpu.registers[ESP]
+    value = pop(cpu, i.size)
+    try:
+        if isinstance(destination, SegmentOperand):
+            load_segment(cpu, destination.index, value & 0xFFFF)
+            if destination.index == SS:
+                cpu.interrupt_shadow = True
+        else:
             destination.write(cpu, value)
-        except BaseException:
-            cpu.registers[ESP] = old
-            raise
-    else:
-        destination.write(cpu, pop(cpu, i.size))
+    except BaseException:
+        cpu.registers[ESP] = old
+        raise
 
 
 @semantic("pusha")

@@ -1,6 +1,7 @@
 """Far transfers: JMP, CALL and RET between segments, IRET, and the software interrupts (SDM vol. 3, 5.8 and 6.12).
 
 Simplified: no transfer through a task gate or a TSS descriptor yet (#GP, as for a wrong type), no virtual-8086 mode.
+RF is always 0: it only holds back instruction breakpoints, which are not here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from vmlab.isa.x86.registers import (
     GS,
     NT,
     OF,
-    RF,
     SS,
     VIF,
     VIP,
@@ -54,11 +54,8 @@ def far_target(cpu: Processor, i: Instruction) -> tuple[int, int]:
 def check_code(descriptor: Descriptor, selector: int, cpl: int) -> None:
     """Raise the fault of a direct far jump or call to this code segment."""
     error = selector & 0xFFFC
-    if descriptor.is_conforming:
-        allowed = descriptor.dpl <= cpl
-    else:
-        allowed = selector & 3 <= cpl and descriptor.dpl == cpl
-    if not allowed:
+    fits = descriptor.dpl <= cpl if descriptor.is_conforming else selector & 3 <= cpl and descriptor.dpl == cpl
+    if not fits:
         raise general_protection(error)
     if not descriptor.present:
         raise Fault(NP, error)
@@ -200,8 +197,6 @@ def _far_return(cpu: Processor, offset: int, selector: int, slots: int, size: in
     """Leave to `selector:offset` with `slots` stack entries used, and the outer SS:ESP above `extra` bytes."""
     descriptor, address = _return_code(cpu, selector)
     level = selector & 3
-    if offset > descriptor.limit:
-        raise general_protection()
     if level == cpu.cpl:
         enter_code(cpu, selector, descriptor, address, level, offset)
         drop(cpu, slots, size)
@@ -214,6 +209,8 @@ def _far_return(cpu: Processor, offset: int, selector: int, slots: int, size: in
     finally:
         cpu.registers[ESP] = base
     stack, stack_address = checked_stack_segment(cpu, ss, level)
+    if offset > descriptor.limit:
+        raise general_protection()
     stack_access = mark_accessed(cpu, stack, stack_address)
     enter_code(cpu, selector, descriptor, address, level, offset)
     fill(cpu.segments[SS], ss, stack, stack_access)

@@ -36,8 +36,11 @@ GATES = frozenset({INTERRUPT_GATE16, INTERRUPT_GATE32, TRAP_GATE16, TRAP_GATE32}
 class InnerStack:
     """The stack of an inner ring while a frame is built on it; `commit` makes it the current one."""
 
-    def __init__(self, cpu: Processor, selector: int, pointer: int, descriptor: Descriptor, access: int) -> None:
+    def __init__(
+        self, cpu: Processor, selector: int, pointer: int, descriptor: Descriptor, access: int, external: int
+    ) -> None:
         self._cpu = cpu
+        self._external = external
         self.register = SegmentRegister()
         fill(self.register, selector, descriptor, access)
         self.pointer = pointer
@@ -48,7 +51,7 @@ class InnerStack:
         mask = 0xFFFFFFFF if self.register.big else 0xFFFF
         offset = self.pointer - width & mask
         if not self.register.in_bounds(offset, width):
-            raise Fault(STACK_FAULT, self.register.selector & 0xFFFC)
+            raise Fault(STACK_FAULT, self.register.selector & 0xFFFC | self._external)
         self._cpu.write_system(self.register.base + offset & 0xFFFFFFFF, width, value & MASKS[size])
         self.pointer = self.pointer & ~mask | offset
 
@@ -69,7 +72,7 @@ def inner_stack(cpu: Processor, level: int, external: int) -> Iterator[InnerStac
     pointer = cpu.read_system(cpu.tr.base + slot & 0xFFFFFFFF, width)
     selector = cpu.read_system(cpu.tr.base + slot + width & 0xFFFFFFFF, 2)
     descriptor, address = checked_stack_segment(cpu, selector, level, TS, external)
-    stack = InnerStack(cpu, selector, pointer, descriptor, mark_accessed(cpu, descriptor, address))
+    stack = InnerStack(cpu, selector, pointer, descriptor, mark_accessed(cpu, descriptor, address), external)
     old_register, old_pointer = SegmentRegister(), cpu.registers[ESP]
     old_register.copy_from(cpu.segments[SS])
     try:
@@ -83,7 +86,7 @@ def inner_stack(cpu: Processor, level: int, external: int) -> Iterator[InnerStac
 def _deliver_real(cpu: Processor, vector: int) -> None:
     if vector * 4 + 3 > cpu.idtr_limit:
         raise general_protection(vector * 8 + ERROR_IDT)
-    entry = cpu.read_system(cpu.idtr_base + vector * 4, 4)
+    entry = cpu.read_system(cpu.idtr_base + vector * 4 & 0xFFFFFFFF, 4)
     old_esp, code = cpu.registers[ESP], cpu.segments[CS]
     try:
         for value in (cpu.flags, code.selector, cpu.ip):
@@ -115,7 +118,7 @@ def read_gate(cpu: Processor, vector: int, *, software: bool, external: int) -> 
 
 
 def deliver(
-    cpu: Processor, vector: int, error_code: int | None = None, *, software: bool = False, external: bool = False, fault: bool = False
+    cpu: Processor, vector: int, error_code: int | None = None, *, software: bool = False, fault: bool = False
 ) -> None:
     """Enter the handler of a vector.
 
@@ -128,9 +131,8 @@ def deliver(
     error_code : int, optional
         Pushed where given.
     software : bool
-        True for INT n, INT3 and INTO: the gate's DPL is checked.
-    external : bool
-        True where the event did not come from the program: EXT is set in the error codes of further faults.
+        True for INT n, INT3 and INTO: the gate's DPL is checked, and EXT is clear in the error codes of further
+        faults. It is set for events external to the program: interrupts, and exceptions too (SDM vol. 3, 6.13).
     fault : bool
         True for an exception of fault class: RF is set in the EFLAGS that are pushed (SDM vol. 3, 18.3.1.1).
 
@@ -142,7 +144,7 @@ def deliver(
     if not cpu.cr0 & CR0_PE:
         _deliver_real(cpu, vector)
         return
-    ext = ERROR_EXT if external else 0
+    ext = 0 if software else ERROR_EXT
     gate = read_gate(cpu, vector, software=software, external=ext)
     size = 32 if gate.type & 8 else 16
     selector = gate.selector
@@ -156,6 +158,7 @@ def deliver(
         raise Fault(NP, error)
     if gate.offset > descriptor.limit:
         raise general_protection(ext)
+    access = mark_accessed(cpu, descriptor, address)
     registers, code = cpu.registers, cpu.segments[CS]
     frame = [cpu.flags | (RF if fault else 0), code.selector, cpu.ip, *([] if error_code is None else [error_code])]
     if descriptor.is_conforming or descriptor.dpl == cpu.cpl:
@@ -163,8 +166,10 @@ def deliver(
         try:
             for value in frame:
                 push(cpu, value, size)
-        except Fault:
+        except Fault as failure:
             registers[ESP] = old_esp
+            if failure.vector == STACK_FAULT:
+                raise Fault(STACK_FAULT, ext) from None
             raise
     else:
         level = descriptor.dpl
@@ -173,7 +178,6 @@ def deliver(
             for value in outer + frame:
                 stack.push(value, size)
             stack.commit()
-    access = mark_accessed(cpu, descriptor, address)
     fill(code, selector & 0xFFFC | level, descriptor, access)
     cpu.ip = gate.offset
     cpu.flags &= ~(TF | NT | RF | VM)

@@ -34,7 +34,10 @@ class Processor(Protocol):
     halted: bool
     delivered: int
     interrupt_shadow: bool
-    cpl: int
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level, 0 to 3."""
 
     def read(self, segment: int, offset: int, size: int) -> int:
         """Read `size` bytes at `segment:offset` with the privilege of the running code."""
