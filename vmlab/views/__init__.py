@@ -1,0 +1,14 @@
+"""Views: pure functions from a machine's state or trace to a graph, a figure, a table, a text or a scene.
+
+Nothing here keeps state or knows widgets; one theme gives colours and glyphs. plotly is imported when a figure is
+drawn.
+"""
+
+from __future__ import annotations
+
+from vmlab.views.figure import layers_figure
+from vmlab.views.layers import describe, layers, rows
+from vmlab.views.scene import SceneWriter
+from vmlab.views.svg import describe_scene, scene_svg
+
+__all__ = ["SceneWriter", "describe", "describe_scene", "layers", "layers_figure", "rows", "scene_svg"]

@@ -1,0 +1,288 @@
+"""One plain English sentence about what a step did, from its trace events and the registers before and after.
+
+Each kind of event has a function in a table; the step's main event speaks, in the order of `WEIGHT`. What the
+sentence says was traced by the machine or stands in its registers: nothing is inferred beyond them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.registers import (
+    CONTROL_NAMES,
+    DEBUG_NAMES,
+    FLAG_BITS,
+    NAMES_8_LEGACY,
+    NAMES_16,
+    NAMES_32,
+    SEGMENT_NAMES,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from vmlab.machine.trace import (
+        ControlWrite,
+        Emulate,
+        End,
+        Event,
+        Exit,
+        Inject,
+        PortAccess,
+        Resume,
+        ShadowFill,
+        Switch,
+        Trap,
+    )
+
+__all__ = ["Moment", "caption", "changes", "main_event", "port_access", "upper"]
+
+WEIGHT = ("end", "trap", "switch", "inject", "shadow", "emulate", "resume", "exit", "port", "control", "instruction")
+"""Kinds of events, the most telling first."""
+
+PAGE_FAULT = 14
+REGISTER = re.compile(
+    r"\b(" + "|".join((*NAMES_32, *NAMES_16, *NAMES_8_LEGACY, *SEGMENT_NAMES, *CONTROL_NAMES, *DEBUG_NAMES)) + r")\b"
+)
+PORT = re.compile(r"^(in|out) (?P<first>\w+), (?P<second>\w+)$")
+WIDTHS = {"al": 0xFF, "ax": 0xFFFF, "eax": 0xFFFFFFFF}
+DEVICES = {"pic": "interrupt controller", "pit": "timer", "uart": "serial port", "cga": "display", "debug-exit": "exit port"}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a sentence may speak of.
+
+    Attributes
+    ----------
+    virtual : bool
+        True under a monitor.
+    started : bool
+        False at the start of the run, where no step has been made yet.
+    in_vmm, resumed : bool
+        True where the monitor had the CPU before the step; and where it gave it to a guest in it.
+    guest : str
+        Name of the guest that ran.
+    mode : str
+        Its virtual mode before the step.
+    text : str
+        The instruction that was next before the step.
+    address, ip : int
+        Its linear address; the address that is next after the step.
+    ring : int
+        Physical ring after the step.
+    before, after : mapping
+        The guest's registers by name, before and after.
+    names : sequence of str
+        Names of all guests.
+    where : callable
+        Names an address of the guest by a label near it.
+    device : callable
+        Names the guest's device at a port.
+    """
+
+    virtual: bool
+    started: bool
+    in_vmm: bool
+    resumed: bool
+    guest: str
+    mode: str
+    text: str
+    address: int
+    ip: int
+    ring: int
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+    names: Sequence[str]
+    where: Callable[[int], str]
+    device: Callable[[int], str]
+
+
+def main_event(events: Sequence[Event]) -> Event | None:
+    """Return the event that tells most about a step, None if there is none."""
+    ranked = [event for event in events if event.kind in WEIGHT]
+    return min(ranked, key=lambda event: WEIGHT.index(event.kind), default=None)
+
+
+def caption(moment: Moment, events: Sequence[Event]) -> str:
+    """Say what a step did."""
+    event = main_event(events)
+    if event is None or event.kind == "instruction":
+        return _plain(moment)
+    return SENTENCES[event.kind](moment, event, events)
+
+
+def changes(before: Mapping[str, int], after: Mapping[str, int], skip: Sequence[str] = ("EIP",)) -> str:
+    """Say which registers changed, flags by name, at most four.
+
+    >>> changes({"EAX": 1, "EFLAGS": 0x202}, {"EAX": 5, "EFLAGS": 2})
+    'EAX 00000001 → 00000005, IF 1 → 0'
+    """
+    found = []
+    for name, old in before.items():
+        new = after.get(name, old)
+        if new == old or name in skip:
+            continue
+        if name == "EFLAGS":
+            changed = [(flag, bit) for flag, bit in FLAG_BITS.items() if (old ^ new) & bit]
+            found += [f"{flag} {int(bool(old & bit))} → {int(bool(new & bit))}" for flag, bit in changed]
+        else:
+            digits = 4 if name in {"CS", "SS"} else 8
+            found.append(f"{name} {old:0{digits}x} → {new:0{digits}x}")
+    return ", ".join(found[:4]) + (" …" if len(found) > 4 else "")
+
+
+def upper(text: str) -> str:
+    """Write mnemonic and registers in capitals, as manuals do in running text.
+
+    >>> upper("mov cr3, eax")
+    'MOV CR3, EAX'
+    """
+    words = text.split(" ", 1)
+    if len(words) == 1:
+        return words[0].upper()
+    return f"{words[0].upper()} {REGISTER.sub(lambda found: found[0].upper(), words[1])}"
+
+
+def port_access(text: str, registers: Mapping[str, int]) -> tuple[bool, int, int] | None:
+    """Return what an IN or OUT accesses: whether it writes, the port, the accumulator; None for anything else.
+
+    >>> port_access("out dx, al", {"EDX": 0x3F8, "EAX": 0x148})
+    (True, 1016, 72)
+    """
+    found = PORT.match(text)
+    if found is None:
+        return None
+    write = found[1] == "out"
+    port, accumulator = (found["first"], found["second"]) if write else (found["second"], found["first"])
+    number = registers.get("EDX", 0) & 0xFFFF if port == "dx" else int(port, 0)
+    return write, number, registers.get("EAX", 0) & WIDTHS.get(accumulator, 0xFFFFFFFF)
+
+
+def _at(moment: Moment, address: int) -> str:
+    place = moment.where(address)
+    return f"{address:#x} ({place})" if place else f"{address:#x}"
+
+
+def _who(moment: Moment) -> str:
+    return f"Guest {moment.guest}" if len(moment.names) > 1 else "The guest"
+
+
+def _plain(moment: Moment) -> str:
+    """Say what a step without a special event did: mostly, one instruction ran."""
+    if not moment.started:
+        who = "The VMM is about to start the guest" if moment.virtual else f"{_who(moment)} is about to start"
+        return f"{who} at {_at(moment, moment.ip)}."
+    if moment.in_vmm:
+        return "The VMM works in ring 0: the guest stands still."
+    text = upper(moment.text) if moment.text else "An instruction"
+    port = _port_words(moment, moment.text, "")
+    changed = port or changes(moment.before, moment.after)
+    tail = f": {changed}." if changed else "."
+    if moment.virtual:
+        return f"{text} runs directly on the CPU in ring {moment.ring} (virtual {moment.mode} mode){tail}"
+    return f"{text} runs on the CPU in ring {moment.ring}{tail}"
+
+
+def _port_words(moment: Moment, text: str, virtual: str) -> str:
+    access = port_access(text, moment.before)
+    if access is None:
+        return ""
+    write, port, value = access
+    if not write:
+        value = port_access(text, {**moment.before, "EAX": moment.after["EAX"]})[2]  # type: ignore[index]
+    name = moment.device(port)
+    letter = f" ({chr(value)!r})" if name == "uart" and 0x20 <= value < 0x7F else ""
+    device = f"the {virtual}{DEVICES.get(name, name)}" if name else "no device"
+    way = f"{value:#x}{letter} goes to" if write else f"{value:#x}{letter} comes from"
+    return f"{way} {device} at port {port:#x}"
+
+
+def _trap(moment: Moment, event: Trap, events: Sequence[Event]) -> str:
+    if moment.virtual:
+        context = f"virtual {moment.mode} mode, physical ring {event.from_ring}"
+        target = "the hardware delivers it to the VMM"
+    else:
+        context = f"ring {event.from_ring}"
+        target = f"the hardware enters the kernel's handler at {_at(moment, moment.ip)}"
+    if not event.name.startswith("#"):
+        name = event.name[:1].upper() + event.name[1:]
+        return f"{name} interrupts the guest at {event.address:#x} ({context}): {target}."
+    text = upper(moment.text) if moment.address == event.address and moment.text else "The instruction"
+    name = event.name if event.error_code is None else f"{event.name}({_error(event)})"
+    return f"{text} at {event.address:#x} ({context}) raises {name}: {target}."
+
+
+def _error(event: Trap) -> str:
+    code = event.error_code or 0
+    if event.vector != PAGE_FAULT:
+        return f"{code:#x}" if code else "0"
+    words = ["protection" if code & 1 else "not present", "write" if code & 2 else "read", "user" if code & 4 else "supervisor"]
+    return ", ".join(words) + ("" if event.cr2 is None else f" at {event.cr2:#x}")
+
+
+def _exit(moment: Moment, event: Exit, events: Sequence[Event]) -> str:
+    detail = f" ({event.detail})" if event.detail else ""
+    return f"The VMM finds why the guest lost the CPU: {event.reason}{detail}."
+
+
+def _emulate(moment: Moment, event: Emulate, events: Sequence[Event]) -> str:
+    port = _port_words(moment, event.text, "virtual ")
+    changed = port or changes(moment.before, moment.after)
+    return f"The VMM emulates {upper(event.text)} on the VCPU{': ' + changed if changed else ', and no register changes'}."
+
+
+def _inject(moment: Moment, event: Inject, events: Sequence[Event]) -> str:
+    again = " and resumes it" if moment.resumed else ""
+    return f"The VMM injects {event.name} into the VCPU{again}: the guest continues in its handler at {_at(moment, moment.ip)}."
+
+
+def _shadow(moment: Moment, event: ShadowFill, events: Sequence[Event]) -> str:
+    right = "writable" if event.writable else "read-only"
+    return (
+        f"The VMM fills the shadow page table: guest-virtual {event.gva:#x} → guest-physical {event.gpa:#x} → "
+        f"host-physical {event.hpa:#x}, {right}. The guest never learns of it."
+    )
+
+
+def _resume(moment: Moment, event: Resume, events: Sequence[Event]) -> str:
+    return f"The VMM resumes the guest with IRET at {_at(moment, moment.ip)}: virtual {event.mode} mode in physical ring {moment.ring}."
+
+
+def _switch(moment: Moment, event: Switch, events: Sequence[Event]) -> str:
+    old, new = moment.names[event.previous], moment.names[event.guest]
+    again = f", and resumes it at {_at(moment, moment.ip)}" if moment.resumed else ""
+    return f"World switch: the VMM keeps the VCPU of {old} and loads that of {new}{again}."
+
+
+def _port(moment: Moment, event: PortAccess, events: Sequence[Event]) -> str:
+    way = f"goes to port {event.port:#x}" if event.write else f"comes from port {event.port:#x}"
+    return f"{upper(moment.text)}: {event.value:#x} {way} ({event.device or 'no device'})."
+
+
+def _control(moment: Moment, event: ControlWrite, events: Sequence[Event]) -> str:
+    return f"{upper(moment.text)} changes {event.register.upper()} from {event.old:#x} to {event.new:#x}."
+
+
+def _end(moment: Moment, event: End, events: Sequence[Event]) -> str:
+    status = "" if event.status is None else f", status {event.status}"
+    return f"Guest {moment.names[event.guest]} ends: {event.outcome}{status}."
+
+
+SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
+    {
+        "trap": _trap,
+        "exit": _exit,
+        "emulate": _emulate,
+        "inject": _inject,
+        "shadow": _shadow,
+        "resume": _resume,
+        "switch": _switch,
+        "port": _port,
+        "control": _control,
+        "end": _end,
+    }
+)

@@ -1,0 +1,133 @@
+"""What a scene copies from a live system after a step: registers, modes, where the guest is, how much it has printed.
+
+While a guest runs under a monitor, its general registers are in the processor; the VCPU holds what was saved at the
+last exit. An `Instant` therefore has both: `vcpu` as it lies in the monitor's memory, and `believed`, what the guest
+would find in its registers. Between a trap and the monitor's first look at it, the guest's registers are on the host
+stack: they are those of the instant before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vmlab.isa.x86.registers import CS, SS
+from vmlab.views.listing import Listings
+from vmlab.vmm.world import DIRECT_FLAGS
+
+if TYPE_CHECKING:
+    from vmlab.machine.cpu_state import CpuState
+    from vmlab.vmm.guest import Guest
+    from vmlab.vmm.system import System
+
+__all__ = ["REGISTERS", "GuestInstant", "Instant", "Observer"]
+
+REGISTERS = (
+    "EIP", "EFLAGS", "CS", "SS", "ESP", "EBP", "EAX", "EBX", "ECX", "EDX", "ESI", "EDI", "CR0", "CR2", "CR3",
+)  # fmt: skip
+GENERAL = {"EAX": 0, "ECX": 1, "EDX": 2, "EBX": 3, "ESP": 4, "EBP": 5, "ESI": 6, "EDI": 7}
+DIRECT = frozenset({"EIP", *GENERAL})
+"""Registers that a guest under trap-and-emulate changes in the processor itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestInstant:
+    """One guest at an instant.
+
+    Attributes
+    ----------
+    vcpu, believed : dict of str to int
+        Registers by name: of the VCPU, and as the guest would read them.
+    mode, state : str
+        Virtual mode; `"running"`, `"ready"` or `"ended"`.
+    ring : int
+        Virtual privilege level.
+    address : int
+        Linear address of its next instruction.
+    listing, text : str
+        Name of the listing that shows it; the instruction as text.
+    console : int
+        Characters printed.
+    exits : int
+        Exits so far.
+    """
+
+    vcpu: dict[str, int]
+    believed: dict[str, int]
+    mode: str
+    state: str
+    ring: int
+    address: int
+    listing: str
+    text: str
+    console: int
+    exits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A system at an instant: its guests, the physical processor, and who has it."""
+
+    guests: tuple[GuestInstant, ...]
+    cpu: dict[str, int]
+    ring: int
+    current: int
+    in_vmm: bool
+
+    @property
+    def guest(self) -> GuestInstant:
+        """The guest that has the CPU, or had it last."""
+        return self.guests[self.current]
+
+
+class Observer:
+    """Takes instants of a system; keeps listings of its guests' code for reuse.
+
+    Parameters
+    ----------
+    system : System
+        The system to look at.
+    """
+
+    def __init__(self, system: System) -> None:
+        self.virtual = hasattr(system, "vmm")
+        self.listings = [Listings(str(index), guest.image.symbols) for index, guest in enumerate(system.guests)]
+
+    @staticmethod
+    def unsaved(system: Any) -> bool:  # noqa: ANN401 - the phase is a hypervisor's own
+        """Tell whether a trap has happened that the monitor has not looked at: the VCPU is not up to date."""
+        return bool(system.in_vmm) and getattr(system, "phase", "") == "handle"
+
+    def look(self, system: System, before: Instant | None) -> Instant:
+        """Copy what a scene shows. `before` is the instant one step earlier, needed right after a trap."""
+        cpu = system.machine.cpu
+        guests = tuple(self._guest(system, index, guest, before) for index, guest in enumerate(system.guests))
+        return Instant(guests, _registers(cpu), cpu.cpl, system.current, bool(system.in_vmm))
+
+    def _guest(self, system: System, index: int, guest: Guest, before: Instant | None) -> GuestInstant:
+        cpu, vcpu, current = system.machine.cpu, guest.vcpu, index == system.current
+        saved = _registers(vcpu)
+        believed, address = saved, vcpu.linear_ip
+        if self.virtual and current and not system.in_vmm:
+            real = _registers(cpu)
+            flags = real["EFLAGS"] & DIRECT_FLAGS | saved["EFLAGS"] & ~DIRECT_FLAGS
+            believed = {name: real[name] if name in DIRECT else value for name, value in saved.items()} | {"EFLAGS": flags}
+            address = cpu.linear_ip
+        listings = self.listings[index]
+        if current and before is not None and self.unsaved(system):
+            old = before.guests[index]
+            believed, address, listing, text = old.believed, old.address, old.listing, old.text
+        else:
+            listing, text = listings.at(guest, address), listings.text(guest, address)
+        state = "ended" if guest.outcome is not None else "running" if current else "ready"
+        return GuestInstant(
+            saved, believed, guest.mode, state, vcpu.cpl, address, listing, text, len(guest.console), guest.exits.total()
+        )
+
+
+def _registers(cpu: CpuState) -> dict[str, int]:
+    special = {
+        "EIP": cpu.ip, "EFLAGS": cpu.flags, "CS": cpu.segments[CS].selector, "SS": cpu.segments[SS].selector,
+        "CR0": cpu.cr0, "CR2": cpu.cr2, "CR3": cpu.cr3,
+    }  # fmt: skip
+    return {name: special[name] if name in special else cpu.registers[GENERAL[name]] for name in REGISTERS}

@@ -1,0 +1,137 @@
+"""Listings of guest code: the disassembly around an address, as the guest's own page tables map it.
+
+A listing starts at the nearest symbol before the address (or at the address itself, where none is near), so that
+the sweep is in step with the code. It is cut again at every symbol: data between functions cannot put it out of
+step for long. Listings are kept by their bytes: code that changes itself gets a new one.
+
+Simplified: a linear sweep (no control flow); what does not decode is shown as `db`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.disassembler import disassemble
+from vmlab.isa.x86.faults import Fault
+from vmlab.isa.x86.instruction import Privilege
+from vmlab.isa.x86.registers import CR0_PG, CR4_PSE
+from vmlab.machine.paging import IA32, IA32_PSE, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vmlab.vmm.guest import Guest
+
+__all__ = ["Listings", "read_code"]
+
+REACH = 512  # bytes: how far before an address a symbol may lie to start the listing there
+LENGTH = 320  # bytes shown after the address
+LONGEST = 15  # bytes of the longest instruction
+PAGE = 0x1000
+MARKS = {Privilege.INNOCUOUS: "", Privilege.PRIVILEGED: "p", Privilege.SENSITIVE: "s"}
+
+Line = tuple[int, str, str, str]
+"""Address, label, text, mark (`p` privileged, `s` sensitive but unprivileged)."""
+
+
+def read_code(guest: Guest, address: int, length: int) -> bytes:
+    """Read guest memory at a linear address, without a trace in the machine; as far as it is mapped."""
+    data = bytearray()
+    while len(data) < length:
+        at = address + len(data) & 0xFFFFFFFF
+        count = min(length - len(data), PAGE - at % PAGE)
+        physical = _physical(guest, at)
+        if physical is None or physical >= guest.memory.size:
+            break
+        count = min(count, guest.memory.size - physical)
+        data += guest.memory.read_bytes(physical, count)
+    return bytes(data)
+
+
+def _physical(guest: Guest, linear: int) -> int | None:
+    vcpu = guest.vcpu
+    if not vcpu.cr0 & CR0_PG:
+        return linear
+    format_ = IA32_PSE if vcpu.cr4 & CR4_PSE else IA32
+
+    def read(address: int, size: int) -> int:
+        return int.from_bytes(guest.memory.read_bytes(address, size), "little") if address + size <= guest.memory.size else 0
+
+    try:
+        found = walk(format_, vcpu.cr3, linear, read, None, is_write=False, is_user=False, write_protect=False)
+    except Fault:
+        return None
+    return found.frame | linear % PAGE
+
+
+class Listings:
+    """Listings of one guest's code, each with a name by which scenes refer to it.
+
+    Parameters
+    ----------
+    name : str
+        Prefix of the listings' names.
+    symbols : mapping of str to int
+        Labels of the image.
+    """
+
+    def __init__(self, name: str, symbols: Mapping[str, int]) -> None:
+        self.name = name
+        self.labels: dict[int, str] = {}
+        for label, address in symbols.items():
+            self.labels.setdefault(address, label)
+        self.starts = sorted(self.labels)
+        self.lines: dict[str, list[Line]] = {}
+        self.last = ""
+        self._by_address: dict[int, tuple[str, bytes]] = {}
+        self._by_bytes: dict[tuple[int, bytes], str] = {}
+
+    def at(self, guest: Guest, address: int) -> str:
+        """Return the name of a listing that shows the instruction at `address` as it is now, empty if unmapped."""
+        code = read_code(guest, address, LONGEST)
+        if not code:
+            return ""
+        known = self._by_address.get(address)
+        if known and code.startswith(known[1]):
+            return known[0]
+        start = self._start(address)
+        data = read_code(guest, start, address - start + LENGTH)
+        if len(data) <= address - start:  # a hole between the symbol and here
+            start, data = address, read_code(guest, address, LENGTH)
+        name = self._by_bytes.get((start, data))
+        if name is None or all(line[0] != address for line in self.lines[name]):
+            name = f"{self.name}:{len(self.lines)}"
+            self._by_bytes[start, data] = name
+            self.lines[name] = self._sweep(start, data, address)
+        return name
+
+    def text(self, guest: Guest, address: int) -> str:
+        """Return the instruction at `address` as text, empty if unmapped."""
+        lines = self.lines.get(self.at(guest, address), ())
+        return next((line[2] for line in lines if line[0] == address), "")
+
+    def place(self, address: int) -> str:
+        """Name an address by the label before it, as `label+0x12`; empty if none is near."""
+        start = self._start(address)
+        label = self.labels.get(start)
+        if label is None:
+            return ""
+        return label if start == address else f"{label}+{address - start:#x}"
+
+    def _start(self, address: int) -> int:
+        index = bisect_right(self.starts, address)
+        near = index and address - self.starts[index - 1] <= REACH
+        return self.starts[index - 1] if near else address
+
+    def _sweep(self, start: int, data: bytes, address: int) -> list[Line]:
+        """Disassemble; begin anew at each symbol and at the address itself."""
+        cuts = sorted({start, address, *(label for label in self.starts if start < label < start + len(data))})
+        lines: list[Line] = []
+        name = f"{self.name}:{len(self.lines)}"
+        for cut, end in zip(cuts, [*cuts[1:], start + len(data)], strict=True):
+            for line in disassemble(data[cut - start : end - start], cut):
+                mark = MARKS[line.instruction.privilege] if line.instruction else ""
+                lines.append((line.address, self.labels.get(line.address, ""), line.text, mark))
+                self._by_address[line.address] = (name, line.raw)
+        return lines

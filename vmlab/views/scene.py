@@ -1,0 +1,290 @@
+"""Scenes: a recording as the stage plays it.
+
+A *scene* is what the theatre shows after one step: registers, modes, code line, what lit up, what moved, a caption.
+A *window* is a run of scenes, the first whole, the others only what changed; listings and consoles are shared by all
+scenes of a window. A *script* is the part that stays during a run: places of the nodes, names, lanes, the overview.
+All three are plain dicts that JSON can carry. Everything in them is read from the machine that the recording replays.
+
+Keys of a scene: `step, lane, guest, ring, in_vmm, cpu, lit, caption, events, motion`; for guest `n` also `vcpu:n,
+mode:n, state:n, code:n, console:n`; `sub:node` is the second line of a node.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmlab.isa.x86.registers import IF
+from vmlab.views.captions import Moment, caption, main_event, port_access
+from vmlab.views.instant import REGISTERS, Instant, Observer
+from vmlab.views.layers import guest_names, layers
+from vmlab.views.layout import stage_shape
+from vmlab.views.theme import EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from vmlab.machine.recording import Recording
+    from vmlab.machine.trace import Event
+    from vmlab.vmm.guest import Guest
+
+__all__ = ["SIZE", "STOPS", "SceneWriter", "expand"]
+
+SIZE = 256
+"""Scenes in a window."""
+
+STOPS = ("trap",)
+"""Kinds of events at which *next trap* stops."""
+
+BINS = 240
+TAIL = 2000  # characters of the console before a window that are sent with it
+TRANSIENT = ("caption", "events", "motion")
+SHOWN = frozenset(EVENTS) - {"instruction", "exit"}
+VIRTUAL_MARKS = ("trap", "emulate", "inject", "shadow", "resume", "switch")
+NATIVE_MARKS = ("trap", "resume")
+
+Scene = dict[str, Any]
+
+
+class SceneWriter:
+    """Writes script and scenes of one recording. It moves the recording's cursor.
+
+    Parameters
+    ----------
+    recording : Recording
+        What to show.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        system = recording.system
+        self.observer = Observer(system)
+        self.virtual = self.observer.virtual
+        self.names = guest_names(system)
+        self.shape = stage_shape(layers(system))
+
+    def script(self) -> dict[str, Any]:
+        """Return what stays during the run."""
+        lanes = [{"id": f"guest{n}", "label": name, "role": "kernel"} for n, name in enumerate(self.names)]
+        lanes += [{"id": "vmm", "label": "VMM", "role": "vmm"}] if self.virtual else []
+        kinds = [kind for kind in (VIRTUAL_MARKS if self.virtual else NATIVE_MARKS) if kind != "switch" or len(self.names) > 1]
+        technique = self.recording.system.technique
+        return {
+            "title": technique[:1].upper() + technique[1:],
+            "virtual": self.virtual,
+            "length": self.recording.length,
+            "size": SIZE,
+            "stops": list(STOPS),
+            "registers": list(REGISTERS),
+            "guests": self.names,
+            "lanes": [*lanes, {"id": "hardware", "label": "hardware", "role": "hardware"}],
+            "marks": [[EVENTS[kind].glyph, EVENTS[kind].role, EVENTS[kind].word] for kind in kinds],
+            "shape": self.shape,
+            "overview": self.overview(),
+        }
+
+    def overview(self, bins: int = BINS) -> list[int]:
+        """Count the traps of the whole run in equal parts of it."""
+        length = self.recording.length
+        counts = [0] * min(bins, length + 1)
+        for event in self.recording.events:
+            if event.kind in STOPS:
+                counts[min(event.step * len(counts) // (length + 1), len(counts) - 1)] += 1
+        return counts
+
+    def window(self, start: int, size: int = SIZE) -> dict[str, Any]:
+        """Return the scenes from step `start` on, at most `size`, as one full scene and changes.
+
+        A start outside the run is moved to where the run is.
+        """
+        start = max(0, min(start, self.recording.length))
+        stop = min(start + size, self.recording.length + 1)
+        scenes: list[Scene] = []
+        previous: Scene = {}
+        for scene in self._scenes(start, stop):
+            scenes.append({key: value for key, value in scene.items() if _differs(previous, key, value)})
+            previous = scene
+        # The recording stands at the window's last step now: its consoles hold all that the window's scenes show.
+        consoles = []
+        for index, guest in enumerate(self.recording.system.guests):
+            base = max(0, scenes[0][f"console:{index}"] - TAIL)
+            consoles.append({"base": base, "text": guest.console[base:]})
+        used = {scene[key][0] for scene in scenes for key in scene if key.startswith("code:")}
+        books = self.observer.listings
+        listings = {name: lines for book in books for name, lines in book.lines.items() if name in used}
+        return {"start": start, "scenes": scenes, "listings": listings, "consoles": consoles}
+
+    def scene(self, step: int) -> Scene:
+        """Return the one full scene at `step`, with its listings and consoles: what a static picture needs."""
+        window = self.window(step, 1)
+        return expand(window)[0] | {"listings": window["listings"], "consoles": window["consoles"]}
+
+    def _scenes(self, start: int, stop: int) -> Iterator[Scene]:
+        """Yield whole scenes; each knows the instant before it."""
+        recording = self.recording
+        first = max(start - 1, 0)
+        recording.seek(first)
+        if first and self.observer.unsaved(recording.system):
+            first -= 1  # right after a trap: what the guest had in its registers is known from the step before
+        before: Instant | None = None
+        for step, events, system in recording.frames(first, stop - 1):
+            after = self.observer.look(system, before)
+            if step >= start:
+                yield self._compose(step, events, before, after)
+            before = after
+
+    def _compose(self, step: int, events: Sequence[Event], before: Instant | None, after: Instant) -> Scene:
+        """Make the scene of one step from the instants around it and its events."""
+        ran = (before or after).current
+        event = main_event(events)
+        kind = "" if event is None else event.kind
+        lane = self._lane(kind, ran, before, after)
+        scene: Scene = {
+            "step": step,
+            "lane": lane,
+            "guest": after.current,
+            "ring": after.ring,
+            "in_vmm": after.in_vmm,
+            "cpu": list(after.cpu.values()),
+        }
+        for index, guest in enumerate(after.guests):
+            scene |= {
+                f"vcpu:{index}": list(guest.vcpu.values()),
+                f"mode:{index}": guest.mode,
+                f"state:{index}": guest.state,
+                f"code:{index}": [guest.listing, guest.address],
+                f"console:{index}": guest.console,
+            }
+        moment = self._moment(ran, before, after)
+        scene |= self._subs(after)
+        scene["lit"] = self._lit(kind, lane, ran, after, events)
+        scene["motion"] = self._motion(event, moment, before, after)
+        scene["events"] = [_badge(entry) for entry in _ranked(events) if entry.kind in SHOWN]
+        scene["caption"] = caption(moment, events)
+        return scene
+
+    def _lane(self, kind: str, ran: int, before: Instant | None, after: Instant) -> str:
+        if kind == "trap":
+            return "hardware"
+        if after.in_vmm or (before is not None and before.in_vmm):
+            return "vmm"
+        return f"guest{ran}"
+
+    def _subs(self, after: Instant) -> dict[str, str]:
+        """Return the second lines of the nodes."""
+        subs = {"sub:hardware/cpu": f"ring {after.ring}"}
+        if self.virtual:
+            total = sum(guest.exits for guest in after.guests)
+            subs["sub:vmm"] = f"{total:,} exit{'' if total == 1 else 's'}".replace(",", "\u202f")
+        for index, guest in enumerate(after.guests):
+            if self.virtual:
+                subs[f"sub:guest{index}/vcpu"] = f"IF {int(bool(guest.vcpu['EFLAGS'] & IF))} · ring {guest.ring}"
+            subs[f"sub:{_node(index, guest.mode)}"] = self.observer.listings[index].place(guest.address).split("+")[0]
+        return subs
+
+    def _lit(self, kind: str, lane: str, ran: int, after: Instant, events: Sequence[Event]) -> list[str]:
+        """Name the nodes that are active."""
+        running = _node(after.current, after.guest.mode)
+        kinds = {event.kind for event in events}
+        if lane == "vmm":
+            lit = ["vmm", "hardware/cpu"]
+            lit += [f"guest{after.current}/vcpu"] if kinds & {"emulate", "inject", "control", "switch", "resume"} else []
+            lit += [f"guest{ran}/vcpu"] if "switch" in kinds else []
+            lit += [f"guest{ran}/shadow", "hardware/memory"] if "shadow" in kinds else []
+            lit += [f"guest{ran}/devices"] if _is_port(events) else []
+            return lit + ([] if after.in_vmm else [running])
+        if kind == "trap":
+            return ["hardware/cpu", "vmm" if self.virtual else running]
+        return [running, "hardware/cpu"]
+
+    def _motion(self, event: Event | None, moment: Moment, before: Instant | None, after: Instant) -> dict[str, Any] | None:
+        """Say which edge is travelled, and which way."""
+        if before is None:
+            return None
+        source = _node(before.current, before.guest.mode)
+        target = _node(after.current, after.guest.mode)
+        kind = "" if event is None else event.kind
+        way: tuple[str, bool] | None = None
+        if not self.virtual:
+            external = kind == "trap" and not getattr(event, "name", "#").startswith("#")
+            if external:
+                way = ("guest0/kernel>hardware/devices", True)
+            elif kind == "trap" or (source, target) == (_node(0, "user"), _node(0, "kernel")):
+                kind, way = "trap", (f"{_node(0, 'user')}>{_node(0, 'kernel')}", False)
+            elif source != target:
+                kind, way = "resume", (f"{target}>{source}", True)
+            elif moment.started and port_access(moment.text, moment.before):
+                kind, way = "port", ("guest0/kernel>hardware/devices", False)
+        elif kind == "trap":
+            way = (f"{source}>vmm", False)
+        elif before.in_vmm and not after.in_vmm:
+            way = (f"{target}>vmm", True)
+        elif kind in INNER:
+            port = kind == "emulate" and port_access(moment.text, moment.before)
+            way = (f"vmm>guest{after.current}/{'devices' if port else INNER[kind]}", False)
+        if way is None:
+            return None
+        mark = EVENTS[kind or "resume"]
+        return {"edge": way[0], "up": way[1], "role": mark.role, "glyph": mark.glyph}
+
+    def _moment(self, ran: int, before: Instant | None, after: Instant) -> Moment:
+        old, new = (before or after).guests[ran], after.guests[ran]
+        guest: Guest = self.recording.system.guests[ran]
+        return Moment(
+            virtual=self.virtual,
+            started=before is not None,
+            in_vmm=before is not None and before.in_vmm,
+            resumed=before is not None and before.in_vmm and not after.in_vmm,
+            guest=self.names[ran],
+            mode=old.mode,
+            text=old.text,
+            address=old.address,
+            ip=after.guest.address,
+            ring=after.ring,
+            before=old.believed,
+            after=new.believed,
+            names=self.names,
+            where=self.observer.listings[after.current].place,
+            device=lambda port: str(getattr(guest.platform.bus.device_at_port(port), "name", "")),
+        )
+
+
+INNER = {"emulate": "vcpu", "inject": "vcpu", "shadow": "shadow", "switch": "vcpu", "control": "vcpu"}
+"""To which of a guest's boxes the monitor turns, by kind of event."""
+
+
+def expand(window: dict[str, Any]) -> list[Scene]:
+    """Return the whole scenes of a window, as the stage makes them of the changes.
+
+    >>> expand({"scenes": [{"step": 4, "ring": 3, "caption": "a"}, {"step": 5}], "start": 4})[1]["ring"]
+    3
+    """
+    scenes: list[Scene] = []
+    blank: Scene = {"caption": "", "events": [], "motion": None}
+    for delta in window["scenes"]:
+        scenes.append({**(scenes[-1] if scenes else {}), **blank, **delta})
+    return scenes
+
+
+def _differs(previous: Scene, key: str, value: object) -> bool:
+    return bool(value) if key in TRANSIENT else key not in previous or previous[key] != value
+
+
+def _node(index: int, mode: str) -> str:
+    """Name the node of the guest's code that runs in a mode."""
+    return f"guest{index}/{'kernel' if mode == 'kernel' else 'user0'}"
+
+
+def _is_port(events: Sequence[Event]) -> bool:
+    texts = (getattr(event, "text", "") for event in events if event.kind == "emulate")
+    return any(port_access(text, {}) is not None for text in texts)
+
+
+def _ranked(events: Sequence[Event]) -> list[Event]:
+    first = main_event(events)
+    return [] if first is None else [first, *(event for event in events if event is not first)]
+
+
+def _badge(event: Event) -> dict[str, str]:
+    mark = EVENTS[event.kind]
+    name = getattr(event, "name", "") or getattr(event, "text", "")
+    return {"kind": event.kind, "glyph": mark.glyph, "role": mark.role, "text": f"{mark.word} {name}".strip()}

@@ -1,0 +1,8 @@
+"""Jupyter widgets: the stage, and the theatre that `vmlab.show` displays."""
+
+from __future__ import annotations
+
+from vmlab.widgets.stage import Stage
+from vmlab.widgets.theatre import Theatre
+
+__all__ = ["Stage", "Theatre"]

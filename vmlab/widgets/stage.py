@@ -1,0 +1,175 @@
+"""The stage: an SVG widget that plays scenes in the browser at full frame rate.
+
+The kernel hands it a *script* (what stays) and *windows* of scenes (see `vmlab.views.scene`). Inside a window the
+browser steps, plays and seeks by itself; near the edge it asks for the next window and this class answers from the
+recording. The widget holds no truth: it moves a cursor and redraws.
+
+What is shown travels through `Feed`, a plain core widget, and not through the anywidget model itself: anywidget 0.11
+drops every update of its own models for good when their module is not ready within two seconds, a core model's state
+is kept by the widget manager however late the module comes. A view that has come up sends `ready`, and the window
+around the cursor is sent again.
+
+Read more: anywidget.dev, "Anywidget Front-End Module"; ipywidgets, "Low level widget explanation".
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from vmlab.errors import OptionError
+from vmlab.views.scene import SIZE, STOPS, SceneWriter
+from vmlab.views.svg import describe_scene, scene_svg
+from vmlab.views.theme import css_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Feed", "Stage"]
+
+STATIC = Path(__file__).parent / "static"
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+LEAD = SIZE // 3
+"""Scenes before the cursor in a window sent for a jump."""
+
+_serials = count(1)
+
+
+class Feed(ipywidgets.Widget):
+    """Carries script, window and cursor between kernel and browser.
+
+    Attributes
+    ----------
+    script : dict
+        What stays during a run; its `serial` tells one recording from the next.
+    window : dict
+        Scenes from `start` on; `goto` and `note` answer a request to seek.
+    step : int
+        The cursor; both sides move it.
+    """
+
+    script = traitlets.Dict().tag(sync=True)
+    window = traitlets.Dict().tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True)
+
+
+class Stage(anywidget.AnyWidget):
+    """Plays a recording.
+
+    Parameters
+    ----------
+    recording : Recording
+        What to play.
+    step : int, optional
+        Where the cursor starts.
+    choices : sequence of dict, optional
+        Menus of the toolbar: `name`, `label`, `options`, `value`. What a choice does is for a subclass:
+        see `choose`.
+    """
+
+    _esm = STATIC / "stage.js"
+    _css = css_variables() + (STATIC / "stage.css").read_text(encoding="utf-8")
+
+    feed = traitlets.Instance(Feed).tag(sync=True, **ipywidgets.widget_serialization)
+
+    def __init__(self, recording: Any, *, step: int = 0, choices: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.views_ready = 0
+        self.choices = [dict(choice) for choice in choices]
+        super().__init__(feed=Feed())
+        self.load(recording, step=step)
+        self.feed.on_msg(self._on_message)
+        self.feed.observe(self._moved, "step")
+
+    def load(self, recording: Any, *, step: int = 0) -> None:
+        """Show another recording.
+
+        Raises
+        ------
+        OptionError
+            There is no such step.
+        """
+        if not 0 <= step <= recording.length:
+            raise OptionError(f"no step {step}: this recording has steps 0 to {recording.length}")
+        self.recording = recording
+        self.writer = SceneWriter(recording)
+        self.serial = next(_serials)
+        script = {**self.writer.script(), "serial": self.serial, "choices": self.choices}
+        window = {**self.writer.window(step - LEAD), "serial": self.serial}
+        with self.feed.hold_sync():  # the browser must see the three together
+            self.feed.step = step
+            self.feed.window = window
+            self.feed.script = script
+        self._moved(None)
+
+    @property
+    def step(self) -> int:
+        """The cursor: the step that the views show (as far as they have told). Assign to move it."""
+        return int(self.feed.step)
+
+    @step.setter
+    def step(self, step: int) -> None:
+        if not 0 <= step <= self.recording.length:
+            raise OptionError(f"no step {step}: this recording has steps 0 to {self.recording.length}")
+        self.feed.step = step
+
+    def choose(self, name: str, value: str) -> None:
+        """Act on a menu of the toolbar; the stage itself only notes the value."""
+        for choice in self.choices:
+            if choice["name"] == name:
+                choice["value"] = value
+
+    def describe(self) -> str:
+        """Say in words what the stage shows now."""
+        return describe_scene(self.writer.scene(self.step), self.writer.script())
+
+    def _moved(self, change: Any) -> None:
+        """Bring the recording to the cursor, so that a cell below sees the machine that the stage shows."""
+        self.recording.seek(min(max(self.feed.step, 0), self.recording.length))
+
+    def _window(self, start: int, **extra: Any) -> dict[str, Any]:
+        window = {**self.writer.window(start), "serial": self.serial, **extra}
+        self._moved(None)
+        return window
+
+    def _on_message(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
+        """Answer a view."""
+        answers = {"ready": self._ready, "window": self._more, "seek": self._seek, "choose": self._chosen}
+        answer = answers.get(content.get("type", ""))
+        if answer is not None:
+            answer(content)
+
+    def _ready(self, content: dict[str, Any]) -> None:
+        self.views_ready += 1
+        self.feed.send_state()
+
+    def _more(self, content: dict[str, Any]) -> None:
+        self.feed.window = self._window(int(content["start"]))
+
+    def _seek(self, content: dict[str, Any]) -> None:
+        """Find the next or previous trap beyond what the browser holds."""
+        step, direction = int(content["from"]), int(content["direction"])
+        steps = [event.step for event in self.recording.events if event.kind in STOPS]
+        ahead = min((other for other in steps if other > step), default=None)
+        behind = max((other for other in steps if other < step), default=None)
+        target = ahead if direction > 0 else behind
+        note = "" if target is not None else "No trap follows." if direction > 0 else "No trap before."
+        self.feed.window = self._window((step if target is None else target) - LEAD, goto=target, note=note)
+
+    def _chosen(self, content: dict[str, Any]) -> None:
+        self.choose(str(content["name"]), str(content["value"]))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Add a picture and a text for viewers without a kernel to the widget."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle is None:
+            return None
+        data, metadata = bundle
+        scene, script = self.writer.scene(self.step), self.writer.script()
+        data["image/svg+xml"] = scene_svg(scene, script)
+        data["text/plain"] = describe_scene(scene, script)
+        return data, metadata

@@ -1,0 +1,96 @@
+"""The trap-and-emulate theatre (Figure 18.2 of *Operating System Concepts*, 10th ed.): a stage with choices.
+
+Technique and processor are chosen in the stage's own toolbar; a choice makes a new recording by `make` and shows it.
+The cursor stays at the same instant as the guest counts time: its retired instructions, not the steps, which differ
+from technique to technique.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmlab.errors import VmlabError
+from vmlab.widgets.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Theatre"]
+
+
+class Theatre(Stage):
+    """Shows a recording with its layers, code, registers, console and timeline.
+
+    Parameters
+    ----------
+    recording : Recording
+        What to show.
+    make : callable, optional
+        `make(technique, cpu_model)` records again, for the menus; without it there are none.
+    techniques, cpu_models : sequence of str, optional
+        What the menus offer.
+    step : int, optional
+        Where the cursor starts.
+
+    Notes
+    -----
+    Keys: arrows step, space plays, `n` and `p` go to the next and previous trap, Home and End to the ends.
+    """
+
+    def __init__(
+        self,
+        recording: Any,
+        make: Callable[[str, str], Any] | None = None,
+        *,
+        techniques: Sequence[str] = (),
+        cpu_models: Sequence[str] = (),
+        step: int = 0,
+    ) -> None:
+        self.make = make
+        system = recording.system
+        now = {"technique": system.technique, "cpu_model": _model(system)}
+        menus = (("technique", "Technique", techniques), ("cpu_model", "CPU", cpu_models))
+        choices = [
+            {"name": name, "label": label, "options": list(dict.fromkeys([*options, now[name]])), "value": now[name]}
+            for name, label, options in menus
+            if make is not None and len(options) > 1
+        ]
+        self._now = now
+        super().__init__(recording, step=step, choices=choices)
+
+    def choose(self, name: str, value: str) -> None:
+        """Record again with another technique or processor, and show the same instant of the guest."""
+        if self.make is None or name not in self._now:
+            return
+        wanted = {**self._now, name: value}
+        time = self._time()
+        try:
+            recording = self.make(wanted["technique"], wanted["cpu_model"])
+        except VmlabError as error:
+            self.load(self.recording, step=self.step)
+            self.feed.send({"type": "note", "text": str(error)})
+            return
+        self._now = wanted
+        super().choose(name, value)
+        self.load(recording, step=_step_at(recording, time))
+
+    def _time(self) -> int:
+        """Return the instructions that the first guest has retired at the cursor."""
+        self.recording.seek(self.step)
+        return int(self.recording.system.guests[0].instructions)
+
+
+def _model(system: Any) -> str:
+    return str(getattr(getattr(system.machine.cpu, "model", None), "name", ""))
+
+
+def _step_at(recording: Any, time: int) -> int:
+    """Return the step at which the first guest has retired so many instructions.
+
+    Between two events each step is one instruction, so that the last event before the instant tells.
+    """
+    step, then = 0, 0
+    for event in recording.events:
+        if event.guest == 0 and event.time <= time:
+            step, then = event.step, event.time
+    return min(int(step + time - then), int(recording.length))
