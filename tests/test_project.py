@@ -17,6 +17,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import vmlab
+
 PROJECT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 METADATA = PYPROJECT["project"]
@@ -32,6 +34,7 @@ def run(*command, **options):
 
 def test_one_version_everywhere():
     version = METADATA["version"]
+    assert vmlab.__version__ == version
     assert importlib.metadata.version("vmlab") == version, "make lab installs it anew"
     assert f"\nversion: {version}\n" in (PROJECT / "CITATION.cff").read_text()
     assert f"## [{version}]" in (PROJECT / "CHANGELOG.md").read_text()
