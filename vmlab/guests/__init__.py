@@ -1,0 +1,86 @@
+"""Guests: small kernels and programs in assembly, one file each, to run, read and change.
+
+`minios` is an operating system in a few pages; each of the others shows one mechanism. A guest's first comment line
+says what it does. A changed source goes through `vmlab.isa.x86.assembler.assemble` in the same way.
+
+Simplified: every guest is assembled when it is first asked for, and is loaded flat at 1 MiB.
+
+Read more: the sources; NASM manual for their language.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from vmlab.errors import OptionError
+from vmlab.isa.x86.assembler import assemble
+from vmlab.machine.image import flat
+
+if TYPE_CHECKING:
+    from vmlab.machine.image import Image
+
+__all__ = ["describe", "load", "names", "source"]
+
+SUFFIX = ".asm"
+ENTRY = "start"
+
+
+def names() -> list[str]:
+    """Return the names of all guests, in alphabetical order.
+
+    Examples
+    --------
+    >>> "minios" in names()
+    True
+    """
+    files = resources.files(__name__).iterdir()
+    return sorted(file.name.removesuffix(SUFFIX) for file in files if file.name.endswith(SUFFIX))
+
+
+@cache
+def source(name: str) -> str:
+    """Return the assembly source of a guest.
+
+    Raises
+    ------
+    OptionError
+        There is no guest of this name.
+    """
+    known = names()
+    if name not in known:
+        close = difflib.get_close_matches(str(name).lower(), known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(known)}"
+        raise OptionError(f"there is no guest {name!r}: {hint}")
+    return resources.files(__name__).joinpath(name + SUFFIX).read_text(encoding="utf-8")
+
+
+def describe(name: str) -> str:
+    """Return in one sentence what a guest does: the first comment of its source.
+
+    Raises
+    ------
+    OptionError
+        There is no guest of this name.
+
+    Examples
+    --------
+    >>> describe("hello")
+    'greets on the serial port and stops the machine'
+    """
+    return source(name).partition("\n")[0].partition(": ")[2]
+
+
+@cache
+def load(name: str) -> Image:
+    """Assemble a guest; an image is immutable, so each guest is assembled once.
+
+    Raises
+    ------
+    OptionError
+        There is no guest of this name.
+    """
+    program = assemble(source(name))
+    return flat(program.code, program.origin, program.symbols.get(ENTRY), name=name, symbols=program.symbols)
