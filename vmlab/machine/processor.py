@@ -62,7 +62,7 @@ class Processor(CpuState):
     """
 
     __slots__ = (
-        "_code", "_maps", "_readable", "_writable", "attention", "bus", "control_loads", "debug_pending", "delivered", "fetch_bits",
+        "_code", "_maps", "_mode", "_readable", "_writable", "attention", "bus", "control_loads", "debug_pending", "delivered", "fetch_bits",
         "horizon", "memory", "model", "platform", "port_accesses", "tlb", "trace", "walk_references",
     )  # fmt: skip
 
@@ -91,14 +91,19 @@ class Processor(CpuState):
         """Note a new CS or a new mode: privilege level and default operand size may be others."""
         user = self.segments[CS].selector & 3 == 3 and bool(self.cr0 & CR0_PE)
         self._readable, self._writable, code = self._maps[user]
-        # Instructions kept are not checked against a limit: a code segment that has one goes through `fetch`.
-        self._code = code if self.segments[CS].limit == MASK else {}
+        # Instructions are kept by EIP, unchecked against a limit.
+        # A code segment that is not flat has no such page, and goes through `fetch` each time.
+        self._code = code if self.segments[CS].flat_code else {}
         self.fetch_bits = 32 if self.segments[CS].big else 16
+        self._mode = 0 if self.fetch_bits == 32 else 0x1000
+        self.horizon = 0  # ends the loop of run(), which holds on to these
         self.flags_changed()
 
     def flags_changed(self) -> None:
         """Note that IF or TF may have changed."""
         self.attention = bool(self.flags & TF) or self.platform.pic.output
+        if self.attention:
+            self.horizon = 0
 
     # -- translation -----------------------------------------------------------------------------------------------------
 
@@ -384,10 +389,10 @@ class Processor(CpuState):
             raise Fault(GP, 0) from None
         decoded = (SEMANTICS[instruction.mnemonic], instruction, instruction.length)
         memory = self.memory
-        if whole and code.limit == MASK and type(memory) is PhysicalMemory and self.bus.is_ram(physical):
+        if whole and code.flat_code and type(memory) is PhysicalMemory and self.bus.is_ram(physical):
             cache = memory.code_page(physical >> 12)
-            cache[linear & 0xFFF | self.fetch_bits << 12] = decoded
-            self._code[linear >> 12] = cache
+            cache[start & 0xFFF | self._mode] = decoded
+            self._code[start >> 12] = cache
         return decoded
 
     @property
@@ -410,8 +415,8 @@ class Processor(CpuState):
     def execute(self) -> None:
         """Execute one instruction to its end, or raise `Fault` with the state as before it."""
         start = self.ip
-        cache = self._code.get((self.segments[CS].base + start & MASK) >> 12)
-        decoded = cache.get(self.segments[CS].base + start & 0xFFF | self.fetch_bits << 12) if cache else None
+        cache = self._code.get(start >> 12)
+        decoded = cache.get(start & 0xFFF | self._mode) if cache else None
         handler, instruction, length = decoded or self.fetch()
         self.ip = start + length & MASK
         try:
@@ -435,13 +440,14 @@ class Processor(CpuState):
 
         The same as `execute()` again and again; written out, since most of the time is spent here.
         """
+        if self.attention:
+            return
         self.horizon = until
-        segments = self.segments
-        while self.retired < self.horizon and not self.attention:
+        code, mode = self._code, self._mode
+        while self.retired < self.horizon:
             start = self.ip
-            linear = segments[CS].base + start & MASK
             try:
-                handler, instruction, length = self._code[linear >> 12][linear & 0xFFF | self.fetch_bits << 12]
+                handler, instruction, length = code[start >> 12][start & 0xFFF | mode]
             except KeyError:
                 handler, instruction, length = self.fetch()
             self.ip = start + length & MASK

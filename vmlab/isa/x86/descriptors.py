@@ -36,11 +36,12 @@ class SegmentRegister:
         Bits 47:40 of the descriptor: P, DPL, S, type. 0 makes the register unusable (null selector).
     big : bool
         D/B: 32-bit code or stack, or upper bound 4 GiB of an expand-down segment.
-    flat_read, flat_write : bool
-        True where every offset may be read (written) at linear address = offset, so that checks can be left out.
+    flat_code, flat_read, flat_write : bool
+        True where every offset may be executed (read, written) at linear address = offset, so that checks can be
+        left out.
     """
 
-    __slots__ = ("access", "base", "big", "flat_read", "flat_write", "limit", "selector")
+    __slots__ = ("access", "base", "big", "flat_code", "flat_read", "flat_write", "limit", "selector")
 
     def __init__(self, selector: int = 0, base: int = 0, limit: int = 0, access: int = 0, *, big: bool = False) -> None:
         self.set(selector, base, limit, access, big=big)
@@ -53,6 +54,7 @@ class SegmentRegister:
         self.access = access
         self.big = big
         flat = base == 0 and limit == 0xFFFFFFFF and bool(access & PRESENT)
+        self.flat_code = flat and bool(access & CODE)
         expand_down = not access & CODE and bool(access & CONFORMING_OR_DOWN)
         readable = not access & CODE or bool(access & WRITE_OR_READ)
         writable = not access & CODE and bool(access & WRITE_OR_READ)
