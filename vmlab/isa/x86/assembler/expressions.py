@@ -39,8 +39,8 @@ class Value:
         How often each section's base is contained, by section name; empty for a plain number.
     registers : dict
         Coefficients of registers by name, in the order in which they are written.
-    unknown : bool
-        True if a symbol was not known yet, so that `number` means nothing.
+    unknown : int
+        How often symbols occur that were not known yet, so that `number` means nothing; 0 where they cancel.
     hint : tuple of str and bool
         First register written, and whether it stands without a factor: what NASM makes the base.
     """
@@ -48,7 +48,7 @@ class Value:
     number: int
     sections: dict[str, int]
     registers: dict[str, int]
-    unknown: bool = False
+    unknown: int = 0
     hint: tuple[str, bool] = ("", True)
 
     @property
@@ -237,11 +237,11 @@ class Expression:
                 raise self.line.error("a register can be multiplied by a plain number only", column)
             return _scale(scaled, factor.number)
         self._refuse_registers(operator, a, b, column)
-        unknown = a.unknown or b.unknown
+        unknown = int(a.unknown != 0 or b.unknown != 0)
         if operator in ("/", "//", "%", "%%") and b.number == 0:
             if not unknown:
                 raise self.line.error("division by zero", column)
-            return Value(0, {}, {}, unknown=True)
+            return Value(0, {}, {}, unknown=1)
         moved = {_MOVED: 1} if a.sections or b.sections else {}
         return Value(_wrap(int(_BINARY[operator](a.number, b.number))), moved, {}, unknown)
 
@@ -266,7 +266,7 @@ def _combine(a: Value, b: Value, sign: int) -> Value:
         _wrap(a.number + sign * b.number),
         _sum(a.sections, b.sections, sign),
         _sum(a.registers, b.registers, sign),
-        a.unknown or b.unknown,
+        a.unknown + sign * b.unknown,
         a.hint if a.hint[0] else b.hint,
     )
 

@@ -8,7 +8,7 @@ Where to read more: NASM manual, 2.1.24 (multipass optimization) and 3.7 (strict
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vmlab.isa.x86.assembler.addresses import Address, resolve_address
@@ -95,6 +95,9 @@ class Candidate(NamedTuple):
 WHOLE_REGISTER = frozenset({"mov", "lar", "lsl"})
 """Mnemonics which read 16 bits of a register that may also be named as a whole one."""
 
+NOT_AT_16_BITS = frozenset({("movzx", ("Ew",)), ("movsx", ("Ew",)), ("bswap", ("Zv",))})
+"""Forms that the processor has at an operand size of 16 bits but that mean a plain move, or nothing."""
+
 DEFAULT_SIZE = frozenset({"call", "jmp", "callf", "jmpf"})
 """Mnemonics whose memory operand has the default size when none is written."""
 
@@ -172,6 +175,8 @@ class _Matcher:
             self.address_size = counter.size
         elif self.name == "imul" and kinds == ["register", "immediate"]:
             arguments.insert(1, arguments[0])
+        elif self.name == "lea" and kinds[1:] == ["immediate"]:
+            arguments[1] = self.argument(replace(arguments[1].syntax, kind="memory"))
         elif self.name in _IMMEDIATE_TEN and not arguments:
             arguments.append(Argument(OperandSyntax("immediate", 1), "immediate", 0, value=number(10)))
         elif self.name in ("jmp", "call") and any("far" in (a.kind, a.syntax.distance) for a in arguments):
@@ -219,6 +224,8 @@ class _Matcher:
 
     def size_fits(self, row: Row, size: int) -> bool:
         if row.size in (16, 32) and row.size != size:
+            return False
+        if size == 16 and (self.name, row.operands[-1:]) in NOT_AT_16_BITS:
             return False
         if not self.size:
             return True
@@ -304,7 +311,9 @@ class _Matcher:
     def fixed(self, code: str, argument: Argument, size: int) -> Operand | None:
         if code == "1":
             value = argument.value
-            one = argument.kind == "immediate" and value is not None and value.simple and value.number == 1
+            if argument.kind != "immediate" or value is None:
+                return None
+            one = bool(value.unknown) or (value.simple and value.number == 1)
             return Immediate(1, 8) if one and not argument.syntax.strict and argument.size in (0, 8) else None
         register = argument.register
         if register is None:
@@ -327,7 +336,7 @@ class _Matcher:
         if code == "Mp":
             fits = argument.size in (0, size)
         else:
-            fits = argument.syntax.distance != "far" and (argument.size in (0, width) or width == 0)
+            fits = width == 0 or (argument.syntax.distance != "far" and argument.size in (0, width))
         if not fits or (code[0] == "O" and (address.base >= 0 or address.index >= 0)):
             return None
         segment = argument.syntax.segment
@@ -344,16 +353,18 @@ class _Matcher:
         if code == "Ix":
             if argument.size == 8:
                 return Immediate(value.number, size)
-            signed = value.number - (1 << size) if value.number >> size - 1 == 1 else value.number
-            short = value.simple and -128 <= signed <= 127 and not argument.syntax.strict
-            return Immediate(value.number, size) if short and argument.size in (0, size) else None
+            short = bool(value.unknown) or (value.simple and (value.number + 128) & (1 << size) - 1 <= 255)
+            fits = short and not argument.syntax.strict and argument.size in (0, size)
+            return Immediate(value.number, size) if fits else None
         width = operand_width(code, size)
         return Immediate(value.number, width) if argument.size in (0, width) else None
 
     def relative(self, row: Row, code: str, argument: Argument, size: int) -> Operand | None:
         """Match a jump target; its displacement is filled in when the length is known."""
         value, distance = argument.value, argument.syntax.distance
-        if argument.kind != "immediate" or value is None or value.registers or argument.size not in (0, size):
+        if argument.kind != "immediate" or value is None or value.registers:
+            return None
+        if size != (argument.size or self.size or self.place.bits):
             return None
         if code != "Jb":
             return Relative(0, size) if distance != "short" else None
@@ -394,8 +405,8 @@ class _Matcher:
                 raise self.error("this is no constant: a register occurs in it", argument.syntax)
             if isinstance(operand, Immediate) and value is not None:
                 self.check_range(value.number, 8 if argument.size == 8 else operand.size, argument.syntax)
-                if code == "Ix" and argument.size == 8 and not -128 <= self.signed(value.number, candidate.size) <= 127:
-                    raise self.error(f"{value.number} is no signed byte", argument.syntax)
+                if code == "Ix" and (value.number + 128) & (1 << candidate.size) - 1 > 255:
+                    raise self.error(f"{value.number} does not fit in a signed byte", argument.syntax)
             elif isinstance(operand, FarPointer) and value is not None and argument.selector is not None:
                 self.check_range(value.number, operand.size, argument.syntax)
                 self.check_range(argument.selector.number, 16, argument.syntax)
@@ -406,10 +417,6 @@ class _Matcher:
                 raise self.error(f"lock is not allowed with this form of '{self.statement.name}'")
         if row.mnemonic == "mov" and candidate.operands[0] == SegmentOperand(CS):
             raise self.error("cs cannot be loaded by mov: use a far jump", self.arguments[0].syntax)
-
-    @staticmethod
-    def signed(value: int, size: int) -> int:
-        return value - (1 << size) if value >> size - 1 == 1 else value
 
     def check_range(self, value: int, width: int, operand: OperandSyntax) -> None:
         if not -(1 << width - 1) <= value < 1 << width:

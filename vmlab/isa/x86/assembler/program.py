@@ -159,7 +159,7 @@ class Program:
             if self.final:
                 assert self.line is not None
                 raise self.line.error(f"'{name}' is defined by itself", column)
-            return Value(0, {}, {}, unknown=True)
+            return Value(0, {}, {}, unknown=1)
         return value
 
     def undefined(self, name: str, column: int) -> AssemblyError:
