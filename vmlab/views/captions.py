@@ -48,7 +48,9 @@ REGISTER = re.compile(
     r"\b(" + "|".join((*NAMES_32, *NAMES_16, *NAMES_8_LEGACY, *SEGMENT_NAMES, *CONTROL_NAMES, *DEBUG_NAMES)) + r")\b"
 )
 PORT = re.compile(r"^(in|out) (?P<first>\w+), (?P<second>\w+)$")
+SELECTORS = frozenset({"CS", "SS", "DS", "ES", "FS", "GS", "LDTR", "TR"})
 WIDTHS = {"al": 0xFF, "ax": 0xFFFF, "eax": 0xFFFFFFFF}
+IDLE = {"cli": "IF stays 0", "sti": "IF stays 1", "hlt": "the guest waits for an interrupt"}
 DEVICES = {"pic": "interrupt controller", "pit": "timer", "uart": "serial port", "cga": "display", "debug-exit": "exit port"}
 
 
@@ -130,7 +132,7 @@ def changes(before: Mapping[str, int], after: Mapping[str, int], skip: Sequence[
             changed = [(flag, bit) for flag, bit in FLAG_BITS.items() if (old ^ new) & bit]
             found += [f"{flag} {int(bool(old & bit))} → {int(bool(new & bit))}" for flag, bit in changed]
         else:
-            digits = 4 if name in {"CS", "SS"} else 8
+            digits = 4 if name in SELECTORS else 8
             found.append(f"{name} {old:0{digits}x} → {new:0{digits}x}")
     return ", ".join(found[:4]) + (" …" if len(found) > 4 else "")
 
@@ -231,7 +233,7 @@ def _exit(moment: Moment, event: Exit, events: Sequence[Event]) -> str:
 
 def _emulate(moment: Moment, event: Emulate, events: Sequence[Event]) -> str:
     port = _port_words(moment, event.text, "virtual ")
-    changed = port or changes(moment.before, moment.after)
+    changed = port or changes(moment.before, moment.after) or IDLE.get(event.text, "")
     return f"The VMM emulates {upper(event.text)} on the VCPU{': ' + changed if changed else ', and no register changes'}."
 
 

@@ -14,7 +14,7 @@ from vmlab.errors import OptionError
 from vmlab.views.theme import LAYERS, MODES, RELATIONS, Mode, template
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import networkx as nx
     import plotly.graph_objects as go
@@ -69,7 +69,7 @@ Content = tuple[tuple[str, ...], str, str]
 """Nodes of a box, its label, its second line."""
 
 
-def _row(contents: list[Content], left: float, right: float, y: float, role: str) -> list[Place]:
+def _row(contents: Sequence[Content], left: float, right: float, y: float, role: str) -> list[Place]:
     """Share a stretch of a row among boxes."""
     if not contents:
         return []

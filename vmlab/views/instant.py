@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vmlab.isa.x86.registers import CS, SS
+from vmlab.isa.x86.registers import CS, DS, ES, FS, GS, SS
 from vmlab.views.listing import Listings
 from vmlab.vmm.world import DIRECT_FLAGS
 
@@ -37,7 +37,7 @@ class GuestInstant:
     Attributes
     ----------
     vcpu, believed : dict of str to int
-        Registers by name: of the VCPU, and as the guest would read them.
+        Registers by name, those of `REGISTERS` first: of the VCPU, and as the guest would read them.
     mode, state : str
         Virtual mode; `"running"`, `"ready"` or `"ended"`.
     ring : int
@@ -130,4 +130,7 @@ def _registers(cpu: CpuState) -> dict[str, int]:
         "EIP": cpu.ip, "EFLAGS": cpu.flags, "CS": cpu.segments[CS].selector, "SS": cpu.segments[SS].selector,
         "CR0": cpu.cr0, "CR2": cpu.cr2, "CR3": cpu.cr3,
     }  # fmt: skip
-    return {name: special[name] if name in special else cpu.registers[GENERAL[name]] for name in REGISTERS}
+    shown = {name: special[name] if name in special else cpu.registers[GENERAL[name]] for name in REGISTERS}
+    others = {name: cpu.segments[number].selector for name, number in (("DS", DS), ("ES", ES), ("FS", FS), ("GS", GS))}
+    tables = {"LDTR": cpu.ldtr.selector, "TR": cpu.tr.selector, "GDTR": cpu.gdtr_base, "IDTR": cpu.idtr_base}
+    return shown | others | tables | {"CR4": cpu.cr4}

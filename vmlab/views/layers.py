@@ -8,8 +8,8 @@ Node attributes: `label`, `kind` (`processes`, `kernel`, `vcpu`, `shadow`, `vmm`
 (`processes`, `kernel`, `vmm`, `hardware`), `guest` (index or None), `privilege`, `counters`, `state`.
 Edge attribute: `relation`, one of `runs on`, `traps to`, `maps to`, `assigned to`.
 
-Simplified: all user-mode code of a guest is one node, whatever number of processes its kernel schedules, unless the
-system tells its address spaces apart (`guest.user_spaces`, CR3 values under which user mode ran).
+Simplified: a monitor does not know processes, but it sees each load of CR3: of a recording under a monitor, every
+address space in which user mode ran is a node (at most three). Otherwise all user mode of a guest is one node.
 """
 
 from __future__ import annotations
@@ -18,29 +18,45 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+from vmlab.machine.trace import ControlWrite, Resume
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["describe", "guest_names", "layers", "rows"]
+    from vmlab.machine.machine import Machine
+    from vmlab.machine.recording import Recording
+    from vmlab.machine.trace import Event
+    from vmlab.vmm.guest import Guest
+    from vmlab.vmm.run import Run
+    from vmlab.vmm.system import System
+
+__all__ = ["describe", "guest_names", "layers", "monitor", "rows", "user_spaces"]
+
+MOST_PROCESSES = 3
 
 
-def layers(system: Any) -> nx.DiGraph:
+def layers(of: System | Run | Recording) -> nx.DiGraph:
     """Return the layer graph of a running system.
 
     Parameters
     ----------
-    system : System
-        What a recording replays, or a run holds.
+    of : System, Run or Recording
+        A system, or what holds one: a finished run, a recording at its cursor. A recording tells processes apart.
 
     Returns
     -------
     networkx.DiGraph
         Nodes from the top layer to the bottom one; graph attributes `technique` and `guests` (their number).
     """
+    holder: Any = of
+    system: System = getattr(holder, "system", holder)
+    spaces = user_spaces(getattr(of, "events", ()))
     graph = nx.DiGraph(technique=system.technique, guests=len(system.guests))
-    virtual = getattr(system, "vmm", None) is not None
-    for index, (guest, name) in enumerate(zip(system.guests, guest_names(system), strict=True)):
-        _add_guest(graph, system, index, guest, name)
+    virtual = monitor(system) is not None
+    names = guest_names(system)
+    for index, guest in enumerate(system.guests):
+        _add_processes(graph, index, spaces.get(index, []), virtual=virtual)
+        _add_kernel(graph, system, index, guest, names[index])
     if virtual:
         _add_vmm(graph, system)
     _add_hardware(graph, system)
@@ -59,22 +75,38 @@ def layers(system: Any) -> nx.DiGraph:
     return graph
 
 
-def guest_names(system: Any) -> list[str]:
+def monitor(system: System) -> Any:  # noqa: ANN401 - each technique has its own
+    """Return the virtual-machine monitor of a system, None natively."""
+    return getattr(system, "vmm", None)
+
+
+def user_spaces(events: Iterable[Event]) -> dict[int, list[int]]:
+    """Return for each guest the CR3 values under which its user mode was resumed, in order of their appearance."""
+    roots: dict[int, int] = {}
+    spaces: dict[int, list[int]] = {}
+    for event in events:
+        if isinstance(event, ControlWrite) and event.register == "cr3":
+            roots[event.guest] = event.new
+        elif isinstance(event, Resume) and event.mode == "user":
+            seen = spaces.setdefault(event.guest, [])
+            root = roots.get(event.guest, 0)
+            if root not in seen and len(seen) < MOST_PROCESSES:
+                seen.append(root)
+    return spaces
+
+
+def guest_names(system: System) -> list[str]:
     """Name the guests; guests of the same name get a number."""
     names = [str(guest.name) for guest in system.guests]
     return [f"{name} {names[:n].count(name) + 1}" if names.count(name) > 1 else name for n, name in enumerate(names)]
 
 
-def _add_guest(graph: nx.DiGraph, system: Any, index: int, guest: Any, name: str) -> None:
-    """Add a guest's processes and kernel."""
-    virtual = getattr(system, "vmm", None) is not None
-    state = _guest_state(system, index, guest)
-    spaces = list(getattr(guest, "user_spaces", ()) or ())
-    for number, space in enumerate(spaces or [None]):
-        label = "processes" if space is None else f"process {number + 1}"
+def _add_processes(graph: nx.DiGraph, index: int, spaces: list[int], *, virtual: bool) -> None:
+    """Add what a guest runs in user mode: a node for each address space known, else one for all."""
+    for number, space in enumerate(spaces if len(spaces) > 1 else [None]):
         graph.add_node(
             f"guest{index}/user{number}",
-            label=label,
+            label="processes" if space is None else f"process {number + 1}",
             kind="processes",
             layer="processes",
             guest=index,
@@ -82,34 +114,38 @@ def _add_guest(graph: nx.DiGraph, system: Any, index: int, guest: Any, name: str
             counters={},
             state={} if space is None else {"CR3": f"{space:#010x}"},
         )
+
+
+def _add_kernel(graph: nx.DiGraph, system: System, index: int, guest: Guest, name: str) -> None:
     graph.add_node(
         f"guest{index}/kernel",
         label=f"{name} kernel",
         kind="kernel",
         layer="kernel",
         guest=index,
-        privilege="virtual kernel mode" if virtual else "kernel mode, ring 0",
+        privilege="kernel mode, ring 0" if monitor(system) is None else "virtual kernel mode",
         counters={"instructions": guest.instructions},
-        state={"guest": state, "mode": guest.mode},
+        state={"guest": _guest_state(system, index, guest), "mode": guest.mode},
     )
 
 
-def _guest_state(system: Any, index: int, guest: Any) -> str:
+def _guest_state(system: System, index: int, guest: Guest) -> str:
     if guest.outcome is not None:
         return f"ended: {guest.outcome}"
     return "running" if index == system.current else "ready"
 
 
-def _add_vmm(graph: nx.DiGraph, system: Any) -> None:
+def _add_vmm(graph: nx.DiGraph, system: System) -> None:
     """Add the monitor, and for each guest its VCPU and shadow page tables."""
+    vmm = monitor(system)
     graph.add_node(
         "vmm",
-        label=system.vmm.name,
+        label=vmm.name,
         kind="vmm",
         layer="vmm",
         guest=None,
         privilege="host kernel mode, ring 0",
-        counters=dict(sorted(system.vmm.counters.items())),
+        counters=dict(sorted(vmm.counters.items())),
         state={"in VMM": bool(system.in_vmm), "running guest": system.guests[system.current].name},
     )
     for index, guest in enumerate(system.guests):
@@ -135,7 +171,7 @@ def _add_vmm(graph: nx.DiGraph, system: Any) -> None:
         )
 
 
-def _add_hardware(graph: nx.DiGraph, system: Any) -> None:
+def _add_hardware(graph: nx.DiGraph, system: System) -> None:
     """Add CPU, memory and devices, and what rests on them."""
     machine = system.machine
     cpu = machine.cpu
@@ -145,7 +181,7 @@ def _add_hardware(graph: nx.DiGraph, system: Any) -> None:
         state={"EIP": f"{cpu.ip:#010x}", "EFLAGS": f"{cpu.flags:#010x}", "CR3": f"{cpu.cr3:#010x}"}, **host,
     )  # fmt: skip
     graph.add_node("hardware/memory", label="memory", kind="memory", privilege="", counters={}, state=_memory_state(machine), **host)
-    owner = "vmm" if getattr(system, "vmm", None) is not None else None
+    owner = None if monitor(system) is None else "vmm"
     for name, guest in _devices(system):
         node = f"hardware/{name}" if guest is None else f"guest{guest}/device/{name}"
         if node in graph:
@@ -156,19 +192,19 @@ def _add_hardware(graph: nx.DiGraph, system: Any) -> None:
         graph.add_edge(owner, "hardware/cpu", relation="runs on")
 
 
-def _devices(system: Any) -> Iterable[tuple[str, int | None]]:
+def _devices(system: System) -> Iterable[tuple[str, int | None]]:
     """Yield the devices: the real ones, and under a monitor each guest's virtual ones."""
     for name in system.machine.platform.devices:
         yield name, None
-    if getattr(system, "vmm", None) is not None:
+    if monitor(system) is not None:
         for index, guest in enumerate(system.guests):
             for name in guest.platform.devices:
                 yield name, index
 
 
-def _memory_state(machine: Any) -> dict[str, str]:
-    size = getattr(machine.memory, "size", None)
-    return {} if size is None else {"size": f"{size // 1024} KiB"}
+def _memory_state(machine: Machine) -> dict[str, str]:
+    size = machine.memory.size
+    return {"size": f"{size >> 20} MiB" if size % (1 << 20) == 0 else f"{size >> 10} KiB"}
 
 
 def rows(graph: nx.DiGraph) -> list[dict[str, Any]]:

@@ -174,8 +174,8 @@ def _guest(shape: _Shape, graph: nx.DiGraph, index: int, column: Box, rows: dict
         shape.edge(user, kernel, "runs on" if virtual else "traps to", f"M{above.middle:g} {above.bottom:g}V{box.y:g}")
         if virtual:
             side = column.x + CHANNEL / 2
-            middle = above.y + above.h / 2
-            shape.edge(user, "vmm", "traps to", f"M{above.x:g} {middle:g}H{side:g}V{rows['mode'] + 14:g}")
+            start = f"M{above.x:g} {above.y + above.h / 2:g}" if user == users[0] else f"M{above.x + 14:g} {above.bottom:g}v9"
+            shape.edge(user, "vmm", "traps to", f"{start}H{side:g}V{rows['mode'] + 14:g}")
     if virtual:
         shape.edge(kernel, "vmm", "traps to", f"M{box.middle:g} {box.bottom:g}V{rows['mode'] + 14:g}")
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.registers import IF
 from vmlab.views.captions import Moment, caption, main_event, port_access
-from vmlab.views.instant import REGISTERS, Instant, Observer
-from vmlab.views.layers import guest_names, layers
+from vmlab.views.instant import REGISTERS, GuestInstant, Instant, Observer
+from vmlab.views.layers import guest_names, layers, user_spaces
 from vmlab.views.layout import stage_shape
 from vmlab.views.theme import EVENTS
 
@@ -40,7 +40,7 @@ TAIL = 2000  # characters of the console before a window that are sent with it
 TRANSIENT = ("caption", "events", "motion")
 SHOWN = frozenset(EVENTS) - {"instruction", "exit"}
 VIRTUAL_MARKS = ("trap", "emulate", "inject", "shadow", "resume", "switch")
-NATIVE_MARKS = ("trap", "resume")
+NATIVE_MARKS = ("trap",)
 
 Scene = dict[str, Any]
 
@@ -60,7 +60,8 @@ class SceneWriter:
         self.observer = Observer(system)
         self.virtual = self.observer.virtual
         self.names = guest_names(system)
-        self.shape = stage_shape(layers(system))
+        self.shape = stage_shape(layers(recording))
+        self.spaces = user_spaces(recording.events)
 
     def script(self) -> dict[str, Any]:
         """Return what stays during the run."""
@@ -144,11 +145,11 @@ class SceneWriter:
             "guest": after.current,
             "ring": after.ring,
             "in_vmm": after.in_vmm,
-            "cpu": list(after.cpu.values()),
+            "cpu": _shown(after.cpu),
         }
         for index, guest in enumerate(after.guests):
             scene |= {
-                f"vcpu:{index}": list(guest.vcpu.values()),
+                f"vcpu:{index}": _shown(guest.vcpu),
                 f"mode:{index}": guest.mode,
                 f"state:{index}": guest.state,
                 f"code:{index}": [guest.listing, guest.address],
@@ -178,12 +179,12 @@ class SceneWriter:
         for index, guest in enumerate(after.guests):
             if self.virtual:
                 subs[f"sub:guest{index}/vcpu"] = f"IF {int(bool(guest.vcpu['EFLAGS'] & IF))} · ring {guest.ring}"
-            subs[f"sub:{_node(index, guest.mode)}"] = self.observer.listings[index].place(guest.address).split("+")[0]
+            subs[f"sub:{self._node(index, guest)}"] = self.observer.listings[index].place(guest.address).split("+")[0]
         return subs
 
     def _lit(self, kind: str, lane: str, ran: int, after: Instant, events: Sequence[Event]) -> list[str]:
         """Name the nodes that are active."""
-        running = _node(after.current, after.guest.mode)
+        running = self._node(after.current, after.guest)
         kinds = {event.kind for event in events}
         if lane == "vmm":
             lit = ["vmm", "hardware/cpu"]
@@ -200,16 +201,16 @@ class SceneWriter:
         """Say which edge is travelled, and which way."""
         if before is None:
             return None
-        source = _node(before.current, before.guest.mode)
-        target = _node(after.current, after.guest.mode)
+        source = self._node(before.current, before.guest)
+        target = self._node(after.current, after.guest)
         kind = "" if event is None else event.kind
         way: tuple[str, bool] | None = None
         if not self.virtual:
             external = kind == "trap" and not getattr(event, "name", "#").startswith("#")
             if external:
                 way = ("guest0/kernel>hardware/devices", True)
-            elif kind == "trap" or (source, target) == (_node(0, "user"), _node(0, "kernel")):
-                kind, way = "trap", (f"{_node(0, 'user')}>{_node(0, 'kernel')}", False)
+            elif source != target and after.guest.mode == "kernel":
+                kind, way = "trap", (f"{source}>{target}", False)
             elif source != target:
                 kind, way = "resume", (f"{target}>{source}", True)
             elif moment.started and port_access(moment.text, moment.before):
@@ -225,6 +226,14 @@ class SceneWriter:
             return None
         mark = EVENTS[kind or "resume"]
         return {"edge": way[0], "up": way[1], "role": mark.role, "glyph": mark.glyph}
+
+    def _node(self, index: int, guest: GuestInstant) -> str:
+        """Name the node of the guest's code that runs: its kernel, or the process whose address space is in CR3."""
+        if guest.mode == "kernel":
+            return f"guest{index}/kernel"
+        spaces = self.spaces.get(index, [])
+        root = guest.vcpu["CR3"]
+        return f"guest{index}/user{spaces.index(root) if len(spaces) > 1 and root in spaces else 0}"
 
     def _moment(self, ran: int, before: Instant | None, after: Instant) -> Moment:
         old, new = (before or after).guests[ran], after.guests[ran]
@@ -265,13 +274,12 @@ def expand(window: dict[str, Any]) -> list[Scene]:
     return scenes
 
 
+def _shown(registers: dict[str, int]) -> list[int]:
+    return [registers[name] for name in REGISTERS]
+
+
 def _differs(previous: Scene, key: str, value: object) -> bool:
     return bool(value) if key in TRANSIENT else key not in previous or previous[key] != value
-
-
-def _node(index: int, mode: str) -> str:
-    """Name the node of the guest's code that runs in a mode."""
-    return f"guest{index}/{'kernel' if mode == 'kernel' else 'user0'}"
 
 
 def _is_port(events: Sequence[Event]) -> bool:

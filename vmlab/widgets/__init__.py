@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from vmlab.widgets.stage import Stage
-from vmlab.widgets.theatre import Theatre
+from vmlab.widgets.theatre import Theatre, show
 
-__all__ = ["Stage", "Theatre"]
+__all__ = ["Stage", "Theatre", "show"]

@@ -30,6 +30,8 @@ from vmlab.views.theme import css_variables
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from vmlab.machine.recording import Recording
+
 __all__ = ["Feed", "Stage"]
 
 STATIC = Path(__file__).parent / "static"
@@ -77,7 +79,7 @@ class Stage(anywidget.AnyWidget):
 
     feed = traitlets.Instance(Feed).tag(sync=True, **ipywidgets.widget_serialization)
 
-    def __init__(self, recording: Any, *, step: int = 0, choices: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, recording: Recording, *, step: int = 0, choices: Sequence[Mapping[str, Any]] = ()) -> None:
         self.views_ready = 0
         self.choices = [dict(choice) for choice in choices]
         super().__init__(feed=Feed())
@@ -85,7 +87,7 @@ class Stage(anywidget.AnyWidget):
         self.feed.on_msg(self._on_message)
         self.feed.observe(self._moved, "step")
 
-    def load(self, recording: Any, *, step: int = 0) -> None:
+    def load(self, recording: Recording, *, step: int = 0) -> None:
         """Show another recording.
 
         Raises
@@ -127,16 +129,16 @@ class Stage(anywidget.AnyWidget):
         """Say in words what the stage shows now."""
         return describe_scene(self.writer.scene(self.step), self.writer.script())
 
-    def _moved(self, change: Any) -> None:
+    def _moved(self, change: object) -> None:
         """Bring the recording to the cursor, so that a cell below sees the machine that the stage shows."""
         self.recording.seek(min(max(self.feed.step, 0), self.recording.length))
 
-    def _window(self, start: int, **extra: Any) -> dict[str, Any]:
+    def _window(self, start: int, **extra: object) -> dict[str, Any]:
         window = {**self.writer.window(start), "serial": self.serial, **extra}
         self._moved(None)
         return window
 
-    def _on_message(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
+    def _on_message(self, _: object, content: dict[str, Any], buffers: object) -> None:
         """Answer a view."""
         answers = {"ready": self._ready, "window": self._more, "seek": self._seek, "choose": self._chosen}
         answer = answers.get(content.get("type", ""))
@@ -163,7 +165,7 @@ class Stage(anywidget.AnyWidget):
     def _chosen(self, content: dict[str, Any]) -> None:
         self.choose(str(content["name"]), str(content["value"]))
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Add a picture and a text for viewers without a kernel to the widget."""
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle is None:

@@ -7,15 +7,20 @@ from technique to technique.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vmlab.errors import VmlabError
+from vmlab.machine.cpu_model import CPU_MODELS
+from vmlab.vmm.run import record
+from vmlab.vmm.techniques import TECHNIQUES
 from vmlab.widgets.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Theatre"]
+    from vmlab.machine.recording import Recording
+
+__all__ = ["Theatre", "show"]
 
 
 class Theatre(Stage):
@@ -39,8 +44,8 @@ class Theatre(Stage):
 
     def __init__(
         self,
-        recording: Any,
-        make: Callable[[str, str], Any] | None = None,
+        recording: Recording,
+        make: Callable[[str, str], Recording] | None = None,
         *,
         techniques: Sequence[str] = (),
         cpu_models: Sequence[str] = (),
@@ -48,7 +53,7 @@ class Theatre(Stage):
     ) -> None:
         self.make = make
         system = recording.system
-        now = {"technique": system.technique, "cpu_model": _model(system)}
+        now = {"technique": system.technique, "cpu_model": system.machine.cpu.model.name}
         menus = (("technique", "Technique", techniques), ("cpu_model", "CPU", cpu_models))
         choices = [
             {"name": name, "label": label, "options": list(dict.fromkeys([*options, now[name]])), "value": now[name]}
@@ -80,11 +85,32 @@ class Theatre(Stage):
         return int(self.recording.system.guests[0].instructions)
 
 
-def _model(system: Any) -> str:
-    return str(getattr(getattr(system.machine.cpu, "model", None), "name", ""))
+def show(recording: Recording, *, step: int = 0) -> Theatre:
+    """Show a recording in a notebook; its menus record the same guests again, otherwise.
+
+    Parameters
+    ----------
+    recording : Recording
+        From `vmlab.record`.
+    step : int, optional
+        Where the cursor starts.
+
+    Returns
+    -------
+    Theatre
+        A widget; the last expression of a cell is displayed.
+    """
+    system = recording.system
+    images = [guest.image for guest in system.guests]
+    options = {"memory": system.guests[0].memory.size, "max_instructions": system.limit, "input": getattr(system, "input", b"")}
+
+    def make(technique: str, cpu_model: str) -> Recording:
+        return record(images, technique, cpu=cpu_model, **options)
+
+    return Theatre(recording, make, techniques=tuple(TECHNIQUES), cpu_models=tuple(CPU_MODELS), step=step)
 
 
-def _step_at(recording: Any, time: int) -> int:
+def _step_at(recording: Recording, time: int) -> int:
     """Return the step at which the first guest has retired so many instructions.
 
     Between two events each step is one instruction, so that the last event before the instant tells.

@@ -355,6 +355,8 @@ function buildGraph(shape) {
 function setSub(part, text) {
   const { node, label, sub } = part;
   const flat = node.h < 34; // one line: both beside each other
+  const room = Math.floor(node.w / 5.9);
+  if (!flat && text && text.length > room) text = `${text.slice(0, room - 1)}…`;
   setText(label, flat && text ? `${node.label} · ${text}` : node.label);
   setText(sub, flat ? "" : text || "");
   label.setAttribute("y", node.y + node.h / 2 - (!flat && text ? 6.5 : 0));
