@@ -1,7 +1,7 @@
 """Guests: small kernels and programs in assembly, one file each, to run, read and change.
 
 `minios` is an operating system in a few pages; each of the others shows one mechanism. A guest's first comment line
-says what it does. A changed source goes through `vmlab.isa.x86.assembler.assemble` in the same way.
+says what it does. A changed source goes through `vmlab.assemble` in the same way.
 
 Simplified: every guest is assembled when it is first asked for, and is loaded flat at 1 MiB.
 
@@ -16,8 +16,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
-from vmlab.isa.x86.assembler import assemble
-from vmlab.machine.image import flat
+from vmlab.machine.program import assemble
 
 if TYPE_CHECKING:
     from vmlab.machine.image import Image
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["describe", "load", "names", "source"]
 
 SUFFIX = ".asm"
-ENTRY = "start"
 
 
 def names() -> list[str]:
@@ -82,5 +80,4 @@ def load(name: str) -> Image:
     OptionError
         There is no guest of this name.
     """
-    program = assemble(source(name))
-    return flat(program.code, program.origin, program.symbols.get(ENTRY), name=name, symbols=program.symbols)
+    return assemble(source(name), name)

@@ -20,4 +20,4 @@ start:  mov esi, text
 .done:  mov al, 0
         out 0xF4, al                    ; the debug-exit port: status (0 << 1) | 1
 
-text:   db "Hello from the guest.", 10, 0
+text:   db "Hello from a real x86 guest.", 10, 0

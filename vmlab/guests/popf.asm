@@ -11,8 +11,8 @@ start:  mov esp, 0x90000
         call print_if                   ; natively: on
         pushfd                          ; the idiom around a critical section: remember IF,
         cli
-        popfd                           ; and restore it. In an outer ring popf leaves IF alone and does not trap
-        mov esi, after_popf
+        popfd                           ; and restore it. In an outer ring popf does not touch IF and does not trap:
+        mov esi, after_popf             ; the hypervisor still believes what cli told it, no interrupt will come
         call print_if                   ; natively: on
         mov al, 0
         out 0xF4, al

@@ -1,0 +1,183 @@
+"""Each guest does natively what its source says."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+
+import pytest
+
+from tests.guests.running import run_native
+from vmlab import guests
+from vmlab.errors import OptionError
+
+# What each program prints and how it ends, read off its source.
+EXPECTED = {
+    "cli_sti": ("K\n", "exit"),
+    "divide": ("!7\n", "exit"),
+    "hello": ("Hello from a real x86 guest.\n", "exit"),
+    "page_fault": ("fr", "exit"),
+    "popf": (
+        "after cli:  interrupts are off\nafter sti:  interrupts are on\nafter popf: interrupts are on\n",
+        "exit",
+    ),
+    "syscall": ("u\n", "exit"),
+    "timer": (".....", "exit"),
+    "triple_fault": ("", "triple-fault"),
+    "two_rings": ("ring 0: cli works\nring 3: cli is refused\n", "exit"),
+}
+
+
+@pytest.fixture(scope="module")
+def minios():
+    return run_native(guests.load("minios"))
+
+
+def vectors(run):
+    return [trap.vector for trap in run.traps]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_small_guest_prints_and_ends_as_its_source_says(name):
+    run = run_native(guests.load(name))
+    assert (run.console, run.outcome) == EXPECTED[name]
+    assert run.status == (1 if run.outcome == "exit" else None)
+
+
+def test_every_guest_is_tested():
+    assert {*EXPECTED, "minios", "spin"} == set(guests.names())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("divide", [0]), ("page_fault", [14]), ("two_rings", [13]), ("timer", [0x20] * 5), ("hello", []), ("cli_sti", [])],
+)
+def test_a_small_guest_causes_the_traps_that_it_is_about(name, expected):
+    assert vectors(run_native(guests.load(name))) == expected
+
+
+def test_the_page_fault_is_a_write_to_a_missing_page():
+    (trap,) = run_native(guests.load("page_fault")).traps
+    assert (trap.error_code, trap.cr2) == (0b010, 0x3FF005)
+
+
+def test_the_timer_lets_the_processor_sleep_for_most_of_the_time():
+    run = run_native(guests.load("timer"))
+    # Five periods of 100 ticks, 10 instructions each; the program itself takes little of them.
+    assert 4900 <= run.machine.platform.clock.now <= 5200
+    assert run.machine.cpu.retired < 200
+
+
+def test_spin_never_ends():
+    run = run_native(guests.load("spin"), steps=5000)
+    assert (run.outcome, run.machine.cpu.retired) == (None, 5000)
+
+
+# -- minios --------------------------------------------------------------------------------------------------------------
+
+
+def test_minios_runs_both_processes_and_shuts_down(minios):
+    lines = minios.console.splitlines()
+    assert lines[0] == "minios: paging is on"
+    assert [line for line in lines if "awake" in line] == [f"process 1 is awake: {n}" for n in range(1, 6)]
+    assert [line for line in lines if "part" in line] == [f"process 2 has done part {c}" for c in "abc"]
+    assert lines.index("process 1 is done") == len(lines) - 2
+    assert (minios.outcome, minios.status) == ("exit", 1)
+    assert minios.machine.platform.screen.splitlines()[0] == "minios: paging is on"
+
+
+def test_minios_ends_the_process_that_reads_the_kernel_and_nothing_else(minios):
+    (fault,) = [trap for trap in minios.traps if trap.vector < 32]
+    image = guests.load("minios")
+    # A page that is there (1), read from (0) user mode (4), at the multiboot header.
+    assert (fault.vector, fault.error_code, fault.cr2) == (14, 5, image.symbols["header"])
+    assert (fault.from_ring, fault.to_ring) == (3, 0)
+    lines = minios.console.splitlines()
+    killed = lines.index("process 2: exception 14, error code 5, CR2 100000: killed")
+    assert lines[killed - 1] == "process 2 has done part c"
+    assert "process 1 is awake: 5" in lines[killed + 1 :]
+    assert "process 2 has read" not in minios.console
+
+
+def test_minios_counts_what_the_hardware_did(minios):
+    ticks, calls, faults = map(int, re.findall(r"(\d+) (?:ticks|system calls|fault)", minios.console))
+    count = Counter(vectors(minios))
+    assert (ticks, faults) == (count[0x20], count[14])
+    # What the processor delivered beside them are the system calls.
+    assert calls == minios.machine.cpu.delivered - count.total()
+    # Program 1: seven in each of five rounds, and two at its end. Program 2: four in each of three.
+    assert calls == 5 * 7 + 2 + 3 * 4
+    assert ticks >= 10
+
+
+def test_minios_is_preempted_and_idles(minios):
+    ring_3 = [trap for trap in minios.traps if trap.vector == 0x20 and trap.from_ring == 3]
+    asleep = [trap for trap in minios.traps if trap.vector == 0x20 and trap.from_ring == 0]
+    symbols = guests.load("minios").symbols
+    # Interrupts come in program 2's computation, or where the idle kernel has executed hlt: nowhere else in the kernel.
+    assert any(symbols["program_2"] <= trap.address < symbols["program_2.work"] + 3 for trap in ring_3)
+    assert asleep
+    assert {trap.address for trap in asleep} == {symbols["idle.wait"] + 1}
+    assert minios.machine.platform.idle > 0
+
+
+def test_minios_is_short_enough_to_step_through(minios):
+    assert minios.machine.cpu.retired < 50_000
+
+
+def test_minios_gives_its_processes_one_address_and_two_frames(minios):
+    memory = minios.machine.memory
+    assert [memory.read(frame, 4) for frame in (0x115000, 0x116000)] == [5, 3]
+
+
+# -- the sources ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", guests.names())
+def test_nasm_assembles_a_guest_to_the_same_bytes(name, tmp_path):
+    assert shutil.which("nasm"), "nasm is missing: tools/requirements.sh test installs it"
+    source, binary = tmp_path / "guest.asm", tmp_path / "guest.bin"
+    source.write_text(guests.source(name))
+    result = subprocess.run(
+        ["nasm", "-f", "bin", "-w+all", "-o", binary, source], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    (segment,) = guests.load(name).segments
+    assert (segment.address, segment.data) == (0x10_0000, binary.read_bytes())
+
+
+@pytest.mark.parametrize("name", guests.names())
+def test_a_guest_says_what_it_does_and_where_it_starts(name):
+    description = guests.describe(name)
+    assert description
+    assert guests.source(name).startswith(f"; {name}: {description}\n")
+    image = guests.load(name)
+    assert image.name == name
+    assert image.entry == image.symbols["start"]
+
+
+@pytest.mark.parametrize("name", guests.names())
+def test_a_guest_fits_a_notebook_cell(name):
+    lines = guests.source(name).splitlines()
+    assert len(lines) <= (400 if name == "minios" else 45)
+    assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("name", sorted(set(guests.names()) - {"popf"}))
+def test_a_guest_keeps_away_from_sensitive_instructions_that_do_not_trap(name):
+    code = " ".join(line.partition(";")[0] for line in guests.source(name).splitlines())
+    words = set(re.findall(r"\w+", code))
+    assert not words & {"pushf", "pushfd", "popf", "popfd", "sgdt", "sidt", "sldt", "str", "smsw", "lar", "lsl"}
+
+
+def test_a_guest_is_assembled_once():
+    assert guests.load("hello") is guests.load("hello")
+
+
+def test_an_unknown_guest_is_refused_with_a_suggestion():
+    with pytest.raises(OptionError, match=r"no guest 'minios2': did you mean minios\?"):
+        guests.load("minios2")
+    with pytest.raises(OptionError, match=r"no guest '\.\./x': choose one of cli_sti, "):
+        guests.source("../x")
