@@ -15,14 +15,9 @@ TEST  := $(VENV)/.vmlab-test
 CHECK := $(VENV)/.vmlab-check
 
 PIP := $(PY) -m pip --disable-pip-version-check
-NOTEBOOK := 00-start-here.ipynb
 
 # JupyterLab's settings: no question about news on the first screen.
 SETTINGS = @mkdir -p $(VENV)/share/jupyter/lab/settings && cp binder/overrides.json $(VENV)/share/jupyter/lab/settings/
-
-# Root needs to say so, and without a display there is no browser to open: the URL is printed in any case.
-LAB_OPTIONS = $(shell [ "$$(id -u)" -ne 0 ] || echo --allow-root) \
-	$(shell [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ] || echo --no-browser)
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test test-long check bench screenshots notebooks pins requirements clean
@@ -31,7 +26,7 @@ help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
 
 lab: $(LAB)
-	$(PY) -m jupyterlab notebooks/$(NOTEBOOK) --LabApp.default_url=/lab/tree/$(NOTEBOOK) $(LAB_OPTIONS) $(OPTIONS)
+	$(PY) -m vmlab.cli lab $(OPTIONS)
 
 test: requirements $(TEST)
 	$(PY) -m pytest $(OPTIONS)

@@ -122,13 +122,12 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _lab(arguments: argparse.Namespace) -> int:
-    from vmlab.doctor import FIRST_NOTEBOOK, notebooks_folder
+    from vmlab.lab import command
 
-    folder = notebooks_folder()
-    if folder is None:
-        raise OptionError("the notebooks are not installed: run 'pip install --force-reinstall vmlab'")
-    command = [sys.executable, "-m", "jupyterlab", str(folder / FIRST_NOTEBOOK), *arguments.jupyter]
-    return subprocess.call(command)  # noqa: S603 - our own Python, our own notebook, and the user's own options
+    try:
+        return subprocess.call(command(arguments.jupyter))  # noqa: S603 - our own Python, the user's own options
+    except KeyboardInterrupt:
+        return 0
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
