@@ -1,0 +1,132 @@
+"""Unicorn as the processor to compare with: one instruction, or one whole repeated string instruction, at a time.
+
+What it does not do: limits and types of segments, delivery of exceptions (it reports the vector), error codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import unicorn
+from unicorn import x86_const as x86
+
+from tests.isa.arena import (
+    CODE,
+    GDT,
+    GDT_BYTES,
+    JUMP_TO_SELF,
+    LOW_SIZE,
+    MEMORY_SIZE,
+    MODES,
+    TASK,
+    TASK_LIMIT,
+    TSS,
+    Mode,
+    Result,
+    Trial,
+)
+
+GENERAL = [getattr(x86, f"UC_X86_REG_{name}") for name in ("EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI")]
+SEGMENTS = [getattr(x86, f"UC_X86_REG_{name}") for name in ("ES", "CS", "SS", "DS", "FS", "GS")]
+EIP, EFLAGS = x86.UC_X86_REG_EIP, x86.UC_X86_REG_EFLAGS
+STATE = [*GENERAL, EIP, EFLAGS]
+UNMAPPED = {unicorn.UC_ERR_READ_UNMAPPED, unicorn.UC_ERR_WRITE_UNMAPPED}
+UNDEFINED = 6
+
+
+class OutsideMemoryError(Exception):
+    """The trial touched an address without memory: it compares nothing."""
+
+
+class Oracle:
+    """A Unicorn with the arena's memory, descriptors and modes."""
+
+    def __init__(self) -> None:
+        self.uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
+        self.uc.mem_map(0, MEMORY_SIZE)
+        self.uc.mem_write(CODE, JUMP_TO_SELF * ((MEMORY_SIZE - CODE) // 2))
+        self.uc.mem_write(GDT, GDT_BYTES)
+        self.uc.reg_write(x86.UC_X86_REG_GDTR, (0, GDT, len(GDT_BYTES) - 1, 0))
+        self.uc.reg_write(x86.UC_X86_REG_IDTR, (0, 0, 0, 0))
+        self.uc.reg_write(
+            x86.UC_X86_REG_TR, (TASK, TSS, TASK_LIMIT, 0x8900)
+        )  # it keeps the type as before the busy bit
+        self.vectors: list[int] = []
+        self.uc.hook_add(unicorn.UC_HOOK_INTR, self._interrupt)
+        self.uc.hook_add(unicorn.UC_HOOK_INSN, self._port_read, None, 1, 0, x86.UC_X86_INS_IN)
+        self.uc.hook_add(unicorn.UC_HOOK_INSN, self._port_write, None, 1, 0, x86.UC_X86_INS_OUT)
+        self.port_writes: list[tuple[int, int, int]] = []
+        clean = self.uc.context_save()
+        self._contexts = {}
+        for mode in MODES:
+            self.uc.context_restore(clean)
+            self._enter(mode)
+            self._contexts[mode.name] = self.uc.context_save()
+
+    def _enter(self, mode: Mode) -> None:
+        """Get into a mode by far return, as software does."""
+        ring = mode.code & 3
+        frame = [CODE, mode.code] + ([0x3000, mode.stack] if ring else [])
+        self.uc.mem_write(0x2000, b"".join(value.to_bytes(4, "little") for value in frame))
+        self.uc.mem_write(CODE, b"\xcb" + JUMP_TO_SELF)
+        for register in SEGMENTS:
+            if register != x86.UC_X86_REG_CS:
+                self.uc.reg_write(register, 0x10)
+        self.uc.reg_write(x86.UC_X86_REG_CS, 0x08)
+        self.uc.reg_write(x86.UC_X86_REG_ESP, 0x2000)
+        self.uc.emu_start(CODE, 0xFFFF_FFFF, count=1)
+        self.uc.mem_write(CODE, JUMP_TO_SELF * 2)
+        self.uc.ctl_flush_tb()
+        for register, selector in zip(SEGMENTS, mode.selectors, strict=True):
+            if register != x86.UC_X86_REG_CS and self.uc.reg_read(register) != selector:
+                self.uc.reg_write(register, selector)
+        assert tuple(map(self.uc.reg_read, SEGMENTS)) == mode.selectors
+
+    def _interrupt(self, uc: Any, vector: int, _data: object) -> None:
+        self.vectors.append(vector)
+        uc.emu_stop()
+
+    def _port_read(self, _uc: Any, _port: int, size: int, _data: object) -> int:
+        return (1 << 8 * size) - 1  # nobody answers
+
+    def _port_write(self, _uc: Any, port: int, size: int, value: int, _data: object) -> None:
+        self.port_writes.append((port, size, value & (1 << 8 * size) - 1))
+
+    def run(self, trial: Trial, *, whole: bool) -> Result:
+        """Try an instruction; `whole`: on to the next instruction, else a single one, wherever it leads."""
+        uc = self.uc
+        uc.context_restore(self._contexts[trial.mode.name])
+        uc.mem_write(trial.address, trial.code + JUMP_TO_SELF)
+        for address, data in trial.pokes:
+            uc.mem_write(address, data)
+        uc.reg_write_batch([*zip(GENERAL, trial.registers, strict=True), (EFLAGS, trial.flags)])
+        self.vectors.clear()
+        self.port_writes.clear()
+        end = trial.address + len(trial.code)
+        try:
+            if whole:
+                uc.emu_start(trial.address, end)
+            else:
+                uc.emu_start(trial.address, 0xFFFF_FFFF, count=1)
+        except unicorn.UcError as error:
+            if error.errno == unicorn.UC_ERR_INSN_INVALID:
+                self.vectors.append(UNDEFINED)
+            elif error.errno in UNMAPPED:
+                raise OutsideMemoryError from None
+            elif error.errno != unicorn.UC_ERR_FETCH_UNMAPPED:
+                raise
+        *registers, ip, flags = uc.reg_read_batch(STATE)
+        selectors = tuple(uc.reg_read(register) for register in SEGMENTS)
+        return Result(tuple(registers), ip, flags, selectors, self.vectors[0] if self.vectors else None)
+
+    def low_memory(self) -> bytes:
+        """Return the low memory."""
+        return bytes(self.uc.mem_read(0, LOW_SIZE))
+
+    def set_low_memory(self, data: bytes) -> None:
+        """Set the low memory."""
+        self.uc.mem_write(0, data)
+
+    def forget_code(self) -> None:
+        """Drop all translated code, before slots are used again."""
+        self.uc.ctl_flush_tb()
