@@ -191,6 +191,7 @@ class _Matcher:
         if not candidates:
             raise self.no_match()
         candidates = self.settle_memory_size(candidates)
+        candidates = [candidate for candidate in candidates if self.holds_constants(candidate)] or candidates
         bits = self.place.bits
         preferred = {id(row) for row, size, _ in candidates if size == bits}
         encodings = [
@@ -204,6 +205,12 @@ class _Matcher:
             if any(isinstance(operand, Relative) for operand in candidate.operands):
                 code = self.bytes_of(self.aimed(candidate, len(code)))
         return code
+
+    def holds_constants(self, candidate: Candidate) -> bool:
+        """Say whether each constant fits the candidate's operand size: `push 0x80000` cannot mean 16 bits."""
+        limit = 1 << candidate.size
+        values = [argument.value for argument in self.arguments if argument.kind == "immediate"]
+        return all(value is None or -limit // 2 <= value.number < limit for value in values)
 
     def candidates(self) -> list[Candidate]:
         found: list[Candidate] = []
