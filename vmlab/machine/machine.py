@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import PF, Fault, TripleFault, vector_name
 from vmlab.isa.x86.registers import CS, IF
 from vmlab.machine.cpu_model import CPU_MODELS, CpuModel
@@ -147,8 +148,6 @@ class Machine:
         instruction = cpu.fetch()[1] if traced else None
         cpu.step()
         if instruction is not None:
-            from vmlab.isa.x86.disassembler import format_instruction
-
             text = format_instruction(instruction, address)
             self.trace.emit(InstructionRetired(self.steps, self.guest_time + cpu.retired, self.guest, address, text))
 

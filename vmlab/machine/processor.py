@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.decoder import InvalidOpcode, TooLong, Truncated, decode
 from vmlab.isa.x86.descriptors import CODE, WRITE_OR_READ
+from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import DB, DF, GP, DoubleFault, Fault, TripleFault, escalate, undefined
 from vmlab.isa.x86.faults import SS as STACK_FAULT
 from vmlab.isa.x86.registers import CR0_PE, CR0_PG, CR0_WP, CR4_PGE, CR4_PSE, CS, IF, SS, TF
@@ -402,8 +403,6 @@ class Processor(CpuState):
 
     def disassemble(self, instruction: Instruction) -> str:
         """Return the text of the instruction at CS:EIP."""
-        from vmlab.isa.x86.disassembler import format_instruction
-
         return format_instruction(instruction, self.linear_ip)
 
     def fetch_bytes(self, physical: int, count: int) -> bytes:
