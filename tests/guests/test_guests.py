@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 
+import vmlab
 from tests.guests.running import run_native
 from vmlab import guests
 from vmlab.errors import OptionError
@@ -130,6 +131,28 @@ def test_minios_is_short_enough_to_step_through(minios):
 def test_minios_gives_its_processes_one_address_and_two_frames(minios):
     memory = minios.machine.memory
     assert [memory.read(frame, 4) for frame in (0x115000, 0x116000)] == [5, 3]
+
+
+# -- under a hypervisor --------------------------------------------------------------------------------------------------
+
+
+def figures(name, technique):
+    run = vmlab.run(guests.load(name), under=technique, max_instructions=100_000)
+    memory = run.guests[0].memory
+    return run.console, run.outcome, run.status, run.instructions, run.screen, memory.read_bytes(0, memory.size)
+
+
+@pytest.mark.parametrize("name", sorted(set(guests.names()) - {"popf"}))
+def test_a_guest_cannot_tell_trap_and_emulate_from_the_bare_machine(name):
+    native, other = figures(name, "native"), figures(name, "trap-and-emulate")
+    assert other[:-1] == native[:-1]
+    assert other[-1] == native[-1], "memory differs"
+
+
+def test_popf_can_tell_since_its_instructions_do_not_trap():
+    run = vmlab.run(guests.load("popf"), under="trap-and-emulate")
+    assert run.console.splitlines()[0] == "after cli:  interrupts are on"
+    assert "popf" not in run.emulated
 
 
 # -- the sources ---------------------------------------------------------------------------------------------------------
