@@ -37,6 +37,4 @@ def nasm_lines(lines: list[str], bits: int) -> dict[str, bytes | None]:
         refused = {(int(number) - 3) // 2 for number in _ERROR.findall(messages)}
         assert refused, messages
         accepted = [line for position, line in enumerate(accepted) if position not in refused]
-    for line, code in zip(accepted, image.split(MARK)[1:-1], strict=True):
-        result[line] = code
-    return result
+    return result | dict(zip(accepted, image.split(MARK)[1:-1], strict=True))

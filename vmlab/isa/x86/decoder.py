@@ -262,7 +262,7 @@ def decode(code: bytes, bits: int = 32) -> Instruction:
     >>> decode(bytes.fromhex("83c005")).mnemonic
     'add'
     >>> decode(bytes.fromhex("83c005")).operands
-    (Register32(32, 0), Immediate(32, 5))
+    (Register32(0, 32), Immediate(5, 32))
     """
     try:
         return _decode(code, bits)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["GROUPS", "Group"]
 
 ROBIN_IRVINE = "Robin & Irvine 2000"
-SDM_CPL0 = "Intel SDM vol. 3, 5.9 (privileged instructions)"
-SDM_IOPL = "Intel SDM vol. 1, 18.5.1 (I/O privilege level)"
+SDM_CPL0 = "Intel SDM vol. 3, chapter Protection (privileged instructions)"
+SDM_IOPL = "Intel SDM vol. 1, chapter Input/Output (I/O privilege level)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +87,12 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
             Group(
                 "segment", _S,
                 "Moves a selector, whose RPL shows the real CPL, or loads a descriptor checked against the real CPL.",
-                ROBIN_IRVINE,
+                f"{ROBIN_IRVINE}; les, lds, lss, lfs and lgs for the same reason",
             ),
             Group(
                 "far-transfer", _S,
                 "Changes or compares the real CPL through a selector, gate or saved CS without any trap by itself.",
-                ROBIN_IRVINE,
+                f"{ROBIN_IRVINE}; int3, into and int1 for the same reason as int",
             ),
             Group(
                 "fast-call", _S,

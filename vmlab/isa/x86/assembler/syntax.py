@@ -315,8 +315,7 @@ def _operand(cursor: Cursor) -> OperandSyntax:
 def _memory(cursor: Cursor, start: int) -> OperandSyntax:
     cursor.expect("[", "before an address")
     operand = OperandSyntax("memory", start)
-    while cursor.token.lower in SIZES or cursor.token.lower in ("abs", "nosplit"):
-        operand.inner_size = SIZES.get(cursor.take().lower, operand.inner_size)
+    _inner_words(cursor, operand)
     segment = REGISTERS.get(cursor.token.lower)
     if segment is not None and segment.kind == "segment":
         if cursor.peek().text != ":":
@@ -324,6 +323,13 @@ def _memory(cursor: Cursor, start: int) -> OperandSyntax:
         cursor.take()
         cursor.take()
         operand.segment = segment.index
+        _inner_words(cursor, operand)
     operand.expression = parse_expression(cursor, registers=True)
     cursor.expect("]", "to close this address")
     return operand
+
+
+def _inner_words(cursor: Cursor, operand: OperandSyntax) -> None:
+    """Take the words within brackets that choose the width of the displacement or the address."""
+    while cursor.token.lower in SIZES or cursor.token.lower in ("abs", "nosplit"):
+        operand.inner_size = SIZES.get(cursor.take().lower, operand.inner_size)
