@@ -155,6 +155,8 @@ def walk(
     size = format_.entry_bytes
     table = root & format_.frame_mask
     writable = user = True
+    address = entry = 0
+    level = format_.levels[0]
     steps: list[WalkStep] = []
     for level in format_.levels:
         index = linear >> level.shift & (1 << level.bits) - 1

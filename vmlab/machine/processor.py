@@ -15,17 +15,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.decoder import InvalidOpcode, TooLong, Truncated, decode
-from vmlab.isa.x86.descriptors import CODE, WRITE_OR_READ
 from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import DB, DF, GP, DoubleFault, Fault, TripleFault, escalate, undefined
-from vmlab.isa.x86.faults import SS as STACK_FAULT
-from vmlab.isa.x86.registers import CR0_PE, CR0_PG, CR0_WP, CR4_PGE, CR4_PSE, CS, IF, SS, TF
+from vmlab.isa.x86.registers import CS, IF, TF
 from vmlab.isa.x86.semantics import SEMANTICS, Semantic
 from vmlab.isa.x86.semantics.interrupts import deliver
-from vmlab.machine.cpu_state import CpuState
-from vmlab.machine.memory import WRITTEN, PhysicalMemory
-from vmlab.machine.paging import IA32, IA32_PSE, Translation, walk
-from vmlab.machine.tlb import Tlb, TlbEntry
+from vmlab.machine.memory_access import MASK, MemoryAccess
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
@@ -34,13 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Processor"]
 
-MASK = 0xFFFFFFFF
 Decoded = tuple[Semantic, "Instruction", int]
 DR6_SINGLE_STEP = 1 << 14
 TSC_MSR = 0x10
 
 
-class Processor(CpuState):
+class Processor(MemoryAccess):
     """A processor, its TLB, and the platform it sits on.
 
     Parameters
@@ -63,38 +57,23 @@ class Processor(CpuState):
     """
 
     __slots__ = (
-        "_code", "_maps", "_mode", "_readable", "_writable", "attention", "bus", "control_loads", "debug_pending", "delivered", "fetch_bits",
-        "horizon", "memory", "model", "platform", "port_accesses", "tlb", "trace", "walk_references",
+        "_code", "_mode", "attention", "debug_pending", "delivered", "fetch_bits", "port_accesses",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel) -> None:
-        super().__init__()
-        self.platform = platform
-        self.bus = platform.bus
-        self.memory = platform.memory
-        self.model = model
-        self.tlb = Tlb(model.tlb_entries)
-        self.walk_references = self.port_accesses = self.delivered = self.control_loads = 0
+        self.port_accesses = self.delivered = 0
         self.attention = False
         self.debug_pending = False
-        self.horizon = 0
-        self._forget()
+        super().__init__(platform, model)
 
     # -- what is derived from the state --------------------------------------------------------------------------------
 
-    def _forget(self) -> None:
-        """Empty the dictionaries over the TLB, after a flush or a change of mode."""
-        # Per privilege (supervisor, user): pages that may be read, written, executed without a look at the TLB.
-        self._maps: tuple[Any, Any] = (({}, {}, {}), ({}, {}, {}))
-        self.code_changed()
-
     def code_changed(self) -> None:
         """Note a new CS or a new mode: privilege level and default operand size may be others."""
-        user = self.segments[CS].selector & 3 == 3 and bool(self.cr0 & CR0_PE)
-        self._readable, self._writable, code = self._maps[user]
-        # Instructions are kept by EIP, unchecked against a limit.
-        # A code segment that is not flat has no such page, and goes through `fetch` each time.
-        self._code = code if self.segments[CS].flat_code else {}
+        super().code_changed()
+        # Instructions are kept by EIP, unchecked against a limit: a code segment that is not flat has no such page,
+        # and goes through `fetch` each time.
+        self._code: dict[int, dict[int, Decoded]] = self._maps[self.cpl == 3][2] if self.segments[CS].flat_code else {}
         self.fetch_bits = 32 if self.segments[CS].big else 16
         self._mode = 0 if self.fetch_bits == 32 else 0x1000
         self.horizon = 0  # ends the loop of run(), which holds on to these
@@ -106,208 +85,6 @@ class Processor(CpuState):
         if self.attention:
             self.horizon = 0
 
-    # -- translation -----------------------------------------------------------------------------------------------------
-
-    def translate(self, linear: int, *, write: bool, user: bool) -> int:
-        """Return the physical address of a linear one; #PF where the tables or the rights say no.
-
-        The TLB is believed where it holds the page with sufficient rights; otherwise the tables are walked.
-        """
-        if not self.cr0 & CR0_PG:
-            self._remember(linear >> 12, linear & ~0xFFF, writable=True, user=True)
-            return linear
-        page = linear >> 12
-        entry = self.tlb.entries.get(page)
-        if entry is None or not self._permits(entry, write=write, user=user):
-            entry = self._walk(linear, write=write, user=user)
-        self._remember(page, entry.frame, writable=entry.writable and entry.dirty, user=entry.user)
-        return entry.frame | linear & 0xFFF
-
-    def _permits(self, entry: TlbEntry, *, write: bool, user: bool) -> bool:
-        if user and not entry.user:
-            return False
-        if not write:
-            return True
-        return entry.dirty and (entry.writable or (not user and not self.cr0 & CR0_WP))
-
-    def _walk(self, linear: int, *, write: bool, user: bool) -> TlbEntry:
-        self.tlb.misses += 1
-        self.invalidate_page(linear)  # a page fault drops the page's translation (SDM vol. 3, 4.10.4.1)
-        try:
-            found = self.page_walk(linear, write=write, user=user)
-        except Fault:
-            self.cr2 = linear
-            raise
-        self.walk_references += len(found.steps)
-        entry = TlbEntry(
-            found.frame, found.writable, found.user, found.dirty, found.global_ and bool(self.cr4 & CR4_PGE)
-        )
-        victim = self.tlb.insert(linear >> 12, entry)
-        if victim is not None:
-            self._drop_page(victim)
-        return entry
-
-    def page_walk(self, linear: int, *, write: bool, user: bool, mark: bool = True) -> Translation:
-        """Walk the tables for a linear address; `mark` sets the accessed and dirty bits as the processor does."""
-        return walk(
-            IA32_PSE if self.cr4 & CR4_PSE else IA32,
-            self.cr3,
-            linear,
-            self.bus.read,
-            self.bus.write if mark else None,
-            is_write=write,
-            is_user=user,
-            write_protect=bool(self.cr0 & CR0_WP),
-        )
-
-    def _remember(self, page: int, frame: int, *, writable: bool, user: bool) -> None:
-        """Enter a page that the TLB holds into the quick dictionaries, if RAM answers there."""
-        if type(self.memory) is not PhysicalMemory or not self.bus.is_ram(frame):
-            return
-        for level in (0, 1) if user else (0,):
-            readable, writables, _ = self._maps[level]
-            readable[page] = frame
-            if writable:
-                writables[page] = frame
-
-    def _drop_page(self, page: int) -> None:
-        for maps in self._maps:
-            for quick in maps:
-                quick.pop(page, None)
-
-    def invalidate_page(self, linear: int) -> None:
-        """INVLPG."""
-        self.tlb.drop(linear >> 12)
-        self._drop_page(linear >> 12)
-
-    def set_cr0(self, value: int) -> None:
-        """Load CR0; a change of PE, PG or WP flushes all translations."""
-        changed = (self.cr0 ^ value) & (CR0_PE | CR0_PG | CR0_WP)
-        self.cr0 = value
-        self.control_loads += 1
-        if changed:
-            self.tlb.flush()
-            self._forget()
-
-    def set_cr3(self, value: int) -> None:
-        """Load CR3; flushes all but global translations."""
-        self.cr3 = value
-        self.control_loads += 1
-        self.tlb.flush(keep_global=bool(self.cr4 & CR4_PGE))
-        self._forget()
-
-    def set_cr4(self, value: int) -> None:
-        """Load CR4; #GP(0) for a bit that the model has not."""
-        if value & ~self.model.cr4_mask:
-            raise Fault(GP, 0)
-        self.cr4 = value
-        self.control_loads += 1
-        self.tlb.flush()
-        self._forget()
-
-    # -- memory ----------------------------------------------------------------------------------------------------------
-
-    def _linear(self, segment: int, offset: int, size: int, *, write: bool) -> int:
-        """Return the linear address of `segment:offset`, after the checks of type and limit."""
-        register = self.segments[segment]
-        access = register.access
-        if not access & 0x80:
-            raise Fault(STACK_FAULT if segment == SS else GP, 0)
-        if self.cr0 & CR0_PE:
-            if write:
-                allowed = not access & CODE and access & WRITE_OR_READ
-            else:
-                allowed = not access & CODE or access & WRITE_OR_READ
-            if not allowed:
-                raise Fault(GP, 0)
-        if not register.in_bounds(offset, size):
-            raise Fault(STACK_FAULT if segment == SS else GP, 0)
-        return register.base + offset & MASK
-
-    def read(self, segment: int, offset: int, size: int) -> int:
-        """Read `size` bytes at `segment:offset` with the privilege of the running code."""
-        linear = offset if self.segments[segment].flat_read else self._linear(segment, offset, size, write=False)
-        frame = self._readable.get(linear >> 12)
-        if frame is not None:
-            if size == 4 and not linear & 3:
-                return self.memory.view32[(frame | linear & 0xFFF) >> 2]
-            if size == 1:
-                return self.memory.data[frame | linear & 0xFFF]
-            if linear & 0xFFF <= 0x1000 - size:
-                return self.memory.read(frame | linear & 0xFFF, size)
-        return self._read(linear, size, user=self.cpl == 3)
-
-    def write(self, segment: int, offset: int, size: int, value: int) -> None:
-        """Write `size` bytes at `segment:offset` with the privilege of the running code."""
-        linear = offset if self.segments[segment].flat_write else self._linear(segment, offset, size, write=True)
-        frame = self._writable.get(linear >> 12)
-        if frame is not None:
-            memory = self.memory
-            if size == 4 and not linear & 3:
-                memory.view32[(frame | linear & 0xFFF) >> 2] = value
-                if memory.pages[frame >> 12] != WRITTEN:
-                    memory.touch(frame >> 12)
-                return
-            if linear & 0xFFF <= 0x1000 - size:
-                memory.write(frame | linear & 0xFFF, size, value)
-                return
-        self._write(linear, size, value, user=self.cpl == 3)
-
-    def modify(self, segment: int, offset: int, size: int) -> int:
-        """Read a value that will be written back: faults as the write would."""
-        linear = offset if self.segments[segment].flat_write else self._linear(segment, offset, size, write=True)
-        frame = self._writable.get(linear >> 12)
-        if frame is None or linear & 0xFFF > 0x1000 - size:
-            self._touchable(linear, size, write=True, user=self.cpl == 3)
-        return self.read(segment, offset, size)
-
-    def check(self, segment: int, offset: int, size: int, *, write: bool) -> None:
-        """Fault as an access of `size` bytes at `segment:offset` would, without it."""
-        linear = self._linear(segment, offset, size, write=write)
-        self._touchable(linear, size, write=write, user=self.cpl == 3)
-
-    def _touchable(self, linear: int, size: int, *, write: bool, user: bool) -> None:
-        self.translate(linear, write=write, user=user)
-        if (linear & 0xFFF) + size > 0x1000:
-            self.translate(linear + size - 1 & MASK, write=write, user=user)
-
-    def _read(self, linear: int, size: int, *, user: bool) -> int:
-        room = 0x1000 - (linear & 0xFFF)
-        physical = self.translate(linear, write=False, user=user)
-        if size <= room:
-            return self._bus_read(physical, size)
-        upper = self.translate(linear + room & MASK, write=False, user=user)
-        parts = [self._bus_read(physical + n if n < room else upper + n - room, 1) for n in range(size)]
-        return int.from_bytes(bytes(parts), "little")
-
-    def _write(self, linear: int, size: int, value: int, *, user: bool) -> None:
-        room = 0x1000 - (linear & 0xFFF)
-        physical = self.translate(linear, write=True, user=user)
-        if size <= room:
-            self._bus_write(physical, size, value)
-            return
-        upper = self.translate(linear + room & MASK, write=True, user=user)
-        for n, byte in enumerate(value.to_bytes(size, "little")):
-            self._bus_write(physical + n if n < room else upper + n - room, 1, byte)
-
-    def _bus_read(self, physical: int, size: int) -> int:
-        self.platform.now(self.retired)
-        return self.bus.read(physical, size)
-
-    def _bus_write(self, physical: int, size: int, value: int) -> None:
-        self.platform.now(self.retired)
-        self.bus.write(physical, size, value)
-        if not self.bus.is_ram(physical):
-            self._device_changed()
-
-    def read_system(self, linear: int, size: int) -> int:
-        """Read a system structure (descriptor table, TSS) with supervisor privilege."""
-        return self._read(linear, size, user=False)
-
-    def write_system(self, linear: int, size: int, value: int) -> None:
-        """Write a system structure with supervisor privilege."""
-        self._write(linear, size, value, user=False)
-
     # -- ports, model-specific registers, time ---------------------------------------------------------------------------
 
     def port_read(self, port: int, size: int) -> int:
@@ -315,7 +92,7 @@ class Processor(CpuState):
         self.port_accesses += 1
         self.platform.now(self.retired)
         value = self.bus.port_read(port, size)
-        self._device_changed()
+        self.device_changed()
         return value
 
     def port_write(self, port: int, size: int, value: int) -> None:
@@ -323,12 +100,12 @@ class Processor(CpuState):
         self.port_accesses += 1
         self.platform.now(self.retired)
         self.bus.port_write(port, size, value)
-        self._device_changed()
+        self.device_changed()
 
-    def _device_changed(self) -> None:
+    def device_changed(self) -> None:
         """A device was touched: its interrupt line and its next deadline may be others."""
+        super().device_changed()
         self.flags_changed()
-        self.horizon = 0  # ends the inner loop of run(), which then looks at the clock again
 
     def read_msr(self, number: int) -> int:
         """RDMSR: the time-stamp counter alone."""
@@ -368,6 +145,12 @@ class Processor(CpuState):
         if available <= 0:
             raise Fault(GP, 0)
         physical = self.translate(linear, write=False, user=user)
+        cache: dict[int, Decoded] = {}
+        if code.flat_code and self.bus.is_ram(physical):
+            cache = self.ram.code_page(self.ram_address(physical) >> 12)
+            self._code[start >> 12] = cache
+            if start & 0xFFF | self._mode in cache:
+                return cache[start & 0xFFF | self._mode]
         room = min(0x1000 - (linear & 0xFFF), available)
         raw = self.fetch_bytes(physical, room)
         try:
@@ -389,11 +172,8 @@ class Processor(CpuState):
         except TooLong:
             raise Fault(GP, 0) from None
         decoded = (SEMANTICS[instruction.mnemonic], instruction, instruction.length)
-        memory = self.memory
-        if whole and code.flat_code and type(memory) is PhysicalMemory and self.bus.is_ram(physical):
-            cache = memory.code_page(physical >> 12)
+        if whole:
             cache[start & 0xFFF | self._mode] = decoded
-            self._code[start >> 12] = cache
         return decoded
 
     @property

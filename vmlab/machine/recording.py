@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vmlab.errors import OptionError
-from vmlab.machine.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmlab.machine.machine import Machine
-    from vmlab.machine.trace import Event
+    from vmlab.machine.trace import Event, Trace
 
 __all__ = ["Recordable", "Recording"]
 
