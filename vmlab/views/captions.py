@@ -51,7 +51,13 @@ PORT = re.compile(r"^(in|out) (?P<first>\w+), (?P<second>\w+)$")
 SELECTORS = frozenset({"CS", "SS", "DS", "ES", "FS", "GS", "LDTR", "TR"})
 WIDTHS = {"al": 0xFF, "ax": 0xFFFF, "eax": 0xFFFFFFFF}
 IDLE = {"cli": "IF stays 0", "sti": "IF stays 1", "hlt": "the guest waits for an interrupt"}
-DEVICES = {"pic": "interrupt controller", "pit": "timer", "uart": "serial port", "cga": "display", "debug-exit": "exit port"}
+DEVICES = {
+    "pic": "interrupt controller",
+    "pit": "timer",
+    "uart": "serial port",
+    "cga": "display",
+    "debug-exit": "exit port",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +228,11 @@ def _error(event: Trap) -> str:
     code = event.error_code or 0
     if event.vector != PAGE_FAULT:
         return f"{code:#x}" if code else "0"
-    words = ["protection" if code & 1 else "not present", "write" if code & 2 else "read", "user" if code & 4 else "supervisor"]
+    words = [
+        "protection" if code & 1 else "not present",
+        "write" if code & 2 else "read",
+        "user" if code & 4 else "supervisor",
+    ]
     return ", ".join(words) + ("" if event.cr2 is None else f" at {event.cr2:#x}")
 
 
@@ -234,7 +244,9 @@ def _exit(moment: Moment, event: Exit, events: Sequence[Event]) -> str:
 def _emulate(moment: Moment, event: Emulate, events: Sequence[Event]) -> str:
     port = _port_words(moment, event.text, "virtual ")
     changed = port or changes(moment.before, moment.after) or IDLE.get(event.text, "")
-    return f"The VMM emulates {upper(event.text)} on the VCPU{': ' + changed if changed else ', and no register changes'}."
+    return (
+        f"The VMM emulates {upper(event.text)} on the VCPU{': ' + changed if changed else ', and no register changes'}."
+    )
 
 
 def _inject(moment: Moment, event: Inject, events: Sequence[Event]) -> str:

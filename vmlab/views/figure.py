@@ -54,7 +54,13 @@ def positions(graph: nx.DiGraph) -> list[Place]:
         left, right = index * column + MARGIN, (index + 1) * column - MARGIN
         own = [(node, data) for node, data in graph.nodes(data=True) if data["guest"] == index]
         users = [(node, data) for node, data in own if data["kind"] == "processes"]
-        places += _row([((node,), data["label"], data["privilege"]) for node, data in users], left, right, rows["processes"], "user")
+        places += _row(
+            [((node,), data["label"], data["privilege"]) for node, data in users],
+            left,
+            right,
+            rows["processes"],
+            "user",
+        )
         kernels = [((node,), data["label"], data["privilege"]) for node, data in own if data["kind"] == "kernel"]
         places += _row(kernels, left, right, rows["kernel"], "kernel")
         if virtual:
@@ -88,7 +94,9 @@ def _devices(nodes: Iterable[tuple[str, dict[str, Any]]], label: str) -> list[Co
 
 def _kept(own: list[tuple[str, dict[str, Any]]]) -> list[Content]:
     """Return what the monitor keeps for one guest."""
-    kept: list[Content] = [((node,), data["label"], data["privilege"]) for node, data in own if data["kind"] in {"vcpu", "shadow"}]
+    kept: list[Content] = [
+        ((node,), data["label"], data["privilege"]) for node, data in own if data["kind"] in {"vcpu", "shadow"}
+    ]
     return kept + _devices(own, "virtual devices")
 
 
@@ -133,7 +141,16 @@ def layers_figure(graph: nx.DiGraph, mode: str = "light") -> go.Figure:
     for relation, traces in _edges(graph, places).items():
         role, dash = RELATIONS[relation]
         xs, ys = traces
-        figure.add_trace(go.Scatter(x=xs, y=ys, mode="lines", name=relation, hoverinfo="skip", line={"color": colours.line[role], "dash": dash, "width": 2}))
+        figure.add_trace(
+            go.Scatter(
+                x=xs,
+                y=ys,
+                mode="lines",
+                name=relation,
+                hoverinfo="skip",
+                line={"color": colours.line[role], "dash": dash, "width": 2},
+            )
+        )
     figure.add_trace(
         go.Scatter(
             x=[place.x for place in places],
@@ -155,7 +172,11 @@ def layers_figure(graph: nx.DiGraph, mode: str = "light") -> go.Figure:
     guests = graph.graph["guests"]
     rows = {place.y for place in places}
     places_of = ROWS if "vmm" in graph else NATIVE_ROWS
-    names = {places_of[layer]: words.removeprefix("guest ") if "vmm" not in graph else words for layer, (_, words) in LAYERS.items() if layer in places_of}
+    names = {
+        places_of[layer]: words.removeprefix("guest ") if "vmm" not in graph else words
+        for layer, (_, words) in LAYERS.items()
+        if layer in places_of
+    }
     figure.update_layout(
         template=template(mode),
         title={"text": f"{graph.graph['technique']}, {guests} guest{'' if guests == 1 else 's'}", "font": {"size": 15}, "x": 0.01},
@@ -219,7 +240,9 @@ def _hover(graph: nx.DiGraph, place: Place) -> str:
     lines = []
     for node in place.nodes:
         data = graph.nodes[node]
-        lines.append(f"<b>{data['label']}</b> ({data['kind']})" + (f": {data['privilege']}" if data["privilege"] else ""))
+        lines.append(
+            f"<b>{data['label']}</b> ({data['kind']})" + (f": {data['privilege']}" if data["privilege"] else "")
+        )
         lines += [f"{key}: {value}" for key, value in data["state"].items()]
         lines += [f"{key}: {value:,}" for key, value in data["counters"].items()]
     return "<br>".join(lines)

@@ -111,7 +111,9 @@ class Observer:
         if self.virtual and current and not system.in_vmm:
             real = _registers(cpu)
             flags = real["EFLAGS"] & DIRECT_FLAGS | saved["EFLAGS"] & ~DIRECT_FLAGS
-            believed = {name: real[name] if name in DIRECT else value for name, value in saved.items()} | {"EFLAGS": flags}
+            believed = {name: real[name] if name in DIRECT else value for name, value in saved.items()} | {
+                "EFLAGS": flags
+            }
             address = cpu.linear_ip
         listings = self.listings[index]
         if current and before is not None and self.unsaved(system):
@@ -121,7 +123,16 @@ class Observer:
             listing, text = listings.at(guest, address), listings.text(guest, address)
         state = "ended" if guest.outcome is not None else "running" if current else "ready"
         return GuestInstant(
-            saved, believed, guest.mode, state, vcpu.cpl, address, listing, text, len(guest.console), guest.exits.total()
+            saved,
+            believed,
+            guest.mode,
+            state,
+            vcpu.cpl,
+            address,
+            listing,
+            text,
+            len(guest.console),
+            guest.exits.total(),
         )
 
 

@@ -157,7 +157,11 @@ def _add_vmm(graph: nx.DiGraph, system: System) -> None:
             guest=index,
             privilege=f"virtual {guest.mode} mode",
             counters=dict(sorted(guest.exits.items())),
-            state={"EIP": f"{guest.vcpu.ip:#010x}", "EFLAGS": f"{guest.vcpu.flags:#010x}", "CR3": f"{guest.vcpu.cr3:#010x}"},
+            state={
+                "EIP": f"{guest.vcpu.ip:#010x}",
+                "EFLAGS": f"{guest.vcpu.flags:#010x}",
+                "CR3": f"{guest.vcpu.cr3:#010x}",
+            },
         )
         graph.add_node(
             f"guest{index}/shadow",
@@ -180,13 +184,29 @@ def _add_hardware(graph: nx.DiGraph, system: System) -> None:
         "hardware/cpu", label="CPU", kind="cpu", privilege=f"ring {cpu.cpl}", counters={},
         state={"EIP": f"{cpu.ip:#010x}", "EFLAGS": f"{cpu.flags:#010x}", "CR3": f"{cpu.cr3:#010x}"}, **host,
     )  # fmt: skip
-    graph.add_node("hardware/memory", label="memory", kind="memory", privilege="", counters={}, state=_memory_state(machine), **host)
+    graph.add_node(
+        "hardware/memory",
+        label="memory",
+        kind="memory",
+        privilege="",
+        counters={},
+        state=_memory_state(machine),
+        **host,
+    )
     owner = None if monitor(system) is None else "vmm"
     for name, guest in _devices(system):
         node = f"hardware/{name}" if guest is None else f"guest{guest}/device/{name}"
         if node in graph:
             continue
-        graph.add_node(node, label=name, kind="device", privilege="", counters={}, state={}, **(host if guest is None else {"layer": "vmm", "guest": guest}))
+        graph.add_node(
+            node,
+            label=name,
+            kind="device",
+            privilege="",
+            counters={},
+            state={},
+            **(host if guest is None else {"layer": "vmm", "guest": guest}),
+        )
         graph.add_edge(node, owner if guest is None and owner else f"guest{guest or 0}/kernel", relation="assigned to")
     if owner:
         graph.add_edge(owner, "hardware/cpu", relation="runs on")
@@ -211,7 +231,9 @@ def rows(graph: nx.DiGraph) -> list[dict[str, Any]]:
     """Return the nodes as rows of a table: layer, node, privilege, state, counters, what it rests on."""
     table = []
     for node, data in graph.nodes(data=True):
-        edges = [f"{edge['relation']} {graph.nodes[target]['label']}" for _, target, edge in graph.out_edges(node, data=True)]
+        edges = [
+            f"{edge['relation']} {graph.nodes[target]['label']}" for _, target, edge in graph.out_edges(node, data=True)
+        ]
         table.append(
             {
                 "layer": data["layer"],

@@ -113,10 +113,19 @@ class _Shape:
         )  # fmt: skip
 
     def edge(self, source: str, target: str, relation: str, path: str) -> None:
-        self.edges.append({"id": f"{source}>{target}", "source": source, "target": target, "relation": relation, "d": path})
+        self.edges.append(
+            {"id": f"{source}>{target}", "source": source, "target": target, "relation": relation, "d": path}
+        )
 
     def as_dict(self) -> dict[str, Any]:
-        return {"width": WIDTH, "height": HEIGHT, "zones": self.zones, "frames": self.frames, "nodes": self.nodes, "edges": self.edges}
+        return {
+            "width": WIDTH,
+            "height": HEIGHT,
+            "zones": self.zones,
+            "frames": self.frames,
+            "nodes": self.nodes,
+            "edges": self.edges,
+        }
 
 
 def stage_shape(graph: nx.DiGraph) -> dict[str, Any]:
@@ -134,7 +143,11 @@ def stage_shape(graph: nx.DiGraph) -> dict[str, Any]:
     """
     shape = _Shape()
     virtual = "vmm" in graph
-    rows = {"frame": 4.0, "user": 26.0, "kernel": 80.0, "mode": 142.0} if virtual else {"frame": 4.0, "user": 30.0, "kernel": 128.0, "mode": 98.0}
+    rows = (
+        {"frame": 4.0, "user": 26.0, "kernel": 80.0, "mode": 142.0}
+        if virtual
+        else {"frame": 4.0, "user": 30.0, "kernel": 128.0, "mode": 98.0}
+    )
     count = graph.graph["guests"]
     width = (RIGHT - LEFT - GAP * (count - 1)) / count
     for index in range(count):
@@ -174,7 +187,11 @@ def _guest(shape: _Shape, graph: nx.DiGraph, index: int, column: Box, rows: dict
         shape.edge(user, kernel, "runs on" if virtual else "traps to", f"M{above.middle:g} {above.bottom:g}V{box.y:g}")
         if virtual:
             side = column.x + CHANNEL / 2
-            start = f"M{above.x:g} {above.y + above.h / 2:g}" if user == users[0] else f"M{above.x + 14:g} {above.bottom:g}v9"
+            start = (
+                f"M{above.x:g} {above.y + above.h / 2:g}"
+                if user == users[0]
+                else f"M{above.x + 14:g} {above.bottom:g}v9"
+            )
             shape.edge(user, "vmm", "traps to", f"{start}H{side:g}V{rows['mode'] + 14:g}")
     if virtual:
         shape.edge(kernel, "vmm", "traps to", f"M{box.middle:g} {box.bottom:g}V{rows['mode'] + 14:g}")
@@ -195,8 +212,20 @@ def _vmm(shape: _Shape, graph: nx.DiGraph, count: int, width: float, top: float)
             name = f"guest{index}/{kind}"
             box = Box(left, bar.bottom + 16, unit * share, 44)
             left += box.w + 8
-            shape.node(name, kind, label if box.w > 84 else label.removeprefix("virtual ").removesuffix(" tables"), "", box, index)
-            shape.edge("vmm", name, "assigned to" if kind == "devices" else "maps to", f"M{box.middle:g} {bar.bottom:g}V{box.y:g}")
+            shape.node(
+                name,
+                kind,
+                label if box.w > 84 else label.removeprefix("virtual ").removesuffix(" tables"),
+                "",
+                box,
+                index,
+            )
+            shape.edge(
+                "vmm",
+                name,
+                "assigned to" if kind == "devices" else "maps to",
+                f"M{box.middle:g} {bar.bottom:g}V{box.y:g}",
+            )
 
 
 def _hardware(shape: _Shape, graph: nx.DiGraph, *, virtual: bool) -> None:
@@ -212,5 +241,11 @@ def _hardware(shape: _Shape, graph: nx.DiGraph, *, virtual: bool) -> None:
     for kind, _ in names:
         box = shape.boxes[f"hardware/{kind}"]
         start = shape.boxes[above].bottom
-        middle = box.middle if virtual else min(max(box.middle, shape.boxes[above].x + 8), shape.boxes[above].x + shape.boxes[above].w - 8)
-        shape.edge(above, f"hardware/{kind}", "runs on" if kind == "cpu" else "assigned to", f"M{middle:g} {start:g}V{box.y:g}")
+        middle = (
+            box.middle
+            if virtual
+            else min(max(box.middle, shape.boxes[above].x + 8), shape.boxes[above].x + shape.boxes[above].w - 8)
+        )
+        shape.edge(
+            above, f"hardware/{kind}", "runs on" if kind == "cpu" else "assigned to", f"M{middle:g} {start:g}V{box.y:g}"
+        )

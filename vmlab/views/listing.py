@@ -56,7 +56,11 @@ def _physical(guest: Guest, linear: int) -> int | None:
     format_ = IA32_PSE if vcpu.cr4 & CR4_PSE else IA32
 
     def read(address: int, size: int) -> int:
-        return int.from_bytes(guest.memory.read_bytes(address, size), "little") if address + size <= guest.memory.size else 0
+        return (
+            int.from_bytes(guest.memory.read_bytes(address, size), "little")
+            if address + size <= guest.memory.size
+            else 0
+        )
 
     try:
         found = walk(format_, vcpu.cr3, linear, read, None, is_write=False, is_user=False, write_protect=False)

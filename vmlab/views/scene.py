@@ -67,7 +67,11 @@ class SceneWriter:
         """Return what stays during the run."""
         lanes = [{"id": f"guest{n}", "label": name, "role": "kernel"} for n, name in enumerate(self.names)]
         lanes += [{"id": "vmm", "label": "VMM", "role": "vmm"}] if self.virtual else []
-        kinds = [kind for kind in (VIRTUAL_MARKS if self.virtual else NATIVE_MARKS) if kind != "switch" or len(self.names) > 1]
+        kinds = [
+            kind
+            for kind in (VIRTUAL_MARKS if self.virtual else NATIVE_MARKS)
+            if kind != "switch" or len(self.names) > 1
+        ]
         technique = self.recording.system.technique
         return {
             "title": technique[:1].upper() + technique[1:],
@@ -188,7 +192,9 @@ class SceneWriter:
         kinds = {event.kind for event in events}
         if lane == "vmm":
             lit = ["vmm", "hardware/cpu"]
-            lit += [f"guest{after.current}/vcpu"] if kinds & {"emulate", "inject", "control", "switch", "resume"} else []
+            lit += (
+                [f"guest{after.current}/vcpu"] if kinds & {"emulate", "inject", "control", "switch", "resume"} else []
+            )
             lit += [f"guest{ran}/vcpu"] if "switch" in kinds else []
             lit += [f"guest{ran}/shadow", "hardware/memory"] if "shadow" in kinds else []
             lit += [f"guest{ran}/devices"] if _is_port(events) else []
@@ -197,7 +203,9 @@ class SceneWriter:
             return ["hardware/cpu", "vmm" if self.virtual else running]
         return [running, "hardware/cpu"]
 
-    def _motion(self, event: Event | None, moment: Moment, before: Instant | None, after: Instant) -> dict[str, Any] | None:
+    def _motion(
+        self, event: Event | None, moment: Moment, before: Instant | None, after: Instant
+    ) -> dict[str, Any] | None:
         """Say which edge is travelled, and which way."""
         if before is None:
             return None

@@ -61,7 +61,17 @@ def scene_svg(scene: Mapping[str, Any], script: Mapping[str, Any]) -> str:
 QUOTED = {'"': "&quot;"}
 
 
-def _text(x: float, y: float, text: str, *, size: float = 12, weight: int = 400, anchor: str = "start", fill: str = LIGHT.text, mono: bool = False) -> str:
+def _text(
+    x: float,
+    y: float,
+    text: str,
+    *,
+    size: float = 12,
+    weight: int = 400,
+    anchor: str = "start",
+    fill: str = LIGHT.text,
+    mono: bool = False,
+) -> str:
     font = f' font-family="{escape(PLAIN_MONO, QUOTED)}" xml:space="preserve"' if mono else ""
     return f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" font-weight="{weight}" text-anchor="{anchor}" fill="{fill}"{font}>{escape(text)}</text>'
 
@@ -76,11 +86,21 @@ def _graph(scene: Mapping[str, Any], script: Mapping[str, Any]) -> str:
     for zone in shape["zones"]:
         here = zone["id"] != "hardware" and (zone["id"] == "kernel") == (scene["ring"] == 0)
         role = "vmm" if zone["id"] == "kernel" else "user"
-        parts.append(f'<rect x="1" y="{zone["y"]:g}" width="{shape["width"] - 2:g}" height="{zone["h"]:g}" rx="5" fill="{LIGHT.tint(role) if here else LIGHT.panel}"/>')
+        parts.append(
+            f'<rect x="1" y="{zone["y"]:g}" width="{shape["width"] - 2:g}" height="{zone["h"]:g}" rx="5" fill="{LIGHT.tint(role) if here else LIGHT.panel}"/>'
+        )
         middle = zone["y"] + zone["h"] / 2
         words = [(13, zone["label"]), (26, f"ring {scene['ring']}" if here else "")]
         for x, word in words:
-            turned = _text(x, middle + 4, word, size=11, anchor="middle", weight=650 if here else 400, fill=LIGHT.ink[role] if here else LIGHT.muted)
+            turned = _text(
+                x,
+                middle + 4,
+                word,
+                size=11,
+                anchor="middle",
+                weight=650 if here else 400,
+                fill=LIGHT.ink[role] if here else LIGHT.muted,
+            )
             parts.append(f'<g transform="rotate(-90 {x} {middle:g})">{turned}</g>')
     for frame in shape["frames"]:
         current = frame["guest"] == scene["guest"]
@@ -93,13 +113,17 @@ def _graph(scene: Mapping[str, Any], script: Mapping[str, Any]) -> str:
         if not frame["narrow"]:
             number = frame["guest"]
             mode = "ended" if scene[f"state:{number}"] == "ended" else f"virtual {scene[f'mode:{number}']} mode"
-            parts.append(_text(frame["x"] + frame["w"] - 8, frame["y"] + 14.5, mode, size=10.5, anchor="end", fill=LIGHT.muted))
+            parts.append(
+                _text(frame["x"] + frame["w"] - 8, frame["y"] + 14.5, mode, size=10.5, anchor="end", fill=LIGHT.muted)
+            )
     motion = scene["motion"] or {"edge": "", "role": "neutral", "glyph": ""}
     for edge in shape["edges"]:
         moving = edge["id"] == motion["edge"]
         colour = LIGHT.line[motion["role"]] if moving else LIGHT.line["neutral"]
         dash = "none" if moving else DASHES.get(edge["relation"], "none")
-        parts.append(f'<path d="{edge["d"]}" fill="none" stroke="{colour}" stroke-width="{2.5 if moving else 1.2}" stroke-dasharray="{dash}"/>')
+        parts.append(
+            f'<path d="{edge["d"]}" fill="none" stroke="{colour}" stroke-width="{2.5 if moving else 1.2}" stroke-dasharray="{dash}"/>'
+        )
     parts += [_node(node, scene) for node in shape["nodes"]]
     return "".join(parts)
 
@@ -108,7 +132,9 @@ def _node(node: Mapping[str, Any], scene: Mapping[str, Any]) -> str:
     lit = node["id"] in scene["lit"]
     line = LIGHT.line[node["role"]]
     parts = [f'<path d="{node["stroke"]}" fill="none" stroke="{line}"/>'] if node["stroke"] else []
-    parts.append(f'<path d="{node["d"]}" fill="{LIGHT.tint(node["role"]) if lit else LIGHT.page}" stroke="{line}" stroke-width="{2.75 if lit else 1.25}"/>')
+    parts.append(
+        f'<path d="{node["d"]}" fill="{LIGHT.tint(node["role"]) if lit else LIGHT.page}" stroke="{line}" stroke-width="{2.75 if lit else 1.25}"/>'
+    )
     sub = scene.get(f"sub:{node['id']}", node["sub"])
     middle, centre = node["x"] + node["w"] / 2, node["y"] + node["h"] / 2 + 4
     weight = 700 if lit else 500
@@ -133,19 +159,26 @@ def _around(scene: Mapping[str, Any], guest: int) -> tuple[list[Sequence[Any]], 
 
 def _code(scene: Mapping[str, Any], guest: int) -> str:
     lines, address = _around(scene, guest)
-    parts = [_panel(CODE, TOP, 300, 212), _text(CODE + 9, TOP + 16, "Guest code", size=11.5, weight=600, fill=LIGHT.muted)]
+    parts = [
+        _panel(CODE, TOP, 300, 212),
+        _text(CODE + 9, TOP + 16, "Guest code", size=11.5, weight=600, fill=LIGHT.muted),
+    ]
     legend = "P privileged · S sensitive"
     parts.append(_text(CODE + 291, TOP + 16, legend, size=10.5, anchor="end", fill=LIGHT.muted))
     for row, (at, label, text, mark) in enumerate(lines):
         y = TOP + 36 + row * 16.6
         if at == address:
-            parts.append(f'<rect x="{CODE + 1}" y="{y - 12:g}" width="298" height="16.6" fill="{LIGHT.tint("kernel")}"/>')
+            parts.append(
+                f'<rect x="{CODE + 1}" y="{y - 12:g}" width="298" height="16.6" fill="{LIGHT.tint("kernel")}"/>'
+            )
             parts.append(f'<rect x="{CODE + 1}" y="{y - 12:g}" width="3" height="16.6" fill="{LIGHT.line["kernel"]}"/>')
         parts.append(_text(CODE + 9, y, f"{at:08x}", size=10.5, fill=LIGHT.muted, mono=True))
         role = {"p": "trap", "s": "inject"}.get(mark, "neutral")
         parts.append(_text(CODE + 68, y, mark.upper(), size=10.5, weight=700, fill=LIGHT.ink[role]) if mark else "")
         tail = f"  ; {label}" if label else ""
-        parts.append(_text(CODE + 83, y, f"{text}{tail}"[:31], size=11, weight=700 if at == address else 400, mono=True))
+        parts.append(
+            _text(CODE + 83, y, f"{text}{tail}"[:31], size=11, weight=700 if at == address else 400, mono=True)
+        )
     return "".join(parts)
 
 
@@ -155,7 +188,10 @@ def _console_text(scene: Mapping[str, Any], guest: int) -> str:
 
 
 def _console(scene: Mapping[str, Any], guest: int) -> str:
-    parts = [_panel(CODE, TOP + 220, 300, 92), _text(CODE + 9, TOP + 236, "Console", size=11.5, weight=600, fill=LIGHT.muted)]
+    parts = [
+        _panel(CODE, TOP + 220, 300, 92),
+        _text(CODE + 9, TOP + 236, "Console", size=11.5, weight=600, fill=LIGHT.muted),
+    ]
     for row, line in enumerate(_console_text(scene, guest).splitlines()[-4:]):
         parts.append(_text(CODE + 9, TOP + 253 + row * 16, line[:41], size=11, mono=True))
     return "".join(parts)
@@ -169,12 +205,33 @@ def _registers(scene: Mapping[str, Any], script: Mapping[str, Any], guest: int) 
         parts.append(_text(right, TOP + 17, title, size=11.5, weight=600, anchor="end", fill=LIGHT.muted))
         parts.append(_text(right, TOP + 35, mode, size=11.5, weight=600, anchor="end"))
         flag = values["EFLAGS"] & IF
-        parts.append(_text(right, TOP + 52, "1 on" if flag else "0 off", size=11, weight=700, anchor="end", fill=LIGHT.ink["kernel" if flag else "trap"], mono=True))
+        parts.append(
+            _text(
+                right,
+                TOP + 52,
+                "1 on" if flag else "0 off",
+                size=11,
+                weight=700,
+                anchor="end",
+                fill=LIGHT.ink["kernel" if flag else "trap"],
+                mono=True,
+            )
+        )
         for row, (name, value) in enumerate(values.items()):
             digits = 4 if name in {"CS", "SS"} else 8
             parts.append(_text(right, TOP + 71 + row * 16, f"{value:0{digits}x}", size=11, anchor="end", mono=True))
     for row, name in enumerate(("mode", "IF")):
-        parts.append(_text(REGISTERS + 9, TOP + 35 + 17 * row, name, size=11, fill=LIGHT.muted, weight=700 if name == "IF" else 400, mono=True))
+        parts.append(
+            _text(
+                REGISTERS + 9,
+                TOP + 35 + 17 * row,
+                name,
+                size=11,
+                fill=LIGHT.muted,
+                weight=700 if name == "IF" else 400,
+                mono=True,
+            )
+        )
     for row, name in enumerate(script["registers"]):
         parts.append(_text(REGISTERS + 9, TOP + 71 + row * 16, name, size=11, fill=LIGHT.muted, mono=True))
     return "".join(parts)
@@ -204,10 +261,18 @@ def _caption(scene: Mapping[str, Any]) -> str:
 def describe_scene(scene: Mapping[str, Any], script: Mapping[str, Any]) -> str:
     """Say in words what the picture of a scene shows."""
     guest = scene["guest"]
-    lines = [f"{script['title']}, step {scene['step']} of {script['length']}", scene["caption"], f"guest: {script['guests'][guest]}"]
+    lines = [
+        f"{script['title']}, step {scene['step']} of {script['length']}",
+        scene["caption"],
+        f"guest: {script['guests'][guest]}",
+    ]
     for title, mode, values in _columns(scene, script, guest):
-        shown = " ".join(f"{name} {value:08x}" for name, value in values.items() if name in {"EIP", "ESP", "EAX", "CR0", "CR3"})
-        lines.append(f"{title}: {mode}, IF {int(bool(values['EFLAGS'] & IF))}, flags {describe_flags(values['EFLAGS'])}; {shown}")
+        shown = " ".join(
+            f"{name} {value:08x}" for name, value in values.items() if name in {"EIP", "ESP", "EAX", "CR0", "CR3"}
+        )
+        lines.append(
+            f"{title}: {mode}, IF {int(bool(values['EFLAGS'] & IF))}, flags {describe_flags(values['EFLAGS'])}; {shown}"
+        )
     code, address = _around(scene, guest)
     lines += [f"{'>' if line[0] == address else ' '} {line[0]:08x}  {line[2]}" for line in code]
     text = _console_text(scene, guest)

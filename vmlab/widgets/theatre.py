@@ -102,7 +102,11 @@ def show(recording: Recording, *, step: int = 0) -> Theatre:
     """
     system = recording.system
     images = [guest.image for guest in system.guests]
-    options = {"memory": system.guests[0].memory.size, "max_instructions": system.limit, "input": getattr(system, "input", b"")}
+    options = {
+        "memory": system.guests[0].memory.size,
+        "max_instructions": system.limit,
+        "input": getattr(system, "input", b""),
+    }
 
     def make(technique: str, cpu_model: str) -> Recording:
         return record(images, technique, cpu=cpu_model, **options)

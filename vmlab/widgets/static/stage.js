@@ -18,7 +18,7 @@ const STORES = new WeakMap(); // feed -> store: all views of one stage share one
 // ---------------------------------------------------------------------------------------------------- small helpers
 
 const hex = (value, digits = 8) => (value >>> 0).toString(16).padStart(digits, "0");
-const number = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, " ");
+const number = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
 function make(tag, attributes = {}, ...children) {

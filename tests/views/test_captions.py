@@ -1,0 +1,128 @@
+"""Captions: one sentence, from events and registers alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmlab.machine.trace import Emulate, End, Exit, Inject, PortAccess, Resume, ShadowFill, Switch, Trap
+from vmlab.views.captions import Moment, caption, changes, main_event, port_access, upper
+
+STAMP = (7, 70, 0)
+REGISTERS = {"EIP": 0x100012, "EFLAGS": 0x202, "EAX": 0x148, "EDX": 0x3F8}
+
+
+def moment(**changed):
+    facts = {
+        "virtual": True, "started": True, "in_vmm": False, "resumed": False, "guest": "a", "mode": "kernel", "text": "cli",
+        "address": 0x100012, "ip": 0x100013, "ring": 0, "before": REGISTERS, "after": REGISTERS, "names": ["a"],
+        "where": {0x100013: "main+0x3", 0x100200: "handler"}.get, "device": {0x3F8: "uart"}.get,
+    }  # fmt: skip
+    return Moment(**{**facts, **changed})
+
+
+CASES = {
+    "trap": (
+        moment(),
+        [Trap(*STAMP, 13, "#GP", 0, 0x100012, 3, 0)],
+        "CLI at 0x100012 (virtual kernel mode, physical ring 3) raises #GP(0): the hardware delivers it to the VMM.",
+    ),
+    "page fault": (
+        moment(text="mov eax, [ebx]"),
+        [Trap(*STAMP, 14, "#PF", 6, 0x100012, 3, 0, 0x8000)],
+        (
+            "MOV EAX, [EBX] at 0x100012 (virtual kernel mode, physical ring 3) raises #PF(not present, write, user at 0x8000): "
+            "the hardware delivers it to the VMM."
+        ),
+    ),
+    "interrupt": (
+        moment(mode="user"),
+        [Trap(*STAMP, 0xFE, "timer", None, 0x100012, 3, 0)],
+        "Timer interrupts the guest at 0x100012 (virtual user mode, physical ring 3): the hardware delivers it to the VMM.",
+    ),
+    "native trap": (
+        moment(virtual=False, text="div ecx", ip=0x100200),
+        [Trap(*STAMP, 0, "#DE", None, 0x100012, 3, 0)],
+        "DIV ECX at 0x100012 (ring 3) raises #DE: the hardware enters the kernel's handler at 0x100200 (handler).",
+    ),
+    "emulate": (
+        moment(in_vmm=True, after={**REGISTERS, "EFLAGS": 2}),
+        [Exit(*STAMP, "CLI or STI", "cli"), Emulate(*STAMP, 0x100012, "cli")],
+        "The VMM emulates CLI on the VCPU: IF 1 → 0.",
+    ),
+    "emulate a port": (
+        moment(in_vmm=True),
+        [Emulate(*STAMP, 0x100012, "out dx, al")],
+        "The VMM emulates OUT DX, AL on the VCPU: 0x48 ('H') goes to the virtual serial port at port 0x3f8.",
+    ),
+    "resume": (
+        moment(in_vmm=True, resumed=True, ring=3),
+        [Resume(*STAMP, "kernel")],
+        "The VMM resumes the guest with IRET at 0x100013 (main+0x3): virtual kernel mode in physical ring 3.",
+    ),
+    "inject": (
+        moment(in_vmm=True, resumed=True, ip=0x100200),
+        [Inject(*STAMP, 32, "interrupt 0x20"), Resume(*STAMP, "kernel")],
+        "The VMM injects interrupt 0x20 into the VCPU and resumes it: the guest continues in its handler at 0x100200 (handler).",
+    ),
+    "shadow": (
+        moment(in_vmm=True),
+        [ShadowFill(*STAMP, 0x400000, 0x5000, 0x205000, writable=True)],
+        (
+            "The VMM fills the shadow page table: guest-virtual 0x400000 → guest-physical 0x5000 → host-physical 0x205000, "
+            "writable. The guest never learns of it."
+        ),
+    ),
+    "switch": (
+        moment(in_vmm=True, names=["a", "b"]),
+        [Switch(7, 70, 1, 0)],
+        "World switch: the VMM keeps the VCPU of a and loads that of b.",
+    ),
+    "exit": (
+        moment(in_vmm=True),
+        [Exit(*STAMP, "external interrupt", "time slice")],
+        "The VMM finds why the guest lost the CPU: external interrupt (time slice).",
+    ),
+    "end": (moment(), [End(*STAMP, "exit", 33)], "Guest a ends: exit, status 33."),
+    "port": (
+        moment(virtual=False, text="out dx, al"),
+        [PortAccess(*STAMP, 0x3F8, 1, 0x48, True, "uart")],
+        "OUT DX, AL: 0x48 goes to port 0x3f8 (uart).",
+    ),
+    "instruction": (
+        moment(text="mov eax, 5", ring=3, after={**REGISTERS, "EAX": 5}),
+        [],
+        "MOV EAX, 5 runs directly on the CPU in ring 3 (virtual kernel mode): EAX 00000148 → 00000005.",
+    ),
+    "start": (moment(started=False), [], "The VMM is about to start the guest at 0x100013 (main+0x3)."),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sentence(case):
+    given, events, sentence = CASES[case]
+    assert caption(given, events) == sentence
+
+
+def test_the_most_telling_event_speaks():
+    events = [Exit(*STAMP, "x", ""), Resume(*STAMP, "kernel"), Inject(*STAMP, 3, "#BP")]
+    assert main_event(events).kind == "inject"
+    assert main_event([]) is None
+
+
+def test_changes_names_flags_and_is_short():
+    assert changes({"EFLAGS": 0x41}, {"EFLAGS": 0}) == "CF 1 → 0, ZF 1 → 0"
+    assert changes({"CS": 8}, {"CS": 0x1B}) == "CS 0008 → 001b"
+    many = dict.fromkeys("ABCDEF", 0)
+    assert changes(many, dict.fromkeys(many, 1)).endswith("…")
+    assert changes(many, many) == ""
+
+
+def test_port_access_reads_registers():
+    assert port_access("in al, 0x64", {"EAX": 0x1FF}) == (False, 0x64, 0xFF)
+    assert port_access("out dx, ax", {"EAX": 0x12345, "EDX": 0x103F8}) == (True, 0x3F8, 0x2345)
+    assert port_access("mov eax, ebx", {}) is None
+
+
+def test_upper_leaves_symbols_alone():
+    assert upper("call print_al") == "CALL print_al"
+    assert upper("hlt") == "HLT"
