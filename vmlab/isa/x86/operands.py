@@ -56,7 +56,7 @@ class Operand:
         return tuple(getattr(self, name) for name in fields)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and isinstance(other, Operand) and self._key() == other._key()
+        return isinstance(other, Operand) and type(self) is type(other) and self._key() == other._key()
 
     def __hash__(self) -> int:
         return hash((type(self), self._key()))
@@ -281,4 +281,5 @@ def general_register(index: int, size: int) -> Register8 | Register16 | Register
     >>> general_register(4, 8).name, general_register(4, 32).name
     ('ah', 'esp')
     """
-    return {8: Register8, 16: Register16, 32: Register32}[size](index)
+    kinds: dict[int, type[Register8 | Register16 | Register32]] = {8: Register8, 16: Register16, 32: Register32}
+    return kinds[size](index)

@@ -1,0 +1,104 @@
+"""The notebooks in a real JupyterLab: they run, and the picture changes as the machine does."""
+
+from __future__ import annotations
+
+import pytest
+
+import vmlab
+from tools.lab_page import DARK, LIGHT
+from vmlab.isa.x86.registers import IF
+
+pytestmark = pytest.mark.browser
+
+STAGE = ".vmlab-stage[data-step]"
+NOTEBOOKS = ("00-start-here.ipynb", "01-layers.ipynb", "02-trap-and-emulate.ipynb")
+SHOWN = ("EIP", "EAX", "ESP", "CR0", "CR3")
+
+
+def truth(recording, step):
+    """What the picture must say at a step, read from a machine that this test ran itself."""
+    recording.seek(step)
+    system = recording.system
+    cpu, vcpu = system.machine.cpu, system.guest.vcpu
+    values = {"EIP": cpu.ip, "EAX": cpu.registers[0], "ESP": cpu.registers[4], "CR0": cpu.cr0, "CR3": cpu.cr3}
+    return {
+        "cpu": {name: f"{value:08x}" for name, value in values.items()},
+        "cpu-IF": bool(cpu.flags & IF),
+        "vcpu-IF": bool(vcpu.flags & IF),
+        "ring": f"ring {cpu.cpl}",
+        "mode": system.guest.mode,
+        "console": system.guest.console,
+    }
+
+
+def picture(stage):
+    """What the page shows."""
+
+    def text(name):
+        return stage.get_by_test_id(name).inner_text()
+
+    return {
+        "cpu": {name: text(f"cpu-{name}") for name in SHOWN},
+        "cpu-IF": text("cpu-IF").startswith("1"),
+        "vcpu-IF": text("vcpu-IF").startswith("1"),
+        "ring": text("cpu-mode"),
+        "mode": text("vcpu-mode"),
+        "console": stage.get_by_test_id("console").inner_text(),
+    }
+
+
+def press(stage, key, step):
+    """Press a key and wait until the stage stands at a step."""
+    stage.press(key)
+    stage.page.wait_for_function(
+        "([element, step]) => element.dataset.step === String(step)", arg=[stage.element_handle(), step]
+    )
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_without_an_error(page, artefacts, name):
+    page.open_notebook(name, theme=LIGHT)
+    page.run_all()
+    page.page.locator(STAGE).first.wait_for()
+    assert page.cell_errors() == []
+    assert page.errors == []
+    assert page.foreign == [], "a lab works without the network"
+    stage = page.page.locator(STAGE).first
+    stage.scroll_into_view_if_needed()
+    page.screenshot(artefacts / f"{name[:2]}-light.png")
+    page.set_theme(DARK)
+    page.screenshot(artefacts / f"{name[:2]}-dark.png")
+
+
+def test_the_picture_changes_as_the_machine_does(page, artefacts):
+    recording = vmlab.record(vmlab.guests.load("cli_sti"), under="trap-and-emulate")
+    start = recording.next("emulate").step - 2
+    page.open_notebook("02-trap-and-emulate.ipynb", theme=LIGHT)
+    page.run_all()
+    stage = page.page.locator(STAGE).first
+    stage.wait_for()
+    assert stage.get_attribute("data-step") == str(start)
+
+    steps = range(start, start + 12)
+    seen = []
+    for step in steps:
+        if step > start:
+            press(stage, "ArrowRight", step)
+        seen.append(picture(stage))
+        assert seen[-1] == truth(recording, step), f"step {step}"
+    assert len({str(each) for each in seen}) > 6, "the picture moved"
+
+    for step in reversed(steps[:-1]):
+        press(stage, "ArrowLeft", step)
+        assert picture(stage) == seen[step - start], f"step {step}, backwards"
+
+    recording.seek(start)
+    trap = recording.next("trap")
+    press(stage, "n", trap.step)
+    assert picture(stage) == truth(recording, trap.step)
+    assert picture(stage)["ring"] == "ring 0"
+    page.screenshot(artefacts / "02-trap.png")
+    press(stage, "End", recording.length)
+    assert picture(stage)["console"] == truth(recording, recording.length)["console"]
+    press(stage, "Home", 0)
+    assert picture(stage)["console"].strip() == ""
