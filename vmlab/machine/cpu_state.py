@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from vmlab.errors import StateError
 from vmlab.isa.x86.descriptors import SegmentRegister
 from vmlab.isa.x86.registers import CR0_ET, CR0_PE, CS, FIXED, NAMES_32, SEGMENT_NAMES
-from vmlab.machine.state import check_state
+from vmlab.machine.state import BYTE, COUNT, LONG, WORD, Entries, Items, check_state
 
 __all__ = ["CpuState"]
 
 FLAT_CODE, FLAT_DATA = 0x9B, 0x93
 SCALARS = ("ip", "flags", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit", "cr0", "cr2", "cr3", "cr4")
+PARTS = {"selector": WORD, "base": LONG, "limit": LONG, "access": BYTE, "big": bool}
 RESET_DEBUG = (0, 0, 0, 0, 0xFFFF0FF0, 0x400, 0xFFFF0FF0, 0x400)
-LONG = range(1 << 64)
 
 
 class CpuState:
@@ -114,10 +113,11 @@ class CpuState:
             The state is damaged; nothing has changed then.
         """
         fields: dict[str, Any] = dict.fromkeys(SCALARS, LONG)
-        fields |= {"registers": list, "segments": list, "debug": list, "msrs": dict, "halted": bool, "retired": LONG}
-        check_state(state, "processor", fields | {"shadow": bool})
-        if len(state["registers"]) != 8 or len(state["segments"]) != 8 or len(state["debug"]) != 8:
-            raise StateError("processor: a saved state has 8 registers, 8 segment registers and 8 debug registers")
+        fields |= {"gdtr_limit": WORD, "idtr_limit": WORD, "halted": bool, "retired": COUNT, "shadow": bool}
+        fields |= {"registers": Items(LONG, 8), "debug": Items(LONG, 8), "msrs": Entries(LONG, range(1 << 64))}
+        check_state(state, "processor", fields | {"segments": Items(Items((LONG, bool), len(PARTS)), 8)})
+        for row in state["segments"]:
+            check_state({"version": 1} | dict(zip(PARTS, row, strict=True)), "segment register", PARTS)
         for name in SCALARS:
             setattr(self, name, state[name])
         self.registers[:] = state["registers"]

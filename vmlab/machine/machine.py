@@ -15,19 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import PF, Fault, TripleFault, vector_name
-from vmlab.isa.x86.registers import CS, IF
+from vmlab.isa.x86.registers import CS, ESP, IF
 from vmlab.machine.cpu_model import CPU_MODELS, CpuModel
 from vmlab.machine.memory import PhysicalMemory
 from vmlab.machine.platform import Platform
 from vmlab.machine.processor import Processor
+from vmlab.machine.state import COUNT, check_state, rollback
 from vmlab.machine.trace import InstructionRetired, Trace, Trap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Machine"]
+__all__ = ["LIVELOCK", "Machine"]
 
 FOREVER = 1 << 62
+LIVELOCK = 100_000
+"""Exceptions and interrupts in a row, with no instruction completed between them, after which no end is expected."""
 
 
 class Machine:
@@ -45,7 +48,8 @@ class Machine:
     Attributes
     ----------
     outcome : str or None
-        Why it stopped for good: `"exit"`, `"halt"`, `"triple-fault"`; None while it can go on.
+        Why it stopped for good: `"exit"`, `"halt"`, `"triple-fault"`, `"livelock"` (the processor does nothing any more
+        but take exceptions); None while it can go on.
     status : int or None
         Exit status, after `"exit"`.
     events : int
@@ -106,6 +110,8 @@ class Machine:
                     self._one()  # the last: the counter has overflowed and waits for IF
                 else:
                     cpu.run(min(cpu.retired + limit - self.steps, horizon))
+                if self.host_entry and cpu.cpl == 0 and cpu.ip in self.host_entry:
+                    self._entered()
             except Fault as fault:
                 self._fault(fault)
 
@@ -155,6 +161,15 @@ class Machine:
         cr2 = self.cpu.cr2 if fault.vector == PF else None
         self._deliver(lambda: self.cpu.take(fault), fault.vector, vector_name(fault.vector), fault.error_code, cr2)
 
+    def _entered(self) -> None:
+        """Note that an instruction has led into host software by itself: INT1 does, for no DPL holds it back."""
+        cpu = self.cpu
+        self.in_host = True
+        vector = self.host_entry.index(cpu.ip)
+        if self.trace.on:
+            time, address = self.guest_time + cpu.retired, cpu.read_system(cpu.registers[ESP], 4)
+            self.trace.emit(Trap(self.steps, time, self.guest, vector, vector_name(vector), None, address, 3, 0))
+
     def _deliver(
         self, act: Callable[[], None], vector: int, name: str, error_code: int | None, cr2: int | None = None
     ) -> None:
@@ -166,6 +181,8 @@ class Machine:
             act()
         except TripleFault:
             self.outcome = "triple-fault"
+        if cpu.barren >= LIVELOCK and not self.host_entry:
+            self.outcome = "livelock"
         self.in_host = cpu.cpl == 0 and cpu.ip in self.host_entry
         if self.trace.on:
             time = self.guest_time + cpu.retired
@@ -188,8 +205,13 @@ class Machine:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Load what `save` gave."""
-        self.platform.load(state["platform"])
-        self.cpu.load(state["cpu"])
-        for name in ("outcome", "status", "events", "in_host", "counter_limit", "guest", "guest_time"):
-            setattr(self, name, state[name])
+        """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
+        none = type(None)
+        numbers = {"events": COUNT, "guest": COUNT, "guest_time": int, "counter_limit": (COUNT, none)}
+        others = {"outcome": (str, none), "status": (int, none), "in_host": bool}
+        check_state(state, "machine", {"cpu": dict, "platform": dict, **numbers, **others})
+        with rollback(self):
+            self.platform.load(state["platform"])
+            self.cpu.load(state["cpu"])
+            for name in (*numbers, *others):
+                setattr(self, name, state[name])

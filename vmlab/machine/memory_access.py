@@ -135,7 +135,8 @@ class MemoryAccess(CpuState):
 
     def _walk(self, linear: int, *, write: bool, user: bool) -> TlbEntry:
         self.tlb.misses += 1
-        self.invalidate_page(linear)  # a page fault drops the page's translation (SDM vol. 3, 4.10.4.1)
+        self.tlb.drop(linear >> 12)  # a page fault drops the page's translation (SDM vol. 3, 4.10.4.1)
+        self._drop_page(linear >> 12)
         try:
             found = self.page_walk(linear, write=write, user=user)
         except Fault:
@@ -143,7 +144,12 @@ class MemoryAccess(CpuState):
             raise
         self.walk_references += len(found.steps)
         entry = TlbEntry(
-            found.frame, found.writable, found.user, found.dirty, found.global_ and bool(self.cr4 & CR4_PGE)
+            found.frame,
+            found.writable,
+            found.user,
+            found.dirty,
+            found.global_ and bool(self.cr4 & CR4_PGE),
+            found.page_size > 0x1000,
         )
         victim = self.tlb.insert(linear >> 12, entry)
         if victim is not None:
@@ -165,8 +171,9 @@ class MemoryAccess(CpuState):
 
     def invalidate_page(self, linear: int) -> None:
         """INVLPG."""
-        self.tlb.drop(linear >> 12)
-        self._drop_page(linear >> 12)
+        for page in {linear >> 12, *self.tlb.parts(linear >> 12)}:
+            self.tlb.drop(page)
+            self._drop_page(page)
 
     def set_cr0(self, value: int) -> None:
         """Load CR0; a change of PE, PG or WP flushes all translations."""

@@ -11,7 +11,7 @@ from vmlab.errors import StateError
 from vmlab.machine.bus import Bus
 from vmlab.machine.clock import Clock
 from vmlab.machine.devices import Cga, DebugExit, Pic, Pit, Uart
-from vmlab.machine.state import check_state
+from vmlab.machine.state import COUNT, check_state, rollback
 
 if TYPE_CHECKING:
     from vmlab.machine.bus import Device
@@ -102,12 +102,14 @@ class Platform:
         return {"version": 1, "idle": self.idle, "clock": self.clock.save(), "devices": devices}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Load what `save` gave; StateError where it is damaged."""
-        check_state(state, "platform", {"idle": int, "clock": dict, "devices": dict})
+        """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
+        check_state(state, "platform", {"idle": COUNT, "clock": dict, "devices": dict})
         if set(state["devices"]) != set(self.devices):
-            raise StateError(f"platform: saved devices are {sorted(state['devices'])}, here are {sorted(self.devices)}")
-        self.idle = state["idle"]
-        self.clock.load(state["clock"])
-        for name, device in self.devices.items():
-            device.load(state["devices"][name])
-        self.clock.refresh()
+            found = ", ".join(sorted(str(name) for name in state["devices"]))
+            raise StateError(f"platform: saved devices are {found}; here are {', '.join(sorted(self.devices))}")
+        with rollback(self):
+            self.idle = state["idle"]
+            self.clock.load(state["clock"])
+            for name, device in self.devices.items():
+                device.load(state["devices"][name])
+            self.clock.refresh()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vmlab.errors import StateError
 from vmlab.isa.x86.decoder import InvalidOpcode, TooLong, Truncated, decode
 from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import DB, DF, GP, DoubleFault, Fault, TripleFault, escalate, undefined
@@ -21,13 +22,14 @@ from vmlab.isa.x86.registers import CS, IF, TF
 from vmlab.isa.x86.semantics import SEMANTICS, Semantic
 from vmlab.isa.x86.semantics.interrupts import deliver
 from vmlab.machine.memory_access import MASK, MemoryAccess
+from vmlab.machine.state import COUNT, Items, check_state
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.platform import Platform
 
-__all__ = ["Processor"]
+__all__ = ["DR6_SINGLE_STEP", "Processor"]
 
 Decoded = tuple[Semantic, "Instruction", int]
 DR6_SINGLE_STEP = 1 << 14
@@ -57,11 +59,12 @@ class Processor(MemoryAccess):
     """
 
     __slots__ = (
-        "_code", "_mode", "attention", "debug_pending", "delivered", "fetch_bits", "port_accesses",
+        "_code", "_deliveries", "_mode", "attention", "debug_pending", "delivered", "fetch_bits", "port_accesses",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel) -> None:
         self.port_accesses = self.delivered = 0
+        self._deliveries = (0, 0)
         self.attention = False
         self.debug_pending = False
         super().__init__(platform, model)
@@ -260,7 +263,14 @@ class Processor(MemoryAccess):
         self.debug[6] |= DR6_SINGLE_STEP
         self._deliver(DB, None)
 
+    @property
+    def barren(self) -> int:
+        """Deliveries of an exception or interrupt since the last instruction that completed."""
+        count, retired = self._deliveries
+        return count if retired == self.retired else 0
+
     def _deliver(self, vector: int, error_code: int | None, *, external: bool = False) -> None:
+        self._deliveries = (self.barren + 1, self.retired)
         try:
             fault = not external and vector not in (DB, DF)
             deliver(self, vector, error_code, fault=fault)
@@ -287,13 +297,23 @@ class Processor(MemoryAccess):
             "state": self.save_state(),
             "tlb": self.tlb.save(),
             "debug_pending": self.debug_pending,
+            "deliveries": list(self._deliveries),
             "counters": [self.walk_references, self.port_accesses, self.delivered, self.control_loads],
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Load what `save` gave; StateError where it is damaged."""
+        """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
+        lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4)}
+        check_state(state, "processor", {"state": dict, "tlb": dict, "debug_pending": bool, **lists})
+        before = self.save_state()
         self.load_state(state["state"])
-        self.tlb.load(state["tlb"])
+        try:
+            self.tlb.load(state["tlb"])
+        except StateError:
+            self.load_state(before)
+            raise
         self.walk_references, self.port_accesses, self.delivered, self.control_loads = state["counters"]
+        count, retired = state["deliveries"]
+        self._deliveries = (count, retired)
         self.debug_pending = state["debug_pending"]
         self._forget()

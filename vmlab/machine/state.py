@@ -6,18 +6,39 @@ passes that through `check_state`, so that a damaged, foreign or newer state is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from vmlab.errors import StateError
 
-__all__ = ["BYTE", "WORD", "Rule", "check_state"]
-
-Rule = type | range | tuple[Any, ...]
-"""What a field may hold: a type, a `range` of ints, or a tuple of such rules of which one must fit."""
+__all__ = ["BYTE", "COUNT", "LONG", "WORD", "Entries", "Items", "Rule", "Saved", "check_state", "rollback"]
 
 BYTE = range(0x100)
 WORD = range(0x1_0000)
+LONG = range(1 << 32)
+COUNT = range(1 << 63)
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A list of which each item fits a rule."""
+
+    rule: Any
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """A dict of which each key and each value fits a rule."""
+
+    key: Any
+    value: Any
+
+
+Rule = type | range | Items | Entries | tuple[Any, ...]
+"""What a field may hold: a type, a `range` of ints, `Items`, `Entries`, or a tuple of such rules of which one must fit."""
 
 
 def _fits(value: object, rule: object) -> bool:
@@ -25,6 +46,11 @@ def _fits(value: object, rule: object) -> bool:
         return any(_fits(value, each) for each in rule)
     if isinstance(rule, range):
         return type(value) is int and value in rule
+    if isinstance(rule, Items):
+        right = isinstance(value, list) and (rule.count is None or len(value) == rule.count)
+        return right and all(_fits(each, rule.rule) for each in value)  # type: ignore[attr-defined]  # it is a list
+    if isinstance(rule, Entries):
+        return isinstance(value, dict) and all(_fits(k, rule.key) and _fits(v, rule.value) for k, v in value.items())
     if rule is int:
         return type(value) is int
     return isinstance(rule, type) and isinstance(value, rule)
@@ -35,6 +61,10 @@ def _name(rule: object) -> str:
         return " or ".join(_name(each) for each in rule)
     if isinstance(rule, range):
         return f"an int from {rule.start} to {rule.stop - 1}"
+    if isinstance(rule, Items):
+        return f"a list of {'' if rule.count is None else f'{rule.count} items, each '}{_name(rule.rule)}"
+    if isinstance(rule, Entries):
+        return f"a dict of {_name(rule.key)} to {_name(rule.value)}"
     return rule.__name__ if isinstance(rule, type) else repr(rule)
 
 
@@ -73,3 +103,24 @@ def check_state(state: object, owner: str, fields: Mapping[str, Any], version: i
     if unknown:
         raise StateError(f"{owner}: saved state has unknown fields {', '.join(unknown)}")
     return state
+
+
+class Saved(Protocol):
+    """What can be saved and loaded."""
+
+    def save(self) -> dict[str, Any]:
+        """Save the state."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load a saved state."""
+
+
+@contextmanager
+def rollback(component: Saved) -> Iterator[None]:
+    """Give a component made of others its state back where loading one of them fails: all is loaded, or nothing."""
+    before = component.save()
+    try:
+        yield
+    except StateError:
+        component.load(before)
+        raise

@@ -10,20 +10,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmlab.errors import StateError
-from vmlab.machine.state import check_state
+from vmlab.machine.state import COUNT, LONG, Items, check_state
 
 __all__ = ["Tlb", "TlbEntry"]
+
+PARTS = {"page": range(1 << 20), "frame": LONG} | dict.fromkeys(("writable", "user", "dirty", "global", "large"), bool)
 
 
 @dataclass(frozen=True, slots=True)
 class TlbEntry:
-    """A cached translation of one 4 KiB page: physical page address and rights."""
+    """A cached translation of one 4 KiB page: physical page address and rights; `large` where a 4 MiB page holds it."""
 
     frame: int
     writable: bool
     user: bool
     dirty: bool
     global_: bool
+    large: bool = False
 
 
 @dataclass(slots=True)
@@ -61,18 +64,26 @@ class Tlb:
         self.entries = kept
 
     def drop(self, page: int) -> None:
-        """Drop the translation of one page, global or not (INVLPG)."""
+        """Drop the translation of one page, global or not."""
         self.entries.pop(page, None)
+
+    def parts(self, page: int) -> list[int]:
+        """Return the other pages held of the 4 MiB page around this one: INVLPG drops them too (SDM vol. 3, 4.10.4.1)."""
+        return [other for other, entry in self.entries.items() if entry.large and other >> 10 == page >> 10]
 
     def save(self) -> dict[str, Any]:
         """Save as plain data, in order of age."""
-        rows = [[p, e.frame, e.writable, e.user, e.dirty, e.global_] for p, e in self.entries.items()]
+        rows = [[p, e.frame, e.writable, e.user, e.dirty, e.global_, e.large] for p, e in self.entries.items()]
         return {"version": 1, "entries": rows, "misses": self.misses, "flushes": self.flushes}
 
     def load(self, state: dict[str, Any]) -> None:
         """Load a saved state; StateError where it is damaged."""
-        check_state(state, "TLB", {"entries": list, "misses": int, "flushes": int})
-        if len(state["entries"]) > self.capacity:
-            raise StateError(f"TLB: {len(state['entries'])} saved entries do not fit into {self.capacity}")
-        self.entries = {row[0]: TlbEntry(*row[1:]) for row in state["entries"]}
+        fields = {"entries": Items(Items((LONG, bool), len(PARTS))), "misses": COUNT, "flushes": COUNT}
+        check_state(state, "TLB", fields)
+        rows = state["entries"]
+        if len(rows) > self.capacity:
+            raise StateError(f"TLB: {len(rows)} saved entries do not fit into {self.capacity}")
+        for row in rows:
+            check_state({"version": 1} | dict(zip(PARTS, row, strict=True)), "TLB entry", PARTS)
+        self.entries = {row[0]: TlbEntry(*row[1:]) for row in rows}
         self.misses, self.flushes = state["misses"], state["flushes"]

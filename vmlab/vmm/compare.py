@@ -1,4 +1,4 @@
-"""The same guest under several techniques, side by side: is what the guest sees the same, bit for bit?
+"""The same guest under several techniques, side by side: what it saw, compared bit for bit.
 
 Fidelity (Popek and Goldberg, 1974) is judged at the end of the runs: console, screen, outcome, retired instructions,
 registers and every byte of guest-physical memory.

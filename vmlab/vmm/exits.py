@@ -7,7 +7,7 @@ never learns of it.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 from vmlab.isa.x86.instruction import Instruction, Privilege
 from vmlab.isa.x86.operands import ControlRegister
@@ -15,7 +15,7 @@ from vmlab.isa.x86.operands import ControlRegister
 __all__ = ["ExitReason", "reason_of"]
 
 
-class ExitReason(str, Enum):
+class ExitReason(StrEnum):
     """Reason of an exit; the value is its key in `Run.exits`."""
 
     CONTROL_REGISTER = "control-register access"

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from vmlab.machine.image import place
-from vmlab.machine.state import check_state
+from vmlab.machine.state import COUNT, Entries, check_state, rollback
 
 if TYPE_CHECKING:
     from vmlab.machine.image import Image
@@ -38,7 +38,7 @@ class Guest:
     Attributes
     ----------
     outcome : str or None
-        Why it ended: `"exit"`, `"halt"`, `"triple-fault"`, `"limit"`, or None while it runs.
+        Why it ended: `"exit"`, `"halt"`, `"triple-fault"`, `"livelock"`, `"limit"`, or None while it runs.
     status : int or None
         Exit status, after `"exit"`.
     exits : Counter
@@ -107,10 +107,11 @@ class Guest:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Load what `save` gave; StateError where it is damaged."""
-        fields = {"vcpu": dict, "platform": dict, "exits": dict, "emulated": dict}
+        """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
+        fields = {"vcpu": dict, "platform": dict, "exits": Entries(str, COUNT), "emulated": Entries(str, COUNT)}
         check_state(state, "guest", {**fields, "outcome": (str, type(None)), "status": (int, type(None))})
-        self.platform.load(state["platform"])
-        self.vcpu.load(state["vcpu"])
-        self.outcome, self.status = state["outcome"], state["status"]
-        self.exits, self.emulated = Counter(state["exits"]), Counter(state["emulated"])
+        with rollback(self):
+            self.platform.load(state["platform"])
+            self.vcpu.load(state["vcpu"])
+            self.outcome, self.status = state["outcome"], state["status"]
+            self.exits, self.emulated = Counter(state["exits"]), Counter(state["emulated"])

@@ -1,7 +1,6 @@
-"""The memory of a hypervisor: frames of its own, and the window of linear addresses where every guest's page tables
-show them to the hardware, and to nobody else.
+"""The memory of a hypervisor: frames of its own, and the window of linear addresses that shows them.
 
-The processor finds the IDT, the GDT, the TSS and the stack of ring 0 by linear address, through whatever page tables
+The window is in every guest's page tables, for the hardware, and for nobody else. The processor finds the IDT, the GDT, the TSS and the stack of ring 0 by linear address, through whatever page tables
 are loaded. A VMM must therefore keep a small window in every address space: here the last 4 MiB, with supervisor
 pages, which a deprivileged guest cannot touch. A guest that uses these addresses itself traps, and its access is
 emulated on its own memory.
@@ -17,17 +16,22 @@ from vmlab.errors import OptionError
 from vmlab.isa.x86.descriptors import INTERRUPT_GATE32, encode_gate
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
 from vmlab.machine.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, WRITABLE
+from vmlab.machine.state import Items, check_state
 
 if TYPE_CHECKING:
     from vmlab.machine.memory import PhysicalMemory
 
-__all__ = ["HOST_BASE", "HostMemory"]
+__all__ = ["HOST_BASE", "HostMemory", "host_bytes"]
 
 HOST_BASE = 0x100000
 """Host-physical address from which the hypervisor's frames are taken; below lies the VGA hole."""
 
-HOST_SIZE = 0x300000
-"""Bytes set aside for the hypervisor: structures and shadow page tables."""
+GUEST_FRAMES = 256
+"""Frames for what the hypervisor keeps of one guest: shadow page tables, shadow descriptor tables."""
+OWN_FRAMES = 256
+"""Frames for its own structures."""
+MOST_GUESTS = 31
+"""Guests whose descriptor tables fit into the window."""
 
 WINDOW = 0xFFC00000
 WINDOW_ENTRY = WINDOW >> 22
@@ -37,11 +41,38 @@ TSS_BYTES = 0x68
 SUPERVISOR = PRESENT | WRITABLE | ACCESSED | DIRTY | GLOBAL
 
 
+def host_bytes(guests: int) -> int:
+    """Return how many bytes from `HOST_BASE` on are set aside for the hypervisor.
+
+    Raises
+    ------
+    OptionError
+        Too many guests.
+
+    Examples
+    --------
+    >>> hex(host_bytes(2))
+    '0x300000'
+    """
+    if guests > MOST_GUESTS:
+        raise OptionError(f"{guests} guests are too many: this hypervisor takes at most {MOST_GUESTS}")
+    return OWN_FRAMES + guests * GUEST_FRAMES << PAGE_SHIFT
+
+
 class HostMemory:
     """Frames of the hypervisor and the window that shows some of them.
 
+    Parameters
+    ----------
+    memory : PhysicalMemory
+        The computer's.
+    size : int
+        Bytes from `HOST_BASE` on that are the hypervisor's.
+
     Attributes
     ----------
+    addresses : range
+        Host-physical addresses of its frames.
     window_table : int
         Host-physical address of the page table behind the window; every shadow root points to it.
     idt, tss, stack_top, entry : int
@@ -49,10 +80,10 @@ class HostMemory:
         the first entry point.
     """
 
-    def __init__(self, memory: PhysicalMemory) -> None:
+    def __init__(self, memory: PhysicalMemory, size: int) -> None:
         self.memory = memory
-        self._free = list(range(HOST_BASE >> PAGE_SHIFT, (HOST_BASE + HOST_SIZE) >> PAGE_SHIFT))
-        self._free.reverse()
+        self.addresses = range(HOST_BASE, HOST_BASE + size, PAGE_SIZE)
+        self._free = [address >> PAGE_SHIFT for address in reversed(self.addresses)]
         self._next = WINDOW
         self.window_table = self.allocate()
         self.idt = self.map_new(1)
@@ -67,8 +98,6 @@ class HostMemory:
 
     def allocate(self) -> int:
         """Take a frame, cleared; return its host-physical address."""
-        if not self._free:
-            raise OptionError(f"the hypervisor's {HOST_SIZE >> 20} MiB are used up: run fewer guests")
         address = self._free.pop() << PAGE_SHIFT
         self.memory.write_bytes(address, bytes(PAGE_SIZE))
         return address
@@ -120,6 +149,7 @@ class HostMemory:
         """Save which frames are free; their contents are in memory."""
         return {"version": 1, "free": list(self._free)}
 
-    def load(self, state: dict[str, list[int]]) -> None:
-        """Load what `save` gave."""
-        self._free = list(state["free"])
+    def load(self, state: dict[str, object]) -> None:
+        """Load what `save` gave; StateError where it is damaged."""
+        frames = range(self.addresses.start >> PAGE_SHIFT, self.addresses.stop >> PAGE_SHIFT)
+        self._free = list(check_state(state, "host memory", {"free": Items(frames)})["free"])

@@ -58,9 +58,8 @@ class Native(System):
         return {"version": 1, "machine": self.machine.save(), "outcome": guest.outcome, "status": guest.status}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Load what `save` gave."""
-        check_state(
-            state, "native system", {"machine": dict, "outcome": (str, type(None)), "status": (int, type(None))}
-        )
+        """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
+        none = type(None)
+        check_state(state, "native system", {"machine": dict, "outcome": (str, none), "status": (int, none)})
         self.machine.load(state["machine"])
         self.guests[0].end(state["outcome"], state["status"])

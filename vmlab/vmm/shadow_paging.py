@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from vmlab.isa.x86.registers import CR0_PG
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
 from vmlab.machine.paging import ACCESSED, DIRTY, PRESENT, USER, WRITABLE
-from vmlab.vmm.host_memory import WINDOW, WINDOW_ENTRY
+from vmlab.machine.state import Items, check_state
+from vmlab.vmm.host_memory import GUEST_FRAMES, WINDOW, WINDOW_ENTRY
 
 if TYPE_CHECKING:
     from vmlab.machine.memory import MemoryWindow
@@ -29,8 +30,9 @@ __all__ = ["ShadowPaging"]
 
 TABLE_ENTRY = PRESENT | WRITABLE | USER | ACCESSED
 LEAF_ENTRY = PRESENT | USER | ACCESSED | DIRTY
-RESERVE = 4
-"""Frames below which a fill first throws the shadow away, as a TLB makes room."""
+MOST_TABLES = GUEST_FRAMES - 64
+"""Shadow page tables of one guest, beside its roots and descriptors; before one more all are thrown away, as a TLB makes
+room. No guest can so take the memory that another needs, or change how often that one traps."""
 
 
 class ShadowPaging:
@@ -58,6 +60,7 @@ class ShadowPaging:
         self._vcpu = vcpu
         self._memory = memory
         self._tables: list[int] = []
+        self._large: set[int] = set()
         self.changed = True
         self.traced: set[int] = set()
         self._roots = (self._new_root(), self._new_root())
@@ -81,13 +84,21 @@ class ShadowPaging:
         for table in self._tables:
             self._host.release(table)
         self._tables.clear()
+        self._large.clear()
 
     def drop(self, linear: int) -> None:
-        """Throw the entry of one page away (INVLPG)."""
+        """Throw the entry of one page away (INVLPG, a true page fault); of a 4 MiB page all its parts.
+
+        Read more: Intel SDM vol. 3, 4.10.4.1.
+        """
         self.changed = True
         for root in self._roots:
             slot = self._slot(root, linear, create=False)
-            if slot is not None:
+            if slot is None:
+                continue
+            if linear >> 22 in self._large:
+                self._host.memory.write_bytes(slot & -PAGE_SIZE, bytes(PAGE_SIZE))
+            else:
                 self._host.memory.write(slot, 4, 0)
 
     def _slot(self, root: int, linear: int, *, create: bool) -> int | None:
@@ -119,6 +130,8 @@ class ShadowPaging:
         if not vcpu.cr0 & CR0_PG:
             return linear, True
         found = vcpu.page_walk(linear, write=write, user=user)
+        if found.page_size > PAGE_SIZE:
+            self._large.add(linear >> 22)
         return found.frame | linear & 0xFFF, write or (found.writable and found.dirty)
 
     def fill(self, linear: int, gpa: int, *, writable: bool, user: bool) -> int | None:
@@ -129,7 +142,7 @@ class ShadowPaging:
         page = gpa >> PAGE_SHIFT
         if linear >= WINDOW or not self._vcpu.bus.is_ram(gpa):
             return None
-        if self._host.free_frames < RESERVE:
+        if len(self._tables) >= MOST_TABLES:
             self.flush()
         slot = self._slot(self._roots[user], linear, create=True)
         if slot is None:
@@ -143,10 +156,24 @@ class ShadowPaging:
 
     def save(self) -> dict[str, Any]:
         """Save the bookkeeping; the tables are in memory."""
-        return {"version": 1, "tables": list(self._tables), "changed": self.changed, "traced": sorted(self.traced)}
+        return {
+            "version": 1,
+            "tables": list(self._tables),
+            "large": sorted(self._large),
+            "changed": self.changed,
+            "traced": sorted(self.traced),
+        }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Load what `save` gave."""
+        """Load what `save` gave; StateError where it is damaged."""
+        rules = {
+            "tables": Items(self._host.addresses),
+            "large": Items(range(1 << 10)),
+            "changed": bool,
+            "traced": Items(range(len(self._memory.frames))),
+        }
+        check_state(state, "shadow paging", rules)
         self._tables = list(state["tables"])
+        self._large = set(state["large"])
         self.changed = state["changed"]
         self.traced = set(state["traced"])

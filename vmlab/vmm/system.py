@@ -56,7 +56,7 @@ class System(ABC):
     guests: list[Guest]
     current: int
 
-    def __init__(  # noqa: PLR0913 - the options of a run
+    def __init__(
         self,
         images: Sequence[Image],
         *,

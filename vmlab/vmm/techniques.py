@@ -35,7 +35,7 @@ def find_technique(name: str) -> type[System]:
     return TECHNIQUES[name]
 
 
-def build(  # noqa: PLR0913 - the options of a run
+def build(
     image: Image | Sequence[Image],
     under: str = "native",
     *,

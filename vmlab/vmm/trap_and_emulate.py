@@ -18,19 +18,21 @@ Read more: Popek and Goldberg, CACM 17(7), 1974; Robin and Irvine, USENIX Securi
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from vmlab.errors import StateError
 from vmlab.isa.x86.faults import DB, PF, PF_WRITE, Fault, TripleFault, vector_name
 from vmlab.isa.x86.registers import IF
-from vmlab.machine.machine import Machine
+from vmlab.machine.machine import LIVELOCK, Machine
 from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
 from vmlab.machine.platform import Platform
 from vmlab.machine.processor import Processor
-from vmlab.machine.state import check_state
+from vmlab.machine.state import COUNT, Entries, Items, check_state, rollback
 from vmlab.machine.trace import ControlWrite, Emulate, Exit, Inject, Resume, ShadowFill, Switch
 from vmlab.vmm.exits import ExitReason, reason_of
 from vmlab.vmm.guest import Guest
-from vmlab.vmm.host_memory import HOST_BASE, HOST_SIZE
+from vmlab.vmm.host_memory import HOST_BASE, host_bytes
 from vmlab.vmm.system import System
 from vmlab.vmm.world import World, WorldSwitch
 
@@ -42,10 +44,10 @@ if TYPE_CHECKING:
 
 __all__ = ["TrapAndEmulate"]
 
-GUEST_BASE = HOST_BASE + HOST_SIZE
 QUANTUM = 20_000
 """Instructions that a guest runs before another gets the CPU."""
 TIMER_VECTOR = 0xFE
+PHASES = ("handle", "resume")
 
 
 class TrapAndEmulate(System):
@@ -65,13 +67,14 @@ class TrapAndEmulate(System):
 
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel) -> None:
         """Build the computer, the hypervisor's tables, and the guests."""
-        self.machine = Machine(GUEST_BASE + len(images) * memory_size, model, self.trace)
-        self.switcher = WorldSwitch(self.machine, TIMER_VECTOR)
+        guest_base = HOST_BASE + host_bytes(len(images))
+        self.machine = Machine(guest_base + len(images) * memory_size, model, self.trace)
+        self.switcher = WorldSwitch(self.machine, TIMER_VECTOR, len(images))
         self.guests: list[Guest] = []
         self.worlds: list[World] = []
         frames = memory_size >> PAGE_SHIFT
         for index, image in enumerate(images):
-            first = (GUEST_BASE >> PAGE_SHIFT) + index * frames
+            first = (guest_base >> PAGE_SHIFT) + index * frames
             memory = MemoryWindow(self.machine.memory, range(first, first + frames))
             platform = Platform(memory)
             guest = Guest(image.name if len(images) == 1 else f"{image.name} {index}", image,
@@ -128,10 +131,12 @@ class TrapAndEmulate(System):
             self._exit(ExitReason.EXTERNAL_INTERRUPT, "time slice or virtual device")
         elif vector == PF:
             self._page_fault(guest, world, error_code)
-        elif vector == DB:
+        elif vector == DB and self.switcher.single_stepped():
             self._exit(ExitReason.GUEST_EXCEPTION, "single step")
-            self._inject(guest, guest.vcpu.single_step, DB, vector_name(DB))
+            guest.vcpu.debug_pending = True
         else:
+            if vector == DB:
+                self.switcher.undo_int1(guest.vcpu)
             self._emulate(guest, None)
 
     def _exit(self, reason: ExitReason, detail: str) -> None:
@@ -164,7 +169,7 @@ class TrapAndEmulate(System):
     def _emulate(self, guest: Guest, reason: ExitReason | None) -> None:
         """Execute the guest's next instruction on the VCPU; if that faults, the fault is the guest's own."""
         vcpu, world = guest.vcpu, self.worlds[self.current]
-        vcpu.tlb.entries.clear()  # the shadow is the guest's TLB; the VCPU's own must not outlive an exit
+        vcpu.forget_translations()  # the shadow is the guest's TLB; the VCPU's own must not outlive an exit
         before = {name: getattr(vcpu, name) for name in ("cr0", "cr3", "cr4")}
         address = vcpu.linear_ip
         try:
@@ -176,15 +181,15 @@ class TrapAndEmulate(System):
             cause = reason or (ExitReason.TRUE_PAGE_FAULT if is_page_fault else ExitReason.GUEST_EXCEPTION)
             self._exit(cause, vector_name(fault.vector))
             vector = fault.vector
-            self._inject(guest, lambda: vcpu.take(fault), vector, vector_name(vector))
+            if is_page_fault:
+                world.shadow.drop(vcpu.cr2)
+            self._inject(guest, partial(vcpu.take, fault), vector, vector_name(vector))
             return
         self.counters["emulated"] += 1
         guest.emulated[instruction.mnemonic] += 1
         self._exit(reason or reason_of(instruction), text)
         if self.trace.on:
             self.trace.emit(Emulate(self.steps, vcpu.retired, self.current, address, text))
-        if vcpu.debug_pending:
-            self._inject(guest, vcpu.single_step, DB, vector_name(DB))
         world.after_emulation(instruction)
         for name, old in before.items():
             new = getattr(vcpu, name)
@@ -194,13 +199,15 @@ class TrapAndEmulate(System):
     def _inject(self, guest: Guest, act: Callable[[], None], vector: int, name: str) -> None:
         """Deliver an exception or interrupt through the guest's own interrupt descriptor table."""
         vcpu = guest.vcpu
-        vcpu.tlb.entries.clear()
+        vcpu.forget_translations()
         try:
             act()
         except TripleFault:
             self.end_guest(self.guests.index(guest), "triple-fault")
             return
         self.counters["injected"] += 1
+        if vcpu.barren >= LIVELOCK:
+            self.end_guest(self.guests.index(guest), "livelock")
         if self.trace.on:
             self.trace.emit(Inject(self.steps, vcpu.retired, self.guests.index(guest), vector, name))
 
@@ -229,16 +236,16 @@ class TrapAndEmulate(System):
         return True
 
     def _devices(self, guest: Guest) -> None:
-        """Let virtual devices act, wake a halted guest, and inject an interrupt that the guest would take now."""
+        """Do what the hardware does between two instructions: devices, the single-step trap, waking up, interrupts."""
         vcpu, platform = guest.vcpu, guest.platform
         platform.service(vcpu.retired)
-        if vcpu.halted:
-            if not vcpu.flags & IF or not platform.await_interrupt(vcpu.retired):
-                self.end_guest(self.guests.index(guest), "halt")
-                return
-        if platform.pic.output and vcpu.interruptible:
+        if vcpu.debug_pending:
+            self._inject(guest, vcpu.single_step, DB, vector_name(DB))
+        if vcpu.halted and not (vcpu.flags & IF and platform.await_interrupt(vcpu.retired)):
+            self.end_guest(self.current, "halt")
+        while platform.pic.output and vcpu.interruptible and guest.outcome is None:
             vector = platform.pic.acknowledge()
-            self._inject(guest, lambda: vcpu.interrupt(vector), vector, f"interrupt {vector:#x}")
+            self._inject(guest, partial(vcpu.interrupt, vector), vector, f"interrupt {vector:#x}")
 
     def _schedule(self) -> None:
         """Round robin: the next guest gets the CPU when this one has used its time, waits, or has ended."""
@@ -286,17 +293,20 @@ class TrapAndEmulate(System):
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Load what `save` gave."""
-        lists = dict.fromkeys(("guests", "worlds"), list)
-        numbers = dict.fromkeys(("current", "slice_end"), int)
-        others = {"machine": dict, "switcher": dict, "counters": dict, "phase": str}
-        check_state(state, "trap-and-emulate", {**lists, **numbers, **others})
-        self.machine.load(state["machine"])
-        for guest, saved in zip(self.guests, state["guests"], strict=True):
-            guest.load(saved)
-        self.switcher.load_state(state["switcher"])
-        for world, saved in zip(self.worlds, state["worlds"], strict=True):
-            world.load(saved)
-        self.counters = Counter(state["counters"])
-        for name in ("phase", "current", "slice_end"):
-            setattr(self, name, state[name])
+        """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
+        count = len(self.guests)
+        others = {"machine": dict, "switcher": dict, "counters": Entries(str, COUNT), "phase": str, "slice_end": COUNT}
+        lists = {"guests": Items(dict, count), "worlds": Items(dict, count), "current": range(count)}
+        check_state(state, "trap-and-emulate", others | lists)
+        if state["phase"] not in PHASES:
+            raise StateError(f"trap-and-emulate: saved phase {state['phase']!r} is none of {', '.join(PHASES)}")
+        with rollback(self):
+            self.machine.load(state["machine"])
+            for guest, saved in zip(self.guests, state["guests"], strict=True):
+                guest.load(saved)
+            self.switcher.load(state["switcher"])
+            for world, saved in zip(self.worlds, state["worlds"], strict=True):
+                world.load(saved)
+            self.counters = Counter(state["counters"])
+            for name in ("phase", "current", "slice_end"):
+                setattr(self, name, state[name])

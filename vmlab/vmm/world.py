@@ -13,16 +13,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.decoder import decode
-from vmlab.isa.x86.faults import WITH_ERROR_CODE
+from vmlab.isa.x86.faults import WITH_ERROR_CODE, Fault
+from vmlab.isa.x86.operands import Memory
 from vmlab.isa.x86.registers import (
-    AC, ARITHMETIC, CR0_ET, CR0_NE, CR0_PE, CR0_PG, CR0_WP, CR4_PGE, CR4_TSD, CR4_UMIP, CS, DF, DS, ES, ESP, FIXED, FS, GS, ID,
-    IF, NT, SS, TF,
+    AC,
+    ARITHMETIC,
+    CR0_ET,
+    CR0_NE,
+    CR0_PE,
+    CR0_PG,
+    CR0_WP,
+    CR4_PGE,
+    CR4_TSD,
+    CR4_UMIP,
+    CS,
+    DF,
+    DS,
+    ES,
+    ESP,
+    FIXED,
+    FS,
+    GS,
+    ID,
+    IF,
+    NT,
+    SS,
+    TF,
 )  # fmt: skip
 from vmlab.isa.x86.semantics import SEMANTICS
-from vmlab.isa.x86.semantics.segments import fill, load_segment, read_descriptor
-from vmlab.isa.x86.faults import Fault
+from vmlab.isa.x86.semantics.segments import fill, load_segment
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
-from vmlab.vmm.host_memory import ENTRY_BYTES, TSS_BYTES, HostMemory
+from vmlab.machine.processor import DR6_SINGLE_STEP
+from vmlab.machine.state import COUNT, LONG, WORD, Items, check_state, rollback
+from vmlab.vmm.host_memory import ENTRY_BYTES, TSS_BYTES, HostMemory, host_bytes
 from vmlab.vmm.shadow_descriptors import HOST_CODE, HOST_STACK, HOST_TASK, ShadowDescriptors
 from vmlab.vmm.shadow_paging import ShadowPaging
 
@@ -61,53 +84,50 @@ class World:
         self.shadow = ShadowPaging(host, vcpu, memory)
         self.descriptors = ShadowDescriptors(host)
         self.loaded = [0] * 6
-        self._mapping = self._paging_key()
-        self._table_key: tuple[int, ...] = ()
+        self._shadowed: tuple[int, ...] = ()
         self._stale = True
         self._flushes_seen = 0
 
-    def _paging_key(self) -> tuple[int, int, int]:
-        return self.vcpu.cr0, self.vcpu.cr3, self.vcpu.cr4
-
     def after_emulation(self, instruction: Instruction) -> None:
-        """Follow what an emulated instruction did to translation and to the descriptor table."""
+        """Follow what an emulated instruction did to translation."""
         flushes = self.vcpu.tlb.flushes
-        if flushes != self._flushes_seen or self._paging_key() != self._mapping:
+        if flushes != self._flushes_seen:
             self._flushes_seen = flushes
-            self._mapping = self._paging_key()
             self.shadow.flush()
             self._stale = True
         elif instruction.mnemonic == "invlpg":
             operand = instruction.operands[0]
-            self.shadow.drop(self._invalidated(operand))
+            assert isinstance(operand, Memory)
+            self.shadow.drop(self.vcpu.segments[operand.segment].base + operand.offset(self.vcpu) & 0xFFFFFFFF)
             self._stale = True
-        if (self.vcpu.gdtr_base, self.vcpu.gdtr_limit) != self._table_key[:2]:
-            self._stale = True
-
-    def _invalidated(self, operand: Any) -> int:
-        return self.vcpu.segments[operand.segment].base + operand.offset(self.vcpu) & 0xFFFFFFFF
 
     # -- the guest's descriptor table ------------------------------------------------------------------------------------
 
+    def _table_key(self) -> tuple[int, ...]:
+        """Return what the shadow descriptors depend on, beside the table's contents."""
+        vcpu = self.vcpu
+        # In real mode a selector names no descriptor: no load may go on without a trap.
+        return vcpu.gdtr_base, vcpu.gdtr_limit, vcpu.cpl % 3 if vcpu.cr0 & CR0_PE else -1
+
     def refresh_descriptors(self) -> None:
         """Bring the shadow descriptors up to date, if the guest's table, or where it lies, may have changed."""
-        if not self._stale:
+        key = self._table_key()
+        if not self._stale and key == self._shadowed:
             return
-        self._stale = False
-        vcpu = self.vcpu
-        frames, entries = [], b""
+        self._stale, self._shadowed = False, key
+        vcpu, level = self.vcpu, key[2]
+        frames, parts = set(), []
         base, end = vcpu.gdtr_base, vcpu.gdtr_base + vcpu.gdtr_limit + 1
-        while base < end and end <= 1 << 32:
+        while base < end <= 1 << 32 and level >= 0:
             part = min(end, (base & -PAGE_SIZE) + PAGE_SIZE) - base
             gpa = self._guest_physical(base)
             if gpa is None or not vcpu.bus.is_ram(gpa):
                 break
-            frames.append(gpa >> PAGE_SHIFT)
-            entries += self.memory.read_bytes(gpa, part)
+            frames.add(gpa >> PAGE_SHIFT)
+            parts.append(self.memory.read_bytes(gpa, part))
             base += part
-        self._trace(set(frames))
-        self._table_key = (vcpu.gdtr_base, vcpu.gdtr_limit)
-        self.descriptors.rebuild(entries)
+        self._trace(frames)
+        self.descriptors.rebuild(b"".join(parts), max(level, 0))
 
     def _guest_physical(self, linear: int) -> int | None:
         if not self.vcpu.cr0 & CR0_PG:
@@ -138,27 +158,27 @@ class World:
             "version": 1,
             "shadow": self.shadow.save(),
             "loaded": list(self.loaded),
-            "mapping": list(self._mapping),
-            "key": list(self._table_key),
+            "shadowed": list(self._shadowed),
             "stale": self._stale,
             "flushes": self._flushes_seen,
             "descriptors": self.descriptors.save(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Load what `save` gave."""
-        host = self.memory.host
-        for page in self.shadow.traced:
-            host.unwatch(self.memory.frames[page], self._written)
-        self.shadow.load(state["shadow"])
-        for page in self.shadow.traced:
-            host.watch(self.memory.frames[page], self._written)
-        self.loaded = list(state["loaded"])
-        self._mapping = tuple(state["mapping"])
-        self._table_key = tuple(state["key"])
-        self._stale = state["stale"]
-        self._flushes_seen = state["flushes"]
-        self.descriptors.load(state["descriptors"])
+        """Load what `save` gave; StateError where it is damaged."""
+        fields = {"shadow": dict, "descriptors": dict, "stale": bool, "flushes": COUNT}
+        check_state(state, "world", fields | {"loaded": Items(WORD, 6), "shadowed": Items(range(-1, LONG.stop))})
+        with rollback(self):
+            for page in self.shadow.traced:
+                self.memory.host.unwatch(self.memory.frames[page], self._written)
+            self.descriptors.load(state["descriptors"])
+            self.shadow.load(state["shadow"])
+            for page in self.shadow.traced:
+                self.memory.host.watch(self.memory.frames[page], self._written)
+            self.loaded = list(state["loaded"])
+            self._shadowed = tuple(state["shadowed"])
+            self._stale = state["stale"]
+            self._flushes_seen = state["flushes"]
 
 
 class WorldSwitch:
@@ -170,11 +190,13 @@ class WorldSwitch:
         The computer; its tables are set up for the hypervisor.
     timer_vector : int
         Vector of the counter's interrupt.
+    guests : int
+        How many there will be.
     """
 
-    def __init__(self, machine: Machine, timer_vector: int) -> None:
+    def __init__(self, machine: Machine, timer_vector: int, guests: int) -> None:
         self.machine = machine
-        self.host = HostMemory(machine.memory)
+        self.host = HostMemory(machine.memory, host_bytes(guests))
         self.host.build_idt(HOST_CODE)
         self.host.build_tss(HOST_STACK)
         self._retired = 0
@@ -206,8 +228,9 @@ class WorldSwitch:
         """Save what is not in memory."""
         return {"version": 1, "host": self.host.save(), "retired": self._retired, "booted": self._booted}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Load what `save` gave."""
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave; StateError where it is damaged."""
+        check_state(state, "world switch", {"host": dict, "retired": COUNT, "booted": bool})
         self.host.load(state["host"])
         self._retired, self._booted = state["retired"], state["booted"]
 
@@ -231,20 +254,37 @@ class WorldSwitch:
         selectors |= {CS: code & 0xFFFF, SS: stack & 0xFFFF}
         for index, selector in selectors.items():
             if selector != world.loaded[index]:
-                self._reloaded(vcpu, index, selector, level)
+                self._reloaded(world, index, selector, level)
         vcpu.code_changed()
         return vector, error_code
 
     @staticmethod
-    def _reloaded(vcpu: Processor, index: int, selector: int, level: int) -> None:
-        """The guest itself loaded a segment register, without a trap: load the VCPU's from the guest's table."""
+    def _reloaded(world: World, index: int, selector: int, level: int) -> None:
+        """The guest itself loaded a segment register, without a trap: load the VCPU's with what is shadowed there."""
+        vcpu = world.vcpu
+        if not vcpu.cr0 & CR0_PE:
+            load_segment(vcpu, index, selector)  # a null selector: in real mode a segment as any other
+            return
         if index in (CS, SS):
             selector = selector & ~3 | level
         if not selector & 0xFFFC:
             vcpu.segments[index].set(selector, 0, 0, 0, big=False)
-        elif not ShadowDescriptors.is_cached(selector):
-            descriptor, _ = read_descriptor(vcpu, selector)
+        else:
+            descriptor = world.descriptors.source(selector)
             fill(vcpu.segments[index], selector, descriptor, descriptor.access)
+
+    def single_stepped(self) -> bool:
+        """Say whether #DB is the trap after a single step, as DR6 tells; INT1 is the other way to it."""
+        debug = self.machine.cpu.debug
+        stepped = bool(debug[6] & DR6_SINGLE_STEP)
+        debug[6] &= ~DR6_SINGLE_STEP
+        return stepped
+
+    @staticmethod
+    def undo_int1(vcpu: Processor) -> None:
+        """Go back to an INT1: its gate's DPL is not looked at, so that it has entered the hypervisor as if it were its."""
+        vcpu.ip = vcpu.ip - 1 & 0xFFFFFFFF
+        vcpu.retired -= 1
 
     # -- out -------------------------------------------------------------------------------------------------------------
 
@@ -282,6 +322,7 @@ class WorldSwitch:
         for position, value in enumerate(frame):
             cpu.write_system(cpu.registers[ESP] + 4 * position, 4, value)
         SEMANTICS["iret"](cpu, IRET)
+        world.descriptors.conceal()
         self._retired = cpu.retired
         self.machine.counter_limit = cpu.retired + instructions
         self.machine.guest = guest
