@@ -11,7 +11,10 @@ def traps(recording):
 
 
 def shown_registers(view, column):
-    return {name: int(view.find(f"{column}-{name}").inner_text(), 16) for name in REGISTERS}
+    cells = view.page.locator("#host td").evaluate_all(
+        "cells => Object.fromEntries(cells.map(cell => [cell.dataset.testid, cell.textContent]))"
+    )
+    return {name: int(cells[f"{column}-{name}"], 16) for name in REGISTERS}
 
 
 def assert_shows(view, recording, step):

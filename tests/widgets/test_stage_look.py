@@ -55,8 +55,7 @@ def test_the_current_line_is_marked_with_its_class(open_stage, recording):
     assert int(line.get_attribute("data-address"), 16) == event.address
 
 
-@pytest.mark.parametrize("width", [900, 1040, 1150])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("width", "dark"), [(900, False), (1000, True), (1150, False)])
 def test_the_stage_fits_its_place(open_stage, recording, pair, width, dark, artefacts):
     view = open_stage(pair if dark else recording, width=width, dark=dark, step=2390)
     box = view.find("stage").bounding_box()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.widgets.looking import assert_shows, traps
-from vmlab.views.scene import SIZE
-from vmlab.widgets.stage import LEAD
+from vmlab.views.scene import LEAD, SIZE
 
 pytestmark = pytest.mark.browser
 
@@ -55,9 +54,9 @@ def test_windows_join_without_a_seam(open_stage, recording):
 
 def test_going_back_over_a_windows_first_step(open_stage, recording):
     view = open_stage(recording, step=1000)
-    assert view.stage.feed.window["start"] > 901
-    assert view.walk("ArrowLeft", 99) == list(range(999, 900, -1))
-    assert_shows(view, recording, 901)
+    assert view.stage.feed.window["start"] == 1000 - LEAD
+    assert view.walk("ArrowLeft", LEAD + 20) == list(range(999, 979 - LEAD, -1))
+    assert_shows(view, recording, 980 - LEAD)
 
 
 def test_scrubbing_the_whole_run(open_stage, recording):

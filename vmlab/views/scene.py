@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from vmlab.machine.trace import Event
     from vmlab.vmm.guest import Guest
 
-__all__ = ["SIZE", "STOPS", "SceneWriter", "expand"]
+__all__ = ["LEAD", "SIZE", "STOPS", "SceneWriter", "expand"]
 
 SIZE = 256
 """Scenes in a window."""
+
+LEAD = 112
+"""Scenes before the cursor in a window that is sent for a jump: more than the stage keeps in reserve."""
 
 STOPS = ("trap",)
 """Kinds of events at which *next trap* stops."""
@@ -78,6 +81,7 @@ class SceneWriter:
             "virtual": self.virtual,
             "length": self.recording.length,
             "size": SIZE,
+            "lead": LEAD,
             "stops": list(STOPS),
             "registers": list(REGISTERS),
             "guests": self.names,

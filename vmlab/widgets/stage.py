@@ -23,7 +23,7 @@ import ipywidgets
 import traitlets
 
 from vmlab.errors import OptionError
-from vmlab.views.scene import SIZE, STOPS, SceneWriter
+from vmlab.views.scene import LEAD, STOPS, SceneWriter
 from vmlab.views.svg import describe_scene, scene_svg
 from vmlab.views.theme import css_variables
 
@@ -36,8 +36,6 @@ __all__ = ["Feed", "Stage"]
 
 STATIC = Path(__file__).parent / "static"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
-LEAD = SIZE // 3
-"""Scenes before the cursor in a window sent for a jump."""
 
 _serials = count(1)
 

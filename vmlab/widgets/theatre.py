@@ -82,7 +82,10 @@ class Theatre(Stage):
     def _time(self) -> int:
         """Return the instructions that the first guest has retired at the cursor."""
         self.recording.seek(self.step)
-        return int(self.recording.system.guests[0].instructions)
+        system = self.recording.system
+        if system.current == 0 and not system.in_vmm:  # the VCPU's count is that of its last exit
+            return int(system.machine.guest_time + system.machine.cpu.retired)
+        return int(system.guests[0].instructions)
 
 
 def show(recording: Recording, *, step: int = 0) -> Theatre:

@@ -132,7 +132,7 @@ function go(store, step) {
   store.waiting = target;
   store.asked = null;
   clearTimeout(store.timer); // while a slider is dragged, the last place counts
-  store.timer = setTimeout(() => store.waiting === target && ask(store, target - Math.floor(store.script.size / 3)), 60);
+  store.timer = setTimeout(() => store.waiting === target && ask(store, target - store.script.lead), 60);
   repaint(store);
 }
 
