@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["MASK", "MemoryAccess"]
 
 MASK = 0xFFFFFFFF
+Maps = tuple[dict[int, int], dict[int, int], dict[int, Any]]
 
 
 class MemoryAccess(CpuState):
@@ -75,7 +76,7 @@ class MemoryAccess(CpuState):
         """Empty the dictionaries over the TLB, after a flush or a change of mode."""
         # Per privilege (supervisor, user): pages that may be read, written, executed without a look at the TLB.
         # The first two lead to an address in `ram`, the third to instructions kept with the page.
-        self._maps: tuple[Any, Any] = (({}, {}, {}), ({}, {}, {}))
+        self._maps: tuple[Maps, Maps] = (({}, {}, {}), ({}, {}, {}))
         self.code_changed()
 
     def code_changed(self) -> None:
@@ -264,7 +265,7 @@ class MemoryAccess(CpuState):
     def _touchable(self, linear: int, size: int, *, write: bool, user: bool) -> None:
         self.translate(linear, write=write, user=user)
         if (linear & 0xFFF) + size > 0x1000:
-            self.translate(linear + size - 1 & MASK, write=write, user=user)
+            self.translate((linear | 0xFFF) + 1 & MASK, write=write, user=user)
 
     def _read(self, linear: int, size: int, *, user: bool) -> int:
         room = 0x1000 - (linear & 0xFFF)
@@ -297,10 +298,17 @@ class MemoryAccess(CpuState):
 
     def read_system(self, linear: int, size: int) -> int:
         """Read a system structure (descriptor table, TSS) with supervisor privilege."""
+        frame = self._maps[0][0].get(linear >> 12)
+        if frame is not None and linear & 0xFFF <= 0x1000 - size:
+            return self.ram.read(frame | linear & 0xFFF, size)
         return self._read(linear, size, user=False)
 
     def write_system(self, linear: int, size: int, value: int) -> None:
         """Write a system structure with supervisor privilege."""
+        frame = self._maps[0][1].get(linear >> 12)
+        if frame is not None and linear & 0xFFF <= 0x1000 - size:
+            self.ram.write(frame | linear & 0xFFF, size, value)
+            return
         self._write(linear, size, value, user=False)
 
     def device_changed(self) -> None:
