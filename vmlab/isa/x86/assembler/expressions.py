@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from vmlab.isa.x86.assembler.limits import DEEPEST_EXPRESSION
 from vmlab.isa.x86.assembler.registers import REGISTERS
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Cursor", "Expression", "Scope", "Value", "parse_expression"]
 
-_DEEPEST = 64
 _MOVED = ""  # "section" of a value that depends on addresses in a way that no subtraction undoes
 
 
@@ -336,7 +336,7 @@ class _Parser:
             self.name(token)
         elif token.text == "(":
             cursor.depth += 1
-            if cursor.depth > _DEEPEST:
+            if cursor.depth > DEEPEST_EXPRESSION:
                 raise cursor.error("this expression is nested too deep", token.column)
             self.binary(0)
             cursor.expect(")", "to close this expression")

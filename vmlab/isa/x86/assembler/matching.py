@@ -8,80 +8,34 @@ Where to read more: NASM manual, 2.1.24 (multipass optimization) and 3.7 (strict
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
-from vmlab.isa.x86.assembler.addresses import Address, resolve_address
-from vmlab.isa.x86.assembler.expressions import Scope, Value, number
+from vmlab.isa.x86.assembler.addresses import resolve_address
+from vmlab.isa.x86.assembler.arguments import Argument, Place, Wanted, match_operand
+from vmlab.isa.x86.assembler.expressions import number
 from vmlab.isa.x86.assembler.mnemonics import resolve
 from vmlab.isa.x86.assembler.syntax import OperandSyntax
-from vmlab.isa.x86.decoder import operand_width
+from vmlab.isa.x86.decoder import DEFINED_CONTROLS
 from vmlab.isa.x86.encoder import encode
-from vmlab.isa.x86.instruction import FIXED
 from vmlab.isa.x86.operands import (
     ControlRegister,
-    DebugRegister,
     FarPointer,
     Immediate,
     Memory,
     Operand,
     Relative,
     SegmentOperand,
-    general_register,
 )
-from vmlab.isa.x86.registers import CS, DS, SEGMENT_NAMES
+from vmlab.isa.x86.registers import CS, SEGMENT_NAMES
 from vmlab.isa.x86.table import rows_of
 
 if TYPE_CHECKING:
     from vmlab.errors import AssemblyError
-    from vmlab.isa.x86.assembler.registers import RegisterName
     from vmlab.isa.x86.assembler.syntax import Statement
     from vmlab.isa.x86.instruction import Row
 
-__all__ = ["Place", "encode_statement"]
-
-
-class Place(Scope, Protocol):
-    """Where an instruction will stand, and how strict to be there.
-
-    Attributes
-    ----------
-    bits : int
-        16 or 32.
-    address : int
-        Final address of the instruction.
-    section : str
-        Name of its section.
-    final : bool
-        True when all addresses are settled, so that what does not fit is an error.
-    """
-
-    @property
-    def bits(self) -> int: ...
-    @property
-    def address(self) -> int: ...
-    @property
-    def section(self) -> str: ...
-    @property
-    def final(self) -> bool: ...
-
-
-@dataclass(slots=True)
-class Argument:
-    """An operand with its values in this pass."""
-
-    syntax: OperandSyntax
-    kind: str
-    size: int
-    register: RegisterName | None = None
-    value: Value | None = None
-    selector: Value | None = None
-    address: Address | None = None
-
-    @property
-    def general(self) -> int:
-        """Width of a general register, otherwise 0."""
-        return self.register.size if self.register is not None and self.register.kind == "general" else 0
+__all__ = ["encode_statement"]
 
 
 class Candidate(NamedTuple):
@@ -91,9 +45,6 @@ class Candidate(NamedTuple):
     size: int
     operands: list[Operand]
 
-
-WHOLE_REGISTER = frozenset({"mov", "lar", "lsl"})
-"""Mnemonics which read 16 bits of a register that may also be named as a whole one."""
 
 NOT_AT_16_BITS = frozenset({("movzx", ("Ew",)), ("movsx", ("Ew",)), ("bswap", ("Zv",))})
 """Forms that the processor has at an operand size of 16 bits but that mean a plain move, or nothing."""
@@ -191,7 +142,6 @@ class _Matcher:
         if not candidates:
             raise self.no_match()
         candidates = self.settle_memory_size(candidates)
-        candidates = [candidate for candidate in candidates if self.holds_constants(candidate)] or candidates
         bits = self.place.bits
         preferred = {id(row) for row, size, _ in candidates if size == bits}
         encodings = [
@@ -206,12 +156,6 @@ class _Matcher:
                 code = self.bytes_of(self.aimed(candidate, len(code)))
         return code
 
-    def holds_constants(self, candidate: Candidate) -> bool:
-        """Say whether each constant fits the candidate's operand size: `push 0x80000` cannot mean 16 bits."""
-        limit = 1 << candidate.size
-        values = [argument.value for argument in self.arguments if argument.kind == "immediate"]
-        return all(value is None or -limit // 2 <= value.number < limit for value in values)
-
     def candidates(self) -> list[Candidate]:
         found: list[Candidate] = []
         bits = self.place.bits
@@ -221,10 +165,9 @@ class _Matcher:
             for size in (bits, 48 - bits):
                 if not self.size_fits(row, size):
                     continue
-                operands = [
-                    self.match(row, code, argument, size)
-                    for code, argument in zip(row.operands, self.arguments, strict=True)
-                ]
+                wanted = Wanted(row, size, self.size, self.place)
+                pairs = zip(row.operands, self.arguments, strict=True)
+                operands = [match_operand(code, argument, wanted) for code, argument in pairs]
                 if None not in operands:
                     found.append(Candidate(row, size, [operand for operand in operands if operand is not None]))
         return found
@@ -284,110 +227,6 @@ class _Matcher:
             displacement_size=displacement_size,
         )
 
-    # One operand against one code
-
-    def match(self, row: Row, code: str, argument: Argument, size: int) -> Operand | None:
-        """Return the operand if the argument is what the code asks for, else None."""
-        if code in FIXED:
-            return self.fixed(code, argument, size)
-        letter = code[0]
-        register = argument.register
-        if letter in "EMR" and register is not None:
-            width = operand_width(code, size)
-            fits = argument.general == width or (
-                code == "Ew" and argument.general == 32 and self.name in WHOLE_REGISTER
-            )
-            return general_register(register.index, width) if fits and width and letter != "M" else None
-        if letter in "EMO":
-            return self.memory(code, argument, size)
-        if letter in "GZ":
-            fits = argument.general == operand_width(code, size)
-            return general_register(register.index, register.size) if fits and register is not None else None
-        if letter in "SCD":
-            return self.special(letter, register)
-        if letter == "I":
-            return self.immediate(code, argument, size)
-        if letter == "J":
-            return self.relative(row, code, argument, size)
-        if letter == "A" and argument.kind == "far" and argument.size in (0, size):
-            assert argument.value is not None
-            assert argument.selector is not None
-            return FarPointer(argument.selector.number & 0xFFFF, argument.value.number & (1 << size) - 1, size)
-        return None
-
-    def fixed(self, code: str, argument: Argument, size: int) -> Operand | None:
-        if code == "1":
-            value = argument.value
-            if argument.kind != "immediate" or value is None:
-                return None
-            one = bool(value.unknown) or (value.simple and value.number == 1)
-            return Immediate(1, 8) if one and not argument.syntax.strict and argument.size in (0, 8) else None
-        register = argument.register
-        if register is None:
-            return None
-        if register.kind == "segment":
-            return SegmentOperand(register.index) if register.name == code.lower() else None
-        name = code.lower() if code != "eAX" else ("ax", "eax")[size == 32]
-        return general_register(register.index, register.size) if register.name == name else None
-
-    def special(self, letter: str, register: RegisterName | None) -> Operand | None:
-        kinds = {"S": ("segment", SegmentOperand), "C": ("control", ControlRegister), "D": ("debug", DebugRegister)}
-        kind, operand = kinds[letter]
-        return operand(register.index) if register is not None and register.kind == kind else None
-
-    def memory(self, code: str, argument: Argument, size: int) -> Operand | None:
-        address = argument.address
-        if address is None:
-            return None
-        width = 16 if code == "Er" else operand_width(code, size)
-        if code == "Mp":
-            fits = argument.size in (0, size)
-        else:
-            fits = width == 0 or (argument.syntax.distance != "far" and argument.size in (0, width))
-        if not fits or (code[0] == "O" and (address.base >= 0 or address.index >= 0)):
-            return None
-        segment = argument.syntax.segment
-        if segment < 0:
-            segment = address.default_segment if code[0] != "O" else DS
-        return Memory(
-            segment, address.base, address.index, address.scale, address.displacement, width, address.address_size
-        )
-
-    def immediate(self, code: str, argument: Argument, size: int) -> Operand | None:
-        value = argument.value
-        if argument.kind != "immediate" or argument.syntax.distance or value is None:
-            return None
-        if code == "Ix":
-            if argument.size == 8:
-                return Immediate(value.number, size)
-            short = bool(value.unknown) or (value.simple and (value.number + 128) & (1 << size) - 1 <= 255)
-            fits = short and not argument.syntax.strict and argument.size in (0, size)
-            return Immediate(value.number, size) if fits else None
-        width = operand_width(code, size)
-        return Immediate(value.number, width) if argument.size in (0, width) else None
-
-    def relative(self, row: Row, code: str, argument: Argument, size: int) -> Operand | None:
-        """Match a jump target; its displacement is filled in when the length is known."""
-        value, distance = argument.value, argument.syntax.distance
-        if argument.kind != "immediate" or value is None or value.registers:
-            return None
-        if size != (argument.size or self.size or self.place.bits):
-            return None
-        if code != "Jb":
-            return Relative(0, size) if distance != "short" else None
-        choice = any("Jz" in other.operands for other in rows_of(row.mnemonic))
-        if distance == "near" or (choice and argument.size):
-            return None
-        if choice and not distance and not argument.syntax.strict and not value.unknown:
-            if value.sections != {self.place.section: 1}:
-                return None
-            length = len(row.opcode) + 1 + (size != self.place.bits)
-            if not -128 <= value.number - self.place.address - length <= 127:
-                return None
-        elif choice and argument.syntax.strict and not distance:
-            return None
-        return Relative(0, size)
-
     def aimed(self, candidate: Candidate, length: int) -> Candidate:
         """Return the candidate with the displacement of its jump."""
         argument = self.arguments[0]
@@ -424,6 +263,9 @@ class _Matcher:
                 raise self.error(f"lock is not allowed with this form of '{self.statement.name}'")
         if row.mnemonic == "mov" and candidate.operands[0] == SegmentOperand(CS):
             raise self.error("cs cannot be loaded by mov: use a far jump", self.arguments[0].syntax)
+        for argument, operand in zip(self.arguments, candidate.operands, strict=True):
+            if isinstance(operand, ControlRegister) and operand.index not in DEFINED_CONTROLS:
+                raise self.error(f"there is no {operand.name}", argument.syntax)
 
     def check_range(self, value: int, width: int, operand: OperandSyntax) -> None:
         if not -(1 << width - 1) <= value < 1 << width:

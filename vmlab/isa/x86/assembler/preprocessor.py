@@ -16,22 +16,15 @@ from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.assembler.expressions import Cursor, Value, parse_expression
 from vmlab.isa.x86.assembler.lexer import SourceLine, tokenize
+from vmlab.isa.x86.assembler.limits import DEEPEST_MACRO, LONGEST_LINE, MOST_CHARACTERS, MOST_LINES
+from vmlab.isa.x86.assembler.macros import WORD, Macro, choose, paste, split, substitute, uncomment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["preprocess"]
 
-MOST_LINES = 100_000
-MOST_CHARACTERS = 16_000_000
-LONGEST_LINE = 65_536
-DEEPEST_MACRO = 64
 
-_STRING = r""""[^"]*"|'[^']*'|`(?:\\.|[^`\\])*`"""
-_WORD = re.compile(rf"{_STRING}|;.*|\d\w*|\$*[A-Za-z_.?@][\w.?@$#~]*", re.ASCII)
-_PARAMETER = re.compile(rf"{_STRING}|;.*|%\{{(\d+)\}}|%(\d+)|%%([A-Za-z_][\w.?@$#~]*)", re.ASCII)
-_QUOTED = re.compile(_STRING, re.ASCII)
-_PASTE = re.compile(rf"({_STRING})|%\+", re.ASCII)
 _DIRECTIVE = re.compile(r"\s*%([A-Za-z]\w*)\s*(.*)", re.ASCII | re.DOTALL)
 _CALL = re.compile(
     r"\s*(?:(?P<label>[A-Za-z_.?@$][\w.?@$#~]*)\s*(?P<colon>:)\s*|(?P<bare>[A-Za-z_.?@$][\w.?@$#~]*)\s+)?"
@@ -40,16 +33,6 @@ _CALL = re.compile(
 )
 _MACRO_HEAD = re.compile(r"([A-Za-z_.?@$][\w.?@$#~]*)\s+(\d+)(?:-(\d+|\*))?(\+)?\s*(.*)", re.ASCII | re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_.?@$][\w.?@$#~]*", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class _Macro:
-    name: str
-    least: int
-    most: int
-    greedy: bool
-    defaults: tuple[str, ...]
-    body: tuple[SourceLine, ...]
 
 
 @dataclass(slots=True)
@@ -112,7 +95,7 @@ def _join_continuations(source: str) -> list[SourceLine]:
 class _Preprocessor:
     output: list[SourceLine] = field(default_factory=list)
     defines: dict[str, str] = field(default_factory=dict)
-    macros: dict[str, list[_Macro]] = field(default_factory=dict)
+    macros: dict[str, list[Macro]] = field(default_factory=dict)
     conditions: list[_Condition] = field(default_factory=list)
     active: list[str] = field(default_factory=list)
     calls: int = 0
@@ -144,7 +127,7 @@ class _Preprocessor:
     @property
     def live(self) -> bool:
         """True where no enclosing condition leaves lines out."""
-        return all(condition.taken for condition in self.conditions)
+        return not self.conditions or self.conditions[-1].taken
 
     # Directives
 
@@ -196,13 +179,13 @@ class _Preprocessor:
                 return
 
     def define_macro(self, rest: str, line: SourceLine, body: tuple[SourceLine, ...]) -> None:
-        head = _MACRO_HEAD.match(_uncomment(rest))
+        head = _MACRO_HEAD.match(uncomment(rest))
         if head is None:
             raise line.error("expected '%macro name count', as in %macro handler 1")
         name, least, most, plus, defaults = head.groups()
         limit = int(least) if most is None else 1 << 30 if most == "*" else int(most)
-        macro = _Macro(
-            name.lower(), int(least), limit, plus is not None, tuple(_split(defaults) if defaults.strip() else ()), body
+        macro = Macro(
+            name.lower(), int(least), limit, plus is not None, tuple(split(defaults) if defaults.strip() else ()), body
         )
         overloads = self.macros.setdefault(macro.name, [])
         overloads[:] = [other for other in overloads if (other.least, other.most) != (macro.least, macro.most)]
@@ -212,7 +195,7 @@ class _Preprocessor:
         name, value = self.name_and_rest(rest, line)
         if value.startswith("("):
             raise line.error("a %define with parameters is not supported: use %macro")
-        self.defines[name] = _uncomment(value).strip()
+        self.defines[name] = uncomment(value).strip()
 
     def define_expanded(self, rest: str, line: SourceLine) -> None:
         name, value = self.name_and_rest(rest, line)
@@ -229,7 +212,7 @@ class _Preprocessor:
         raise _ExitRepeat(line)
 
     def fail(self, rest: str, line: SourceLine) -> None:
-        raise line.error(_uncomment(rest).strip().strip("\"'") or "%error")
+        raise line.error(uncomment(rest).strip().strip("\"'") or "%error")
 
     def ignore(self, rest: str, line: SourceLine) -> None:
         """Carry out nothing, as for `%line` and `%warning`."""
@@ -268,7 +251,7 @@ class _Preprocessor:
     def test(self, name: str, rest: str, line: SourceLine) -> bool:
         if name == "if":
             return self.number(rest, line) != 0
-        word = _uncomment(rest).strip()
+        word = uncomment(rest).strip()
         return (word in self.defines or word.lower() in self.macros) == (name == "ifdef")
 
     # Text
@@ -306,11 +289,11 @@ class _Preprocessor:
                     budget[0] -= len(result)
                     return result
 
-                return _WORD.sub(one, text)
+                return WORD.sub(one, text)
 
             text = replace(text, frozenset())
         if "%+" in text:
-            text = _paste(text)
+            text = paste(text)
         return text
 
     def plain(self, line: SourceLine) -> None:
@@ -332,9 +315,9 @@ class _Preprocessor:
         overloads = self.macros.get(name.lower())
         if not overloads or name.lower() in self.active or rest.lstrip().startswith(":"):
             return False
-        rest = _uncomment(rest).strip()
-        arguments = _split(rest) if rest else []
-        macro = _choose(overloads, arguments, line)
+        rest = uncomment(rest).strip()
+        arguments = split(rest) if rest else []
+        macro = choose(overloads, arguments, line)
         if len(self.active) >= DEEPEST_MACRO:
             raise line.error(f"macros call one another more than {DEEPEST_MACRO} deep")
         if macro.greedy and len(arguments) > macro.most:
@@ -349,83 +332,13 @@ class _Preprocessor:
         self.calls += 1
         prefix = f"..@{self.calls}."
         note = line.note or f" (in macro '{macro.name}')"
-        body = [SourceLine(line.number, _substitute(inner, arguments, prefix, line), note) for inner in macro.body]
+        body = [SourceLine(line.number, substitute(inner, arguments, prefix, line), note) for inner in macro.body]
         self.active.append(macro.name)
         try:
             self.process(body)
         finally:
             self.active.pop()
         return True
-
-
-def _choose(overloads: list[_Macro], arguments: list[str], line: SourceLine) -> _Macro:
-    for macro in reversed(overloads):
-        if macro.least <= len(arguments) and (len(arguments) <= macro.most or macro.greedy):
-            return macro
-    macro = overloads[-1]
-    raise line.error(f"macro '{macro.name}' takes {macro.least} parameters, not {len(arguments)}")
-
-
-def _substitute(inner: SourceLine, arguments: list[str], prefix: str, line: SourceLine) -> str:
-    if "%" not in inner.text:
-        return inner.text
-
-    def one(match: re.Match[str]) -> str:
-        if match[3]:
-            return prefix + match[3]
-        digits = match[1] or match[2]
-        if digits is None:
-            return match.group()
-        if int(digits) == 0:
-            return str(len(arguments))
-        return arguments[int(digits) - 1] if int(digits) <= len(arguments) else ""
-
-    text = _PARAMETER.sub(one, inner.text)
-    if len(text) > LONGEST_LINE:
-        raise line.error(f"macros make this line longer than {LONGEST_LINE} characters")
-    return text
-
-
-def _paste(text: str) -> str:
-    """Join what stands left and right of each `%+`."""
-    result, start = "", 0
-    for match in _PASTE.finditer(text):
-        if match[1] is None:
-            piece = text[start : match.start()]
-            result = (result + (piece.lstrip() if start else piece)).rstrip()
-            start = match.end()
-    return result + text[start:].lstrip()
-
-
-def _uncomment(text: str) -> str:
-    """Return the text without the comment at its end."""
-    for match in _WORD.finditer(text):
-        if match.group()[0] == ";":
-            return text[: match.start()]
-    return text
-
-
-def _split(text: str) -> list[str]:
-    """Split parameters at commas that stand in no string and no braces, and take the braces off."""
-    parts: list[str] = []
-    depth = start = position = 0
-    while position < len(text):
-        character = text[position]
-        string = _QUOTED.match(text, position) if character in "\"'`" else None
-        if string is not None:
-            position = string.end()
-            continue
-        depth += (character == "{") - (character == "}")
-        if character == "," and depth <= 0:
-            parts.append(text[start:position])
-            start = position + 1
-        position += 1
-    parts.append(text[start:])
-    return [_unbrace(part.strip()) for part in parts]
-
-
-def _unbrace(text: str) -> str:
-    return text[1:-1] if text.startswith("{") and text.endswith("}") else text
 
 
 _DIRECTIVES: dict[str, Callable[[_Preprocessor, str, SourceLine], None]] = {

@@ -9,32 +9,35 @@ instructions", CACM 21(4), 1978.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from vmlab.isa.x86.assembler.directives import HANDLERS
 from vmlab.isa.x86.assembler.expressions import Expression, Value
+from vmlab.isa.x86.assembler.limits import (
+    FREE_PASSES,
+    GROWING_PASSES,
+    LARGEST_IMAGE,
+    LARGEST_MEMORY,
+    LAST_PASSES,
+    MOST_JUMPS,
+)
 from vmlab.isa.x86.assembler.matching import encode_statement
 from vmlab.isa.x86.assembler.mnemonics import resolve
 from vmlab.isa.x86.assembler.sections import Section, Sections
-from vmlab.isa.x86.assembler.syntax import DATA, RESERVE, Statement, parse_line
+from vmlab.isa.x86.assembler.syntax import Statement, parse_line
 from vmlab.isa.x86.table import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vmlab.errors import AssemblyError
     from vmlab.isa.x86.assembler.lexer import SourceLine
 
 __all__ = ["Assembly", "Program"]
 
-FREE_PASSES = 24
-GROWING_PASSES = 12
-LAST_PASSES = 12
-LARGEST_IMAGE = 16 << 20
-LARGEST_MEMORY = 1 << 32
-MOST_JUMPS = 1 << 16
 _LONGEST = 1 << 10
+_HEXADECIMAL = re.compile("[a-f][0-9a-f]*h", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class Program:
         self.final = False
         self.changed = False
         self.growing = self.longest = False
+        self.moved = ""
         self.written = 0
 
     # Before the passes
@@ -102,7 +106,7 @@ class Program:
                     first = self.defined[label].line.number
                     raise line.error(f"label '{label}' is defined twice, first in line {first}", statement.label_column)
                 self.defined[label] = statement
-                if line.text[statement.label_column - 1] != ".":
+                if statement.name != "equ" and line.text[statement.label_column - 1] != ".":
                     parent = label
             if statement.name == "extern":
                 self.externals.update(str(word) for word in statement.values)
@@ -168,6 +172,8 @@ class Program:
             return self.line.error(f"'{name}' is extern, but a flat image is not linked: define it here", column)
         close = get_close_matches(name[:64], list(self.defined)[:5000], n=1, cutoff=0.7)
         hint = f"; did you mean '{close[0]}'?" if close else ""
+        if _HEXADECIMAL.fullmatch(name):
+            hint += f"; a number begins with a digit: 0{name}"
         return self.line.error(f"'{name}' is not defined{hint}", column)
 
     def known(self, expression: Expression | bytes | str, what: str) -> int:
@@ -192,16 +198,21 @@ class Program:
             if not self.one_pass():
                 break
         else:
-            raise self.statements[0].line.error(
-                "the addresses do not settle: some size depends on itself (times or align on a label?)"
-            )
+            raise self.unsettled()
         self.final = True
         if self.one_pass():
-            raise self.statements[0].line.error("the addresses do not settle")
+            raise self.unsettled()
         labels = {name: value.number for name, value in self.values.items() if self.defined[name].name != "equ"}
         constants = {name: value.number for name, value in self.values.items() if self.defined[name].name == "equ"}
         sections = self.sections
         return Assembly(sections.image(), sections.origin, labels, self.lines, constants, sections.size)
+
+    def unsettled(self) -> AssemblyError:
+        """Blame the last label or constant that moved."""
+        statement = self.defined[self.moved] if self.moved else self.statements[0]
+        return statement.line.error(
+            f"'{self.moved}' does not settle: its value depends on itself", statement.label_column
+        )
 
     def one_pass(self) -> bool:
         """Assemble everything once; return whether any address or constant changed."""
@@ -232,6 +243,7 @@ class Program:
         if old is None or old.number != value.number or old.sections != value.sections or old.unknown != value.unknown:
             self.values[name] = value
             self.changed = True
+            self.moved = name
 
     def emit(self, statement: Statement, code: bytes, count: int = 1) -> None:
         """Place bytes `count` times at the current point."""
@@ -291,117 +303,6 @@ class Program:
             code = encode_statement(statement, self, shortest)
             statement.length = len(code)
             self.emit(statement, code, 1 if moves else count)
-
-    def data(self, statement: Statement) -> None:
-        count = self.count(statement)
-        if statement.code is not None:
-            self.emit(statement, statement.code, count)
-            return
-        width = DATA[statement.name]
-        code = bytearray()
-        for item in statement.values:
-            if isinstance(item, Expression):
-                code += self.datum(item, width)
-            else:
-                assert isinstance(item, bytes)
-                code += item + bytes(-len(item) % width)
-        if all(isinstance(item, bytes) or (isinstance(item, Expression) and item.fixed) for item in statement.values):
-            statement.code = bytes(code)
-        self.emit(statement, bytes(code), count)
-
-    def datum(self, item: Expression, width: int) -> bytes:
-        number = item.evaluate(self).number
-        limit = 1 << 8 * width
-        if (self.final or item.fixed) and not -limit // 2 <= number < limit:
-            raise item.line.error(f"{number} ({number:#x}) does not fit in {8 * width} bits", item.column)
-        return (number & limit - 1).to_bytes(width, "little")
-
-    def space(self, statement: Statement) -> None:
-        count = self.known(statement.values[0], "the size of reserved space") * self.count(statement)
-        if count < 0:
-            raise statement.line.error(f"{count} is no size", statement.column)
-        length = min(count, LARGEST_MEMORY) * RESERVE[statement.name]
-        if self.current.nobits:
-            self.reserve(statement, length)
-        elif length > LARGEST_IMAGE:
-            raise statement.line.error(f"the image exceeds {LARGEST_IMAGE} bytes", statement.column)
-        else:
-            self.emit(statement, b"\0", length)
-
-    def align(self, statement: Statement) -> None:
-        boundary = self.known(statement.values[0], "an alignment")
-        if boundary < 1 or boundary & boundary - 1 or boundary > LARGEST_IMAGE:
-            raise statement.line.error(f"an alignment is a power of two, not {boundary}", statement.column)
-        section = self.current
-        section.alignment = max(section.alignment, boundary)
-        missing = -section.size % boundary
-        if section.nobits:
-            self.reserve(statement, missing)
-            return
-        fill = b"\x90" if statement.name == "align" else b"\0"
-        if statement.fill is not None:
-            fill = self.fill(statement.fill)
-        self.emit(statement, fill, missing)
-
-    def fill(self, statement: Statement) -> bytes:
-        """Return the byte that an alignment is filled with."""
-        item = statement.values[0] if statement.values else None
-        if statement.name == "db" and len(statement.values) == 1 and isinstance(item, Expression):
-            return self.datum(item, 1)
-        code = encode_statement(statement, self) if resolve(statement.name) is not None else b"\0"
-        if len(code) != 1 or (statement.name in DATA):
-            raise statement.line.error("an alignment is filled with something of one byte", statement.column)
-        return code
-
-    def equ(self, statement: Statement) -> None:
-        expression = statement.values[0]
-        assert isinstance(expression, Expression)
-        self.define(statement.label, expression.evaluate(self))
-
-    def bits_directive(self, statement: Statement) -> None:
-        bits = self.known(statement.values[0], "bits")
-        if bits not in (16, 32):
-            raise statement.line.error(f"bits are 16 or 32, not {bits}", statement.column)
-        self.bits = bits
-
-    def section_directive(self, statement: Statement) -> None:
-        name, *attributes = (str(word) for word in statement.values)
-        new = name not in self.sections
-        section = self.sections.get(name)
-        for attribute in attributes:
-            word, _, value = attribute.lower().partition("=")
-            if word == "align" and value.isdecimal() and int(value).bit_count() == 1 and int(value) <= LARGEST_IMAGE:
-                section.alignment = max(section.alignment, int(value))
-            elif word in ("nobits", "progbits"):
-                if new or section.size == 0:
-                    section.nobits = word == "nobits"
-            elif word not in IGNORED_ATTRIBUTES:
-                raise statement.line.error(f"section attribute '{attribute}' is not supported", statement.column)
-        self.current = section
-
-    def use_16(self, statement: Statement) -> None:
-        self.bits = 16
-
-    def use_32(self, statement: Statement) -> None:
-        self.bits = 32
-
-    def nothing(self, statement: Statement) -> None:
-        """Carry out nothing: the directive speaks to a linker, or was heeded already."""
-
-
-IGNORED_ATTRIBUTES = frozenset({"exec", "noexec", "write", "nowrite", "alloc", "noalloc", "code", "data", "bss"})
-
-HANDLERS: dict[str, Callable[[Program, Statement], None]] = {
-    **dict.fromkeys(DATA, Program.data),
-    **dict.fromkeys(RESERVE, Program.space),
-    **dict.fromkeys(("global", "extern", "static", "default", "cpu", "org"), Program.nothing),
-    **dict.fromkeys(("section", "segment"), Program.section_directive),
-    **dict.fromkeys(("align", "alignb"), Program.align),
-    "equ": Program.equ,
-    "bits": Program.bits_directive,
-    "use16": Program.use_16,
-    "use32": Program.use_32,
-}
 
 
 def _is_fixed(statement: Statement) -> bool:

@@ -210,6 +210,7 @@ def _unknown(cursor: Cursor, token: Token) -> Exception:
     if word in REFUSED:
         return cursor.error(f"'{token.text}': {REFUSED[word]}")
     close = get_close_matches(word[:32], _vocabulary(), n=1, cutoff=0.6)
+    close = [known for known in _vocabulary() if sorted(known) == sorted(word)] or close  # letters exchanged
     hint = f"; did you mean '{close[0]}'?" if close else ""
     if cursor.peek().kind == "end":
         hint += " (a label needs a colon)"
