@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import vmlab
-from vmlab.views.listing import Listings, read_code
+from vmlab.machine.image import flat
+from vmlab.views.listing import Listings, labels_of, read_code
 
 PROGRAM = """
         org 0x100000
@@ -51,6 +52,12 @@ def test_the_same_code_is_listed_once():
     book, guest = listing()
     assert book.at(guest, 0x100000) == book.at(guest, 0x100001)
     assert len(book.lines) == 1
+
+
+def test_jumps_name_their_target_and_constants_are_no_labels():
+    assert labels_of(flat(b"\x90\xf4", symbols={"limit": 5, "start": 0x100000, "end": 0x100002})) == {"start": 0x100000}
+    book, guest = listing()
+    assert "jmp next" in {line[2].replace("short ", "") for line in book.lines[book.at(guest, 0x100000)]}
 
 
 def test_changed_code_gets_a_new_listing():

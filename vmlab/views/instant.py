@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.registers import CS, DS, ES, FS, GS, SS
-from vmlab.views.listing import Listings
+from vmlab.views.listing import Listings, labels_of
 from vmlab.vmm.world import DIRECT_FLAGS
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Observer:
 
     def __init__(self, system: System) -> None:
         self.virtual = hasattr(system, "vmm")
-        self.listings = [Listings(str(index), guest.image.symbols) for index, guest in enumerate(system.guests)]
+        self.listings = [Listings(str(index), labels_of(guest.image)) for index, guest in enumerate(system.guests)]
 
     @staticmethod
     def unsaved(system: Any) -> bool:  # noqa: ANN401 - the phase is a hypervisor's own

@@ -21,9 +21,10 @@ from vmlab.machine.paging import IA32, IA32_PSE, walk
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vmlab.machine.image import Image
     from vmlab.vmm.guest import Guest
 
-__all__ = ["Listings", "read_code"]
+__all__ = ["Listings", "labels_of", "read_code"]
 
 REACH = 512  # bytes: how far before an address a symbol may lie to start the listing there
 LENGTH = 320  # bytes shown after the address
@@ -69,6 +70,12 @@ def _physical(guest: Guest, linear: int) -> int | None:
     return found.frame | linear % PAGE
 
 
+def labels_of(image: Image) -> dict[str, int]:
+    """Return the symbols of an image that lie in it: labels, but no other constants of the source."""
+    inside = [range(segment.address, segment.end) for segment in image.segments]
+    return {name: value for name, value in image.symbols.items() if any(value in part for part in inside)}
+
+
 class Listings:
     """Listings of one guest's code, each with a name by which scenes refer to it.
 
@@ -77,7 +84,7 @@ class Listings:
     name : str
         Prefix of the listings' names.
     symbols : mapping of str to int
-        Labels of the image.
+        Labels of the image's code and data.
     """
 
     def __init__(self, name: str, symbols: Mapping[str, int]) -> None:
@@ -134,7 +141,7 @@ class Listings:
         lines: list[Line] = []
         name = f"{self.name}:{len(self.lines)}"
         for cut, end in zip(cuts, [*cuts[1:], start + len(data)], strict=True):
-            for line in disassemble(data[cut - start : end - start], cut):
+            for line in disassemble(data[cut - start : end - start], cut, symbols=self.labels):
                 mark = MARKS[line.instruction.privilege] if line.instruction else ""
                 lines.append((line.address, self.labels.get(line.address, ""), line.text, mark))
                 self._by_address[line.address] = (name, line.raw)

@@ -11,6 +11,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const KEEP = 6000; // scenes held at most
 const AHEAD = 96; // ask for more when fewer than this many lie between the cursor and the edge
+const PATIENCE = 4000; // milliseconds after which an unanswered request is made again
 const SPEEDS = [1, 2, 4, 10, 30, 60];
 const TOKEN = 560; // milliseconds of a token's way
 const STORES = new WeakMap(); // feed -> store: all views of one stage share one cursor
@@ -53,7 +54,7 @@ function storeOf(feed) {
 function createStore(feed) {
   const store = {
     feed, views: new Set(), scenes: new Map(), listings: {}, script: null, step: 0, previous: 0,
-    playing: false, speed: 4, pinned: "", waiting: null, asked: null, due: 0, saved: 0,
+    playing: false, speed: 4, pinned: "", waiting: null, asked: 0, due: 0, saved: 0,
   };
   feed.on("change:script", () => takeScript(store));
   feed.on("change:window", () => takeWindow(store));
@@ -71,7 +72,7 @@ function takeScript(store) {
   const fresh = !store.script || store.script.serial !== script.serial;
   store.script = script;
   if (fresh) {
-    Object.assign(store, { scenes: new Map(), listings: {}, playing: false, waiting: null, asked: null, pinned: "" });
+    Object.assign(store, { scenes: new Map(), listings: {}, playing: false, waiting: null, asked: 0, pinned: "" });
     store.step = store.previous = clamp(store.feed.get("step") || 0, 0, script.length);
     for (const view of store.views) view.rebuild();
   }
@@ -88,7 +89,7 @@ function takeWindow(store) {
     scene = { ...scene, caption: "", events: [], motion: null, ...delta, step: batch.start + n, batch };
     store.scenes.set(scene.step, scene);
   });
-  store.asked = null;
+  store.asked = 0;
   const target = store.waiting === "seek" ? batch.goto : store.waiting;
   if (store.waiting === "seek" && batch.note) announce(store, batch.note);
   if (store.waiting === "seek") store.waiting = null;
@@ -107,18 +108,18 @@ function forget(store) {
 }
 
 function ask(store, start) {
-  if (store.asked !== null || !store.script) return;
-  store.asked = start;
+  const now = performance.now();
+  if (!store.script || (store.asked && now - store.asked < PATIENCE)) return;
+  store.asked = now;
   store.feed.send({ type: "window", start: clamp(start, 0, store.script.length) });
 }
 
+// Ask for what is missing: where the cursor is to go, else what lies around it.
 function prefetch(store) {
-  const { scenes, step, script } = store;
-  if (!scenes.has(step)) return;
+  const { scenes, step, script, waiting } = store;
+  if (typeof waiting === "number") return ask(store, waiting - script.lead);
   for (let n = step; n <= Math.min(step + AHEAD, script.length); n += 1) if (!scenes.has(n)) return ask(store, n);
-  for (let n = step; n >= Math.max(step - AHEAD, 0); n -= 1) {
-    if (!scenes.has(n)) return ask(store, n - script.size + 1);
-  }
+  for (let n = step; n >= Math.max(step - AHEAD, 0); n -= 1) if (!scenes.has(n)) return ask(store, n - script.size + 1);
 }
 
 function go(store, step) {
@@ -130,9 +131,8 @@ function go(store, step) {
     return;
   }
   store.waiting = target;
-  store.asked = null;
   clearTimeout(store.timer); // while a slider is dragged, the last place counts
-  store.timer = setTimeout(() => store.waiting === target && ask(store, target - store.script.lead), 60);
+  store.timer = setTimeout(() => prefetch(store), 60);
   repaint(store);
 }
 
@@ -300,13 +300,6 @@ function buildToolbar(store) {
 
 function buildGraph(shape) {
   const svg = draw("svg", { class: "vm-graph", preserveAspectRatio: "xMinYMid meet", viewBox: `0 0 ${shape.width} ${shape.height}`, role: "img", "aria-label": "Layers of the running system", "data-testid": "graph" });
-  const defs = draw("defs");
-  for (const role of ["trap", "neutral"]) {
-    const marker = draw("marker", { id: `vm-arrow-${role}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" });
-    marker.append(draw("path", { d: "M0 0.5L8 4L0 7.5z", class: `vm-fill-${role}` }));
-    defs.append(marker);
-  }
-  svg.append(defs);
   const parts = { svg, zones: {}, frames: [], nodes: {}, edges: {}, motion: 0 };
   for (const zone of shape.zones) {
     const group = draw("g", { class: `vm-zone vm-zone-${zone.id}`, "data-zone": zone.id });
@@ -355,7 +348,7 @@ function buildGraph(shape) {
 function setSub(part, text) {
   const { node, label, sub } = part;
   const flat = node.h < 34; // one line: both beside each other
-  const room = Math.floor(node.w / 5.9);
+  const room = Math.floor(node.w / 5.2);
   if (!flat && text && text.length > room) text = `${text.slice(0, room - 1)}…`;
   setText(label, flat && text ? `${node.label} · ${text}` : node.label);
   setText(sub, flat ? "" : text || "");
@@ -682,7 +675,13 @@ function paintScene(view, scene, store, all) {
 async function render({ model, el }) {
   const root = make("div", { class: "vmlab-stage", tabindex: "0", role: "group", "data-testid": "stage", "data-lm-suppress-shortcuts": "true", "aria-busy": "true" });
   el.append(root);
-  const feed = await model.widget_manager.get_model(model.get("feed").replace("IPY_MODEL_", ""));
+  let feed = null;
+  try {
+    feed = await model.widget_manager.get_model(model.get("feed").replace("IPY_MODEL_", ""));
+  } catch {
+    root.append("This stage has lost its kernel: run the cell again.");
+    return;
+  }
   const store = storeOf(feed);
   const view = createView(root, store);
   keyboard(root, store);
