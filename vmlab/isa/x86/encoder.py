@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
-from vmlab.isa.x86.decoder import BASES_16, SEGMENT_PREFIXES, operand_width
+from vmlab.isa.x86.decoder import BASES_16, SEGMENT_PREFIXES
 from vmlab.isa.x86.instruction import FIXED, Instruction, Row
+from vmlab.isa.x86.opcode_maps import operand_width
 from vmlab.isa.x86.operands import FarPointer, Immediate, Memory, Operand, Relative
 from vmlab.isa.x86.registers import DS, EBP, ESP, SS
 

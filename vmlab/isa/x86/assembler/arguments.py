@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vmlab.isa.x86.assembler.expressions import Scope, Value
-from vmlab.isa.x86.decoder import operand_width
 from vmlab.isa.x86.instruction import FIXED
+from vmlab.isa.x86.opcode_maps import operand_width
 from vmlab.isa.x86.operands import (
     ControlRegister,
     DebugRegister,

@@ -16,8 +16,8 @@ from vmlab.isa.x86.assembler.arguments import Argument, Place, Wanted, match_ope
 from vmlab.isa.x86.assembler.expressions import number
 from vmlab.isa.x86.assembler.mnemonics import resolve
 from vmlab.isa.x86.assembler.syntax import OperandSyntax
-from vmlab.isa.x86.decoder import DEFINED_CONTROLS
 from vmlab.isa.x86.encoder import encode
+from vmlab.isa.x86.opcode_maps import DEFINED_CONTROLS
 from vmlab.isa.x86.operands import (
     ControlRegister,
     FarPointer,
