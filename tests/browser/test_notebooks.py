@@ -86,7 +86,9 @@ def test_the_picture_changes_as_the_machine_does(page, artefacts):
             press(stage, "ArrowRight", step)
         seen.append(picture(stage))
         assert seen[-1] == truth(recording, step), f"step {step}"
-    assert len({str(each) for each in seen}) > 6, "the picture moved"
+    assert {each["ring"] for each in seen} == {"ring 0", "ring 3"}, "it went into the hypervisor and back"
+    assert {each["vcpu-IF"] for each in seen} == {True, False}, "CLI and STI had their effect on the VCPU"
+    assert len({each["cpu"]["EIP"] for each in seen}) > 4
 
     for step in reversed(steps[:-1]):
         press(stage, "ArrowLeft", step)
