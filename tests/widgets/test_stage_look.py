@@ -55,6 +55,16 @@ def test_the_current_line_is_marked_with_its_class(open_stage, recording):
     assert int(line.get_attribute("data-address"), 16) == event.address
 
 
+def test_the_current_line_is_in_sight(open_stage, recording):
+    view = open_stage(recording, step=traps(recording)[100])
+    for _ in range(12):
+        view.press("n")
+        panel = view.find("code").bounding_box()
+        line = view.page.locator("#host .vm-now").bounding_box()
+        assert panel["y"] <= line["y"]
+        assert line["y"] + line["height"] <= panel["y"] + panel["height"]
+
+
 @pytest.mark.parametrize(("width", "dark"), [(900, False), (1000, True), (1150, False)])
 def test_the_stage_fits_its_place(open_stage, recording, pair, width, dark, artefacts):
     view = open_stage(pair if dark else recording, width=width, dark=dark, step=2390)
@@ -89,3 +99,15 @@ def test_nothing_is_fetched(open_stage, recording):
     view.load()
     view.press("n", "n", "ArrowRight")
     assert [url for url in asked if not url.startswith(("blob:", "data:"))] == []
+
+
+def test_without_a_kernel_or_its_state_the_stage_says_so(open_stage, recording):
+    view = open_stage(recording, late=True)
+    view.page.evaluate("window.load()")
+    view.page.evaluate(
+        """() => window.module.default.render({
+            model: { get: () => "IPY_MODEL_lost", widget_manager: { get_model: async () => { throw new Error("lost"); } } },
+            el: document.getElementById("other"),
+        })"""
+    )
+    assert view.find("stage", "other").inner_text() == "This stage has lost its kernel: run the cell again."

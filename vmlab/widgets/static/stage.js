@@ -348,7 +348,7 @@ function buildGraph(shape) {
 function setSub(part, text) {
   const { node, label, sub } = part;
   const flat = node.h < 34; // one line: both beside each other
-  const room = Math.floor(node.w / 5.2);
+  const room = Math.floor((node.w - (node.kind === "processes" ? 16 : 0)) / 5.2);
   if (!flat && text && text.length > room) text = `${text.slice(0, room - 1)}…`;
   setText(label, flat && text ? `${node.label} · ${text}` : node.label);
   setText(sub, flat ? "" : text || "");
@@ -451,7 +451,7 @@ function paintCode(panel, scene, store, guest) {
   if (!row) return;
   row.classList.add("vm-now");
   row.classList.toggle("vm-trapped", store.script.virtual && isTrap(store, scene));
-  const top = row.offsetTop - panel.lines.offsetTop;
+  const top = row.offsetTop;
   if (top < panel.lines.scrollTop + 20 || top > panel.lines.scrollTop + panel.lines.clientHeight - 44) {
     panel.lines.scrollTop = top - panel.lines.clientHeight * 0.33;
   }
