@@ -1,0 +1,1 @@
+"""What instructions are: one package for each processor architecture."""
