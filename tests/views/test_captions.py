@@ -93,6 +93,16 @@ CASES = {
         [],
         "MOV EAX, 5 runs directly on the CPU in ring 3 (virtual kernel mode): EAX 00000148 → 00000005.",
     ),
+    "native system call": (
+        moment(virtual=False, mode="user", text="int 0x80", ip=0x100200),
+        [],
+        "INT 0x80 calls the kernel: the hardware enters its handler at 0x100200 (handler) in ring 0.",
+    ),
+    "native return": (
+        moment(virtual=False, text="iret", ring=3),
+        [],
+        "IRET returns to user mode, at 0x100013 (main+0x3) in ring 3.",
+    ),
     "start": (moment(started=False), [], "The VMM is about to start the guest at 0x100013 (main+0x3)."),
 }
 

@@ -187,6 +187,10 @@ def _plain(moment: Moment) -> str:
     if moment.in_vmm:
         return "The VMM works in ring 0: the guest stands still."
     text = upper(moment.text) if moment.text else "An instruction"
+    if not moment.virtual and moment.mode == "user" and moment.ring == 0:
+        return f"{text} calls the kernel: the hardware enters its handler at {_at(moment, moment.ip)} in ring 0."
+    if not moment.virtual and moment.mode == "kernel" and moment.ring == 3:
+        return f"{text} returns to user mode, at {_at(moment, moment.ip)} in ring 3."
     port = _port_words(moment, moment.text, "")
     changed = port or changes(moment.before, moment.after)
     tail = f": {changed}." if changed else "."

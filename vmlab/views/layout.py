@@ -24,6 +24,7 @@ __all__ = ["HEIGHT", "WIDTH", "stage_shape"]
 WIDTH, HEIGHT = 440.0, 312.0
 LEFT, RIGHT = 34.0, 438.0  # beside the labels of the zones
 GAP = 10.0
+NARROW = 64.0  # below this, "process 1" becomes "P1"
 CHANNEL = 15.0  # between a guest's frame and its kernel: where the processes' own traps run down
 
 
@@ -178,7 +179,8 @@ def _guest(shape: _Shape, graph: nx.DiGraph, index: int, column: Box, rows: dict
     tall = 44.0 if virtual else 66.0
     for number, user in enumerate(users):
         box = Box(inner.x + number * (width + 6), inner.y, width, inner.h)
-        shape.node(user, "processes", graph.nodes[user]["label"], "", box, index)
+        words = str(graph.nodes[user]["label"])
+        shape.node(user, "processes", words if width > NARROW else words.replace("process ", "P"), "", box, index)
     label = "kernel" if virtual else f"{name} kernel"
     shape.node(kernel, "kernel", label, "", Box(inner.x, rows["kernel"], inner.w, tall), index)
     box = shape.boxes[kernel]
