@@ -26,10 +26,12 @@ from vmlab.machine.trace import InstructionRetired, Trace, Trap
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vmlab.machine.translator import Engine
+
 __all__ = ["LIVELOCK", "Machine"]
 
 FOREVER = 1 << 62
-LIVELOCK = 100_000
+LIVELOCK = 10_000
 """Exceptions and interrupts in a row, with no instruction completed between them, after which no end is expected."""
 
 
@@ -54,6 +56,8 @@ class Machine:
         Exit status, after `"exit"`.
     events : int
         Steps that were not a retired instruction: faults and interrupts delivered.
+    engine : Engine or None
+        The block translator, where it may run code; None for the interpreter alone.
     host_entry : range
         Linear addresses of the host's entry points; empty without a hypervisor.
     in_host : bool
@@ -72,6 +76,7 @@ class Machine:
         self.platform = Platform(self.memory)
         self.bus = self.platform.bus
         self.cpu = Processor(self.platform, model)
+        self.engine: Engine | None = None
         self.trace = trace or Trace()
         self.outcome: str | None = None
         self.status: int | None = None
@@ -108,6 +113,8 @@ class Machine:
                 horizon = self._horizon()
                 if cpu.attention or self.trace.detail == "instructions" or horizon <= cpu.retired:
                     self._one()  # the last: the counter has overflowed and waits for IF
+                elif self.engine:
+                    self.engine.run(cpu, min(cpu.retired + limit - self.steps, horizon))
                 else:
                     cpu.run(min(cpu.retired + limit - self.steps, horizon))
                 if self.host_entry and cpu.cpl == 0 and cpu.ip in self.host_entry:

@@ -21,6 +21,7 @@ from vmlab.isa.x86.faults import DB, DF, GP, DoubleFault, Fault, TripleFault, es
 from vmlab.isa.x86.registers import CS, IF, TF
 from vmlab.isa.x86.semantics import SEMANTICS, Semantic
 from vmlab.isa.x86.semantics.interrupts import deliver
+from vmlab.machine.memory import CODE as CODE_PAGE
 from vmlab.machine.memory_access import MASK, MemoryAccess
 from vmlab.machine.state import COUNT, Items, check_state
 
@@ -81,6 +82,17 @@ class Processor(MemoryAccess):
         self._mode = 0 if self.fetch_bits == 32 else 0x1000
         self.horizon = 0  # ends the loop of run(), which holds on to these
         self.flags_changed()
+
+    @property
+    def code_pages(self) -> dict[int, dict[int, Any]]:
+        """Instructions kept with their pages, by EIP >> 12: a part of the TLB."""
+        return self._code
+
+    def touch_code(self, page: int) -> bool:
+        """Note a write to a page of `ram`; say whether instructions were kept from it."""
+        was_code = bool(self.ram.pages[page] & CODE_PAGE)
+        self.ram.touch(page)
+        return was_code
 
     def flags_changed(self) -> None:
         """Note that IF or TF may have changed."""

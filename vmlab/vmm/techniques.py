@@ -9,6 +9,7 @@ from vmlab.errors import OptionError
 from vmlab.machine.cpu_model import find_cpu_model
 from vmlab.machine.image import Image
 from vmlab.machine.trace import Trace
+from vmlab.machine.translator import Engine
 from vmlab.vmm.native import Native
 from vmlab.vmm.system import DEFAULT_MEMORY, System
 from vmlab.vmm.trap_and_emulate import TrapAndEmulate
@@ -23,7 +24,10 @@ __all__ = ["TECHNIQUES", "build"]
 TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (Native, TrapAndEmulate)}
 """Systems by the name of their technique."""
 
-SMALLEST, LARGEST = 1 << 20, 256 << 20
+SMALLEST, LARGEST = 1 << 20, 1 << 30
+
+ENGINES = ("auto", "interpreter", "translator")
+"""How instructions are executed: `auto` is the translator wherever it can, and the same, only faster."""
 
 
 def find_technique(name: str) -> type[System]:
@@ -44,6 +48,7 @@ def build(
     max_instructions: int | None = None,
     input: bytes | str = b"",  # noqa: A002 - the option's name
     detail: Detail = "none",
+    engine: str = "interpreter",
 ) -> System:
     """Build a system, ready to run.
 
@@ -54,7 +59,7 @@ def build(
     under : str
         Technique: a key of `TECHNIQUES`.
     memory : int
-        Bytes of memory that each guest gets: a multiple of 4096, from 1 MiB to 256 MiB.
+        Bytes of memory that each guest gets: a multiple of 4096, from 1 MiB to 1 GiB.
     cpu : str
         CPU model.
     max_instructions : int, optional
@@ -63,6 +68,8 @@ def build(
         Typed at the guest's serial console.
     detail : {"none", "events", "instructions"}
         What is traced.
+    engine : {"auto", "interpreter", "translator"}
+        How instructions are executed; the results are the same.
 
     Raises
     ------
@@ -78,11 +85,13 @@ def build(
             raise OptionError(f"a guest boots an Image (see vmlab.load and vmlab.assemble), not {type(each).__name__}")
     if type(memory) is not int or not SMALLEST <= memory <= LARGEST or memory % 0x1000:
         raise OptionError(
-            f"memory of {memory!r} bytes is not possible: a multiple of 4096 from {SMALLEST} (1M) to {LARGEST} (256M)"
+            f"memory of {memory!r} bytes is not possible: a multiple of 4096 from {SMALLEST} (1M) to {LARGEST} (1G)"
         )
     data = input.encode() if isinstance(input, str) else input
     model = find_cpu_model(cpu)
-    return kind(
+    if engine not in ENGINES:
+        raise OptionError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+    system = kind(
         images,
         memory_size=memory,
         model=model,
@@ -90,3 +99,6 @@ def build(
         max_instructions=max_instructions,
         input=data,
     )
+    if engine != "interpreter":
+        system.machine.engine = Engine()
+    return system

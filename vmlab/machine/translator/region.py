@@ -1,0 +1,134 @@
+"""Regions: the basic blocks that a hot address reaches by direct jumps and calls, all on one page of code.
+
+A region becomes one Python function, so that a loop of several blocks runs without leaving it. It stays on one
+physical page, so that a write to that page is all that can make it wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.decoder import DecodeError, decode
+from vmlab.isa.x86.operands import Relative
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from vmlab.isa.x86.instruction import Instruction
+
+__all__ = ["CONDITIONAL", "ENDING", "Block", "Region", "discover", "followers", "target"]
+
+MOST_INSTRUCTIONS = 160
+MOST_BLOCKS = 24
+PAGE = 0x1000
+CONDITIONAL = frozenset(
+    f"j{suffix}" for suffix in ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
+)
+ENDING = CONDITIONAL | {"jmp", "call", "ret"}
+
+
+@dataclass(slots=True)
+class Block:
+    """A basic block.
+
+    Attributes
+    ----------
+    start : int
+        EIP of its first instruction.
+    code : list of (int, Instruction)
+        EIP and instruction, in order.
+    end : int
+        EIP behind its last instruction.
+    """
+
+    start: int
+    code: list[tuple[int, Instruction]]
+    end: int
+
+
+@dataclass(slots=True)
+class Region:
+    """Blocks, the entry first.
+
+    Attributes
+    ----------
+    blocks : list of Block
+        In the order in which they were found.
+    length : int
+        Instructions in all.
+    """
+
+    blocks: list[Block]
+
+    @property
+    def length(self) -> int:
+        return sum(len(block.code) for block in self.blocks)
+
+
+def target(address: int, instruction: Instruction) -> int | None:
+    """Return where a direct jump or call at `address` goes; None for an indirect one."""
+    operand = instruction.operands[0] if instruction.operands else None
+    if isinstance(operand, Relative) and instruction.size == 32:
+        return address + instruction.length + operand.displacement & 0xFFFFFFFF
+    return None
+
+
+def followers(block: Block) -> list[int]:
+    """Return where a block goes on by a direct jump, by falling through, or behind a call that returns."""
+    address, last = block.code[-1]
+    goal = target(address, last) if last.mnemonic in ENDING else None
+    found = [] if goal is None else [goal]
+    return found if last.mnemonic in ("jmp", "ret") else [*found, block.end]
+
+
+def _read_block(
+    page: bytes, start: int, known: Callable[[Instruction], bool], leaders: Collection[int], room: int
+) -> Block | None:
+    """Decode from `start` to a transfer of control, an instruction that is not known, or another block."""
+    code: list[tuple[int, Instruction]] = []
+    address = start
+    while len(code) < room and (address == start or address not in leaders):
+        if address & -PAGE != start & -PAGE:
+            break
+        try:
+            instruction = decode(page[address & PAGE - 1 :][:15])
+        except DecodeError:
+            break
+        if (address & PAGE - 1) + instruction.length > PAGE or instruction.lock or not known(instruction):
+            break
+        code.append((address, instruction))
+        address = address + instruction.length & 0xFFFFFFFF
+        if instruction.mnemonic in ENDING:
+            break
+    return Block(start, code, address) if code else None
+
+
+def discover(page: bytes, entry: int, known: Callable[[Instruction], bool]) -> Region | None:
+    """Return the region of an address, or None where its first instruction is not one that is translated.
+
+    Parameters
+    ----------
+    page : bytes
+        The 4096 bytes of the page.
+    entry : int
+        EIP at which the region starts.
+    known : callable
+        Whether an instruction can be translated.
+    """
+    blocks: list[Block] = []
+    waiting, seen, count = [entry], {entry}, 0
+    while waiting and len(blocks) < MOST_BLOCKS and count < MOST_INSTRUCTIONS:
+        start = waiting.pop(0)
+        block = _read_block(page, start, known, seen - {start}, MOST_INSTRUCTIONS - count)
+        if block is None:
+            continue
+        blocks.append(block)
+        count += len(block.code)
+        for each in followers(block):
+            if each not in seen and each & -PAGE == entry & -PAGE:
+                seen.add(each)
+                waiting.append(each)
+    if not blocks or blocks[0].start != entry:
+        return None
+    return Region(blocks)
