@@ -21,6 +21,8 @@ from vmlab.machine.paging import IA32, IA32_PSE, Translation, walk
 from vmlab.machine.tlb import Tlb, TlbEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.platform import Platform
 
@@ -48,13 +50,15 @@ class MemoryAccess(CpuState):
         Cached translations.
     walk_references, control_loads : int
         Memory references of page walks; loads of control registers.
+    on_control : callable or None
+        Called with the name, the old and the new value when CR0, CR3 or CR4 changes.
     horizon : int
         Count of retired instructions at which the loop of `Processor.run` ends; 0 ends it at once.
     """
 
     __slots__ = (
-        "_maps", "_readable", "_window", "_writable", "bus", "control_loads", "horizon", "memory", "model", "platform",
-        "ram", "tlb", "walk_references",
+        "_maps", "_readable", "_window", "_writable", "bus", "control_loads", "horizon", "memory", "model", "on_control",
+        "platform", "ram", "tlb", "walk_references",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel) -> None:
@@ -68,6 +72,7 @@ class MemoryAccess(CpuState):
         self.tlb = Tlb(model.tlb_entries)
         self.walk_references = self.control_loads = 0
         self.horizon = 0
+        self.on_control: Callable[[str, int, int], None] | None = None
         self._forget()
 
     # -- the dictionaries over the TLB ---------------------------------------------------------------------------------
@@ -179,16 +184,14 @@ class MemoryAccess(CpuState):
     def set_cr0(self, value: int) -> None:
         """Load CR0; a change of PE, PG or WP flushes all translations."""
         changed = (self.cr0 ^ value) & (CR0_PE | CR0_PG | CR0_WP)
-        self.cr0 = value
-        self.control_loads += 1
+        self._control_loads("cr0", value)
         if changed:
             self.tlb.flush()
             self._forget()
 
     def set_cr3(self, value: int) -> None:
         """Load CR3; flushes all but global translations."""
-        self.cr3 = value
-        self.control_loads += 1
+        self._control_loads("cr3", value)
         self.tlb.flush(keep_global=bool(self.cr4 & CR4_PGE))
         self._forget()
 
@@ -196,10 +199,17 @@ class MemoryAccess(CpuState):
         """Load CR4; #GP(0) for a bit that the model has not."""
         if value & ~self.model.cr4_mask:
             raise Fault(GP, 0)
-        self.cr4 = value
-        self.control_loads += 1
+        self._control_loads("cr4", value)
         self.tlb.flush()
         self._forget()
+
+    def _control_loads(self, name: str, value: int) -> None:
+        """Load a control register, count it, and tell who watches."""
+        old = getattr(self, name)
+        setattr(self, name, value)
+        self.control_loads += 1
+        if self.on_control and old != value:
+            self.on_control(name, old, value)
 
     # -- memory ----------------------------------------------------------------------------------------------------------
 

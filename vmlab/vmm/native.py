@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import OptionError
 from vmlab.machine.machine import Machine
 from vmlab.machine.state import check_state
+from vmlab.machine.trace import ControlWrite
 from vmlab.vmm.guest import Guest
 from vmlab.vmm.system import System
 
@@ -30,7 +31,12 @@ class Native(System):
         if len(images) != 1:
             raise OptionError(f"natively one system runs on a computer, not {len(images)}: choose a hypervisor")
         self.machine = Machine(memory_size, model, self.trace)
+        self.machine.cpu.on_control = self._control
         self.guests = [Guest(images[0].name, images[0], self.machine.cpu, self.machine.platform)]
+
+    def _control(self, register: str, old: int, new: int) -> None:
+        if self.trace.on:
+            self.trace.emit(ControlWrite(self.steps + 1, self.machine.cpu.retired, 0, register, old, new))
 
     @property
     def steps(self) -> int:

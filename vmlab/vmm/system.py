@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vmlab.errors import OptionError
-from vmlab.machine.trace import End, Trace
+from vmlab.machine.trace import End, PortAccess, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vmlab.machine.bus import Access
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.image import Image
     from vmlab.machine.machine import Machine
@@ -48,6 +50,8 @@ class System(ABC):
         Its guests; natively the one operating system.
     current : int
         Index of the guest that has the CPU.
+    input : bytes
+        What was typed.
     """
 
     technique: ClassVar[str]
@@ -73,11 +77,21 @@ class System(ABC):
         self.trace = trace
         self.limit = NO_LIMIT if max_instructions is None else max_instructions
         self.current = 0
+        self.input = input
         self.build(images, memory_size, model)
-        for guest in self.guests:
+        for index, guest in enumerate(self.guests):
             guest.boot()
+            guest.platform.bus.on_access = partial(self._accessed, index)
             if input:
                 guest.platform.uart.feed(input)
+
+    def _accessed(self, index: int, access: Access) -> None:
+        """Tell of an access to a port of a guest's platform."""
+        if self.trace.on and access.space == "port":
+            step = self.steps if self.in_vmm else self.steps + 1  # natively, the instruction is not counted yet
+            port, size, value = access.address, access.size, access.value
+            time = self.guests[index].instructions
+            self.trace.emit(PortAccess(step, time, index, port, size, value, access.write, access.device))
 
     @abstractmethod
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel) -> None:

@@ -108,7 +108,7 @@ def show(recording: Recording, *, step: int = 0) -> Theatre:
     options = {
         "memory": system.guests[0].memory.size,
         "max_instructions": system.limit,
-        "input": getattr(system, "input", b""),
+        "input": system.input,
     }
 
     def make(technique: str, cpu_model: str) -> Recording:
