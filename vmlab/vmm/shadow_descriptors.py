@@ -12,7 +12,8 @@ The top of the table belongs to the hypervisor: its code, its stack, its TSS, an
 segment registers that hold something which is in the guest's table no more. A cached descriptor is in the table only
 while the hypervisor loads it: a guest that names it traps.
 
-Simplified: there is no shadow of an LDT; every load from it traps and uses a cached descriptor.
+Simplified: there is no shadow of an LDT; every load from it traps and uses a cached descriptor. A load that does not
+trap leaves the accessed bit of the page table entry behind the guest's table as it is.
 
 Not faithful, as ring compression is not: to the hardware the kernel's CPL is 3, so that it cannot check a selector's
 RPL for the kernel. A selector with RPL 3 loads where a real kernel gets #GP.
@@ -33,7 +34,7 @@ from vmlab.vmm.host_memory import TSS_BYTES
 if TYPE_CHECKING:
     from vmlab.vmm.host_memory import HostMemory
 
-__all__ = ["HOST_CODE", "HOST_STACK", "HOST_TASK", "ShadowDescriptors"]
+__all__ = ["HOST_CODE", "HOST_STACK", "HOST_TASK", "ShadowDescriptors", "hidden"]
 
 TABLE_BYTES = 0x10000
 HOST_FIRST = TABLE_BYTES - 16 * 8
@@ -108,12 +109,11 @@ class ShadowDescriptors:
         ring = 3 if index in (CS, SS) else selector & 3
         if selector & 0xFFFC and not selector & 4 and selector & 0xFFF8 < HOST_FIRST:
             found = Descriptor(self._host.read(table + (selector & 0xFFF8), 8))
-            held = (register.base, register.limit, register.access | DPL_3, register.big)
-            if (found.base, found.limit, found.access, found.big) == held:
+            if (found.base, found.limit, found.access, found.big) == hidden(register):
                 return selector & 0xFFF8 | ring
         cached = CACHED_FIRST + index * 8
-        raw = encode_descriptor(register.base, register.limit, register.access | DPL_3, big=register.big)
-        self._host.write(table + cached, 8, raw)
+        base, limit, access, big = hidden(register)
+        self._host.write(table + cached, 8, encode_descriptor(base, limit, access, big=big))
         self._cached.append(table + cached)
         return cached | 3
 
@@ -144,3 +144,8 @@ def shadow(descriptor: Descriptor, level: int) -> int:
         return 0
     usable = descriptor.dpl == level if descriptor.is_code else descriptor.dpl >= level
     return descriptor.raw | DPL_3 << 40 if usable else 0
+
+
+def hidden(register: SegmentRegister) -> tuple[int, int, int, bool]:
+    """Return base, limit, access byte and D/B that the real segment register holds for one of a VCPU."""
+    return register.base, register.limit, register.access and register.access | DPL_3, register.big

@@ -46,7 +46,7 @@ from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
 from vmlab.machine.processor import DR6_SINGLE_STEP
 from vmlab.machine.state import COUNT, LONG, WORD, Items, check_state, rollback
 from vmlab.vmm.host_memory import ENTRY_BYTES, TSS_BYTES, HostMemory, host_bytes
-from vmlab.vmm.shadow_descriptors import HOST_CODE, HOST_STACK, HOST_TASK, ShadowDescriptors
+from vmlab.vmm.shadow_descriptors import HOST_CODE, HOST_STACK, HOST_TASK, ShadowDescriptors, hidden
 from vmlab.vmm.shadow_paging import ShadowPaging
 
 if TYPE_CHECKING:
@@ -312,8 +312,8 @@ class WorldSwitch:
         self._load_table(table)
         selectors = [world.descriptors.selector_for(n, vcpu.segments[n], user=user) for n in range(6)]
         for index in DATA_SEGMENTS:
-            load_segment(cpu, index, selectors[index])
-            selectors[index] = cpu.segments[index].selector
+            if (selectors[index], *hidden(vcpu.segments[index])) != cpu.segments[index].key:
+                load_segment(cpu, index, selectors[index])
         world.loaded = selectors
         flags = vcpu.flags & DIRECT_FLAGS | FIXED | IF
         frame = (vcpu.ip, selectors[CS], flags, vcpu.registers[ESP], selectors[SS])

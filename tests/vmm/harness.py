@@ -1,0 +1,108 @@
+"""Runs a guest natively and under a hypervisor, and compares everything that it could see."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from vmlab.isa.x86.assembler import assemble
+from vmlab.machine.image import flat
+from vmlab.vmm.techniques import build
+
+PRELUDE = Path(__file__).with_name("prelude.asm").read_text()
+HEADER = PRELUDE.partition("%ifndef TEST")[0]
+MEMORY = 8 << 20
+LIMIT = 200_000
+
+
+@cache
+def prelude():
+    """Return the prelude, assembled once for all tests."""
+    return assemble(PRELUDE)
+
+
+def kernel(source: str, name: str = "kernel"):
+    """Return the image of a kernel: the prelude, then `source`, which holds `main`."""
+    first = prelude()
+    labels = "\n".join(f"{label} equ {value}" for label, value in first.symbols.items() if f"\n{label} equ" not in HEADER and "." not in label)
+    program = assemble(f"{HEADER}\n{labels}\norg {first.symbols['body']}\njmp near main\n{source}")
+    return flat(first.code + program.code, first.origin, first.symbols["start"], name, first.symbols | program.symbols)
+
+
+def seen(guest) -> dict:
+    """Return all that a guest's software could have seen, and how it ended."""
+    cpu = guest.vcpu
+    names = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
+    hidden = {f"hidden {name}": each.key for name, each in zip(names, (*cpu.segments, cpu.ldtr, cpu.tr), strict=True)}
+    guest.platform.now(cpu.retired)
+    platform = guest.platform.save()
+    devices = {f"device {name}": state for name, state in platform["devices"].items()}
+    return {
+        "outcome": guest.outcome,
+        "status": guest.status,
+        "console": guest.console,
+        "screen": guest.screen,
+        "instructions": guest.instructions,
+        "delivered": cpu.delivered,
+        "debug": list(cpu.debug),
+        "msrs": dict(cpu.msrs),
+        "halted": cpu.halted,
+        "idle": platform["idle"],
+        "now": platform["clock"]["now"],
+        "memory": guest.memory.digest(),
+        **cpu.visible(),
+        **hidden,
+        **devices,
+    }
+
+
+def finish(image, under: str, **options):
+    """Run a guest to its end; return the system."""
+    options.setdefault("memory", MEMORY)
+    options.setdefault("max_instructions", LIMIT)
+    system = build(image, under, **options)
+    system.run()
+    return system
+
+
+def differences(first: dict, other: dict) -> list[str]:
+    """Return what differs between two results of `seen`."""
+    return [f"{name}: {value!r} against {other[name]!r}" for name, value in first.items() if value != other[name]]
+
+
+def first_memory_difference(one, other) -> str:
+    """Say where two memories differ first."""
+    left, right = one.read_bytes(0, one.size), other.read_bytes(0, other.size)
+    places = [n for n in range(0, one.size, 4) if left[n : n + 4] != right[n : n + 4]]
+    shown = ", ".join(f"{n:#x}: {left[n : n + 4].hex()}/{right[n : n + 4].hex()}" for n in places[:8])
+    return f"{len(places)} words, {shown}"
+
+
+def twins(image, **options):
+    """Run a guest natively and under trap-and-emulate; assert that it saw the same; return both systems."""
+    native, virtual = (finish(image, under, **options) for under in ("native", "trap-and-emulate"))
+    found = differences(seen(native.guests[0]), seen(virtual.guests[0]))
+    if any(line.startswith("memory") for line in found):
+        found.append(first_memory_difference(native.guests[0].memory, virtual.guests[0].memory))
+    assert not found, "\n".join(found)
+    return native, virtual
+
+
+def same(source: str, **options):
+    """`twins` of a kernel from source; it must end by itself."""
+    native, virtual = twins(kernel(source), **options)
+    assert native.guests[0].outcome == "exit"
+    return native, virtual
+
+
+def log(system) -> list[tuple[int, ...]]:
+    """Return what a kernel's handler logged: vector, error code, EIP, CS, EFLAGS, CR2 of each event."""
+    memory = system.guests[0].memory
+    image = system.guests[0].image
+    count = memory.read(image.symbols["events"], 4)
+    return [tuple(memory.read(0x200000 + 24 * n + 4 * k, 4) for k in range(6)) for n in range(count)]
+
+
+def vectors(system) -> list[int]:
+    """Return the vectors of all events, in order."""
+    return [entry[0] for entry in log(system)]
