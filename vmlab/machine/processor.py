@@ -94,6 +94,10 @@ class Processor(MemoryAccess):
         self.ram.touch(page)
         return was_code
 
+    def segment_changed(self) -> None:
+        """Note a new data or stack segment."""
+        self.horizon = 0  # ends the loop of an engine, which may count on flat segments
+
     def flags_changed(self) -> None:
         """Note that IF or TF may have changed."""
         self.attention = bool(self.flags & TF) or self.platform.pic.output

@@ -78,6 +78,9 @@ class Processor(Protocol):
     def code_changed(self) -> None:
         """Note a new CS: default operand size and privilege level may be others."""
 
+    def segment_changed(self) -> None:
+        """Note a new ES, SS, DS, FS or GS: its base, limit or type may be another."""
+
     def flags_changed(self) -> None:
         """Note that IF or TF may have changed."""
 

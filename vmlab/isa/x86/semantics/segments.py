@@ -58,6 +58,7 @@ def load_segment(cpu: Processor, index: int, selector: int) -> None:
         load_stack_segment(cpu, selector, cpu.cpl)
     else:
         load_data_segment(cpu, index, selector)
+    cpu.segment_changed()
 
 
 def load_data_segment(cpu: Processor, index: int, selector: int) -> None:
