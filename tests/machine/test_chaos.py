@@ -13,6 +13,7 @@ from tests.machine.chaos import CODE, MEMORY, chaos, check, noise
 from tests.machine.computer import Computer
 from vmlab.isa.x86.descriptors import encode_descriptor
 from vmlab.isa.x86.registers import CR0_PE, CR0_PG
+from vmlab.machine.translator import Engine
 
 if TYPE_CHECKING:
     from vmlab.machine.machine import Machine
