@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.machine.chaos import CODE, MEMORY, chaos, check, noise
 from tests.machine.computer import Computer
 from vmlab.isa.x86.descriptors import encode_descriptor
+from vmlab.isa.x86.faults import GP
 from vmlab.isa.x86.registers import CR0_PE, CR0_PG
 from vmlab.machine.translator import Engine
 
@@ -153,3 +154,18 @@ def test_a_segment_loaded_in_a_hot_loop(load: str) -> None:
         assert computer.cpu.ip == computer.symbols["here"]
         results.append((computer.word(0x2_0000), computer.word(0x2_1000)))
     assert results == [(301, 299)] * 2
+
+
+@pytest.mark.parametrize("override", ["cs", "ss", "es"])
+def test_a_write_with_a_segment_override_in_a_hot_loop(override: str) -> None:
+    """Code may not be written, however flat its segment is."""
+    states = []
+    for engine in (None, Engine()):
+        computer = Computer()
+        source = "mov ecx, 100\n again: mov ebx, 0x20000\n dec ecx\n jnz again\n add byte [{}:ebx], 7\n here: jmp here"
+        computer.load(source.format(override))
+        computer.machine.engine = engine
+        computer.machine.run(420)
+        assert (computer.vector == GP) == (override == "cs")
+        states.append((computer.machine.save(), computer.memory.digest()))
+    assert states[0] == states[1]

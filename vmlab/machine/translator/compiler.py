@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.faults import Fault
 from vmlab.isa.x86.operands import Memory
-from vmlab.isa.x86.registers import ES, FS, GS
+from vmlab.isa.x86.registers import DS, SS
 from vmlab.isa.x86.semantics.arithmetic import PARITY
 from vmlab.machine.translator.emit import EMITTERS, Writer, store, translatable, value_of
 from vmlab.machine.translator.flags import HEAD, STORED, Pending, formula
@@ -277,7 +277,7 @@ def _compiled(pending: Pending) -> CodeType:
 
 def _known(instruction: Instruction) -> bool:
     """Say whether an instruction can be translated: operands in flat segments, transfers of 32 bits."""
-    if instruction.segment in (ES, FS, GS):
+    if instruction.segment not in (-1, DS, SS):  # nothing may be written through a flat CS, nor always read
         return False
     if instruction.mnemonic in ENDING:
         return instruction.size == 32 and not any(
