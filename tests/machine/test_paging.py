@@ -88,6 +88,25 @@ def test_accessed_and_dirty(source: str, marks: int) -> None:
     assert computer.word(DIRECTORY + 4) == TABLE | P | RW | US | A
 
 
+MODIFYING = (
+    "add [ebx], eax", "inc dword [ebx]", "not byte [ebx]", "neg word [ebx]", "xchg [ebx], eax", "xadd [ebx], eax",
+    "cmpxchg [ebx], ecx", "lock cmpxchg [ebx], ecx", "cmpxchg8b [ebx]", "shl dword [ebx], 1", "rcr byte [ebx], cl",
+    "shld [ebx], eax, 3", "btc [ebx], ecx", "bts dword [ebx], 3", "sbb [ebx], al",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("ring", [0, 3])
+@pytest.mark.parametrize("source", MODIFYING)
+def test_what_reads_and_writes_faults_as_a_write(source: str, ring: int) -> None:
+    """W is set in the error code, and nothing is marked; CMPXCHG writes even where it leaves the value."""
+    for pte in (P | US, US):
+        computer = paged(source, ring, pte=pte)
+        computer.memory.write(FRAME, 4, 1)
+        assert computer.trap().what == (PF, (pte & P) | 2 | 4 * (ring == 3))
+        assert computer.word(TABLE) == FRAME | pte
+        assert computer.word(FRAME) == 1
+
+
 def test_dirty_is_set_by_the_first_write_after_reads() -> None:
     computer = paged("mov eax, [ebx]\n mov eax, [ebx]\n mov [ebx], eax")
     computer.step(2)
