@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from vmlab.errors import OptionError, VmlabError
@@ -77,8 +78,7 @@ def read_image(path: str) -> Image:
         return vmlab.guests.load(path.removeprefix("guest:"))
     if path.endswith((".asm", ".s", ".S")):
         try:
-            with open(path, encoding="utf-8") as file:
-                source = file.read()
+            source = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ImageError(f"{path}: cannot be read as assembly source: {error}") from None
         return vmlab.assemble(source, path)

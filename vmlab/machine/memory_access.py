@@ -52,13 +52,15 @@ class MemoryAccess(CpuState):
         Memory references of page walks; loads of control registers.
     on_control : callable or None
         Called with the name, the old and the new value when CR0, CR3 or CR4 changes.
+    user_spaces : dict
+        Values of CR3 under which code has run in ring 3, in order of their first time; the values are None.
     horizon : int
         Count of retired instructions at which the loop of `Processor.run` ends; 0 ends it at once.
     """
 
     __slots__ = (
         "_maps", "_readable", "_window", "_writable", "bus", "control_loads", "horizon", "memory", "model", "on_control",
-        "platform", "ram", "tlb", "walk_references",
+        "platform", "ram", "tlb", "user_spaces", "walk_references",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel) -> None:
@@ -72,6 +74,7 @@ class MemoryAccess(CpuState):
         self.tlb = Tlb(model.tlb_entries)
         self.walk_references = self.control_loads = 0
         self.horizon = 0
+        self.user_spaces: dict[int, None] = {}
         self.on_control: Callable[[str, int, int], None] | None = None
         self._forget()
 
@@ -87,6 +90,8 @@ class MemoryAccess(CpuState):
     def code_changed(self) -> None:
         """Note a new CS or a new mode: the privilege level may be another."""
         user = self.segments[CS].selector & 3 == 3 and bool(self.cr0 & CR0_PE)
+        if user and self.cr3 not in self.user_spaces:
+            self.user_spaces[self.cr3] = None
         self._readable: dict[int, int] = self._maps[user][0]
         self._writable: dict[int, int] = self._maps[user][1]
 

@@ -313,6 +313,7 @@ class Processor(MemoryAccess):
             "state": self.save_state(),
             "tlb": self.tlb.save(),
             "debug_pending": self.debug_pending,
+            "user_spaces": list(self.user_spaces),
             "deliveries": list(self._deliveries),
             "counters": [self.walk_references, self.port_accesses, self.delivered, self.control_loads],
         }
@@ -320,7 +321,7 @@ class Processor(MemoryAccess):
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
         lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4)}
-        check_state(state, "processor", {"state": dict, "tlb": dict, "debug_pending": bool, **lists})
+        check_state(state, "processor", {"state": dict, "tlb": dict, "debug_pending": bool, "user_spaces": list, **lists})
         before = self.save_state()
         self.load_state(state["state"])
         try:
@@ -332,4 +333,5 @@ class Processor(MemoryAccess):
         count, retired = state["deliveries"]
         self._deliveries = (count, retired)
         self.debug_pending = state["debug_pending"]
+        self.user_spaces = dict.fromkeys(state["user_spaces"])
         self._forget()

@@ -18,14 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from vmlab.machine.trace import ControlWrite, Resume
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from vmlab.machine.machine import Machine
     from vmlab.machine.recording import Recording
-    from vmlab.machine.trace import Event
     from vmlab.vmm.guest import Guest
     from vmlab.vmm.run import Run
     from vmlab.vmm.system import System
@@ -41,7 +38,8 @@ def layers(of: System | Run | Recording) -> nx.DiGraph:
     Parameters
     ----------
     of : System, Run or Recording
-        A system, or what holds one: a finished run, a recording at its cursor. A recording tells processes apart.
+        A system, or what holds one: a finished run, or a recording at its cursor. A process is an address space in
+        which code has run in user mode: so far, or in a recording at any time.
 
     Returns
     -------
@@ -50,12 +48,12 @@ def layers(of: System | Run | Recording) -> nx.DiGraph:
     """
     holder: Any = of
     system: System = getattr(holder, "system", holder)
-    spaces = user_spaces(getattr(of, "events", ()))
+    spaces = user_spaces(of)
     graph = nx.DiGraph(technique=system.technique, guests=len(system.guests))
     virtual = monitor(system) is not None
     names = guest_names(system)
     for index, guest in enumerate(system.guests):
-        _add_processes(graph, index, spaces.get(index, []), virtual=virtual)
+        _add_processes(graph, index, spaces[index], virtual=virtual)
         _add_kernel(graph, system, index, guest, names[index])
     if virtual:
         _add_vmm(graph, system)
@@ -80,18 +78,19 @@ def monitor(system: System) -> Any:  # noqa: ANN401 - each technique has its own
     return getattr(system, "vmm", None)
 
 
-def user_spaces(events: Iterable[Event]) -> dict[int, list[int]]:
-    """Return for each guest the CR3 values under which its user mode was resumed, in order of their appearance."""
-    roots: dict[int, int] = {}
-    spaces: dict[int, list[int]] = {}
-    for event in events:
-        if isinstance(event, ControlWrite) and event.register == "cr3":
-            roots[event.guest] = event.new
-        elif isinstance(event, Resume) and event.mode == "user":
-            seen = spaces.setdefault(event.guest, [])
-            root = roots.get(event.guest, 0)
-            if root not in seen and len(seen) < MOST_PROCESSES:
-                seen.append(root)
+def user_spaces(of: System | Run | Recording) -> list[list[int]]:
+    """Return for each guest the CR3 values under which its user mode ran, in order of their appearance.
+
+    Of a recording, at any time in it, so that a picture keeps its shape; its cursor is where it was afterwards.
+    """
+    holder: Any = of
+    system: System = getattr(holder, "system", holder)
+    if not hasattr(holder, "seek"):
+        return [list(guest.vcpu.user_spaces)[:MOST_PROCESSES] for guest in system.guests]
+    position = holder.position
+    holder.seek(holder.length)
+    spaces = user_spaces(system)
+    holder.seek(position)
     return spaces
 
 
@@ -102,17 +101,17 @@ def guest_names(system: System) -> list[str]:
 
 
 def _add_processes(graph: nx.DiGraph, index: int, spaces: list[int], *, virtual: bool) -> None:
-    """Add what a guest runs in user mode: a node for each address space known, else one for all."""
-    for number, space in enumerate(spaces if len(spaces) > 1 else [None]):
+    """Add what a guest runs in user mode: a node for each address space."""
+    for number, space in enumerate(spaces):
         graph.add_node(
             f"guest{index}/user{number}",
-            label="processes" if space is None else f"process {number + 1}",
+            label=f"process {number + 1}" if len(spaces) > 1 else "process",
             kind="processes",
             layer="processes",
             guest=index,
             privilege="virtual user mode" if virtual else "user mode, ring 3",
             counters={},
-            state={} if space is None else {"CR3": f"{space:#010x}"},
+            state={"CR3": f"{space:#010x}"},
         )
 
 

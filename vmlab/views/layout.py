@@ -174,7 +174,7 @@ def _guest(shape: _Shape, graph: nx.DiGraph, index: int, column: Box, rows: dict
         shape.frames.append({"guest": index, "title": name, "narrow": column.w < 160, **place})
     users = [node for node, data in graph.nodes(data=True) if data["kind"] == "processes" and data["guest"] == index]
     inner = Box(column.x + CHANNEL, rows["user"], column.w - 2 * CHANNEL, 34 if virtual else 44)
-    width = (inner.w - 6 * (len(users) - 1)) / len(users)
+    width = (inner.w - 6 * (len(users) - 1)) / max(1, len(users))
     kernel = f"guest{index}/kernel"
     tall = 44.0 if virtual else 66.0
     for number, user in enumerate(users):

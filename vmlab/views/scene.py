@@ -64,7 +64,7 @@ class SceneWriter:
         self.virtual = self.observer.virtual
         self.names = guest_names(system)
         self.shape = stage_shape(layers(recording))
-        self.spaces = user_spaces(recording.events)
+        self.spaces = user_spaces(recording)
 
     def script(self) -> dict[str, Any]:
         """Return what stays during the run."""
@@ -243,7 +243,7 @@ class SceneWriter:
         """Name the node of the guest's code that runs: its kernel, or the process whose address space is in CR3."""
         if guest.mode == "kernel":
             return f"guest{index}/kernel"
-        spaces = self.spaces.get(index, [])
+        spaces = self.spaces[index]
         root = guest.vcpu["CR3"]
         return f"guest{index}/user{spaces.index(root) if len(spaces) > 1 and root in spaces else 0}"
 
