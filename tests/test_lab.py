@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,8 +35,7 @@ def test_installed_notebooks_are_copied_once(installed, tmp_path):
 
 
 def test_a_file_in_the_way_is_said(installed):
-    with open("vmlab-notebooks", "w"):
-        pass
+    Path("vmlab-notebooks").touch()
     with pytest.raises(OptionError, match="cannot be copied"):
         lab.writable_notebooks()
 
