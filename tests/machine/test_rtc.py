@@ -281,7 +281,7 @@ def test_memory_sizes(size, base, extended, above):
 
 
 @given(
-    start=st.datetimes(max_value=dt.datetime.max - dt.timedelta(days=365_000)),
+    start=st.datetimes().filter(lambda moment: moment.year < 9000),
     seconds=st.integers(1, 1 << 34),
 )
 def test_the_calendar_is_the_gregorian_one(start, seconds):
