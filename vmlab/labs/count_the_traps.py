@@ -28,9 +28,9 @@ class CountTheTraps(Exercise):
 
     name = "count-the-traps"
 
-    def draw(self, random: random.Random) -> None:
+    def draw(self, chance: random.Random) -> None:
         """Draw the instructions."""
-        body = "\n".join(f"        {random.choice(PIECES)}" for _ in range(random.randrange(6, 11)))
+        body = "\n".join(f"        {chance.choice(PIECES)}" for _ in range(chance.randrange(6, 11)))
         self.source = (
             f"start:  mov esp, 0x90000\n{body}\n        mov dx, 0xf4\n        out dx, al        ; ends the machine\n"
         )

@@ -51,7 +51,7 @@ class Exercise(ABC):
         self.draw(random.Random(seed))
 
     @abstractmethod
-    def draw(self, random: random.Random) -> None:
+    def draw(self, chance: random.Random) -> None:
         """Draw the problem and write the question."""
 
     @abstractmethod

@@ -24,10 +24,10 @@ class SayItYourself(Exercise):
 
     name = "say-it-yourself"
 
-    def draw(self, random: random.Random) -> None:
+    def draw(self, chance: random.Random) -> None:
         """Draw word and status."""
-        self.word = random.choice(WORDS)
-        self.code = random.randrange(2, 60)
+        self.word = chance.choice(WORDS)
+        self.code = chance.randrange(2, 60)
         self.question = (
             f"Write a guest that sends {self.word!r} to the serial port (0x3F8) and ends the machine by writing "
             f"{self.code} to port 0xF4. Give its source to check()."

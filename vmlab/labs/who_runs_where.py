@@ -53,13 +53,13 @@ class WhoRunsWhere(Exercise):
 
     name = "who-runs-where"
 
-    def draw(self, random: random.Random) -> None:
+    def draw(self, chance: random.Random) -> None:
         """Draw the technique, the number of guests, the step; run up to it."""
-        under = random.choice(("native", "trap-and-emulate", "trap-and-emulate"))
-        count = 1 if under == "native" else random.randrange(1, 4)
+        under = chance.choice(("native", "trap-and-emulate", "trap-and-emulate"))
+        count = 1 if under == "native" else chance.randrange(1, 4)
         image = assemble(SOURCE, "two-rings")
         self.system = build([image] * count if count > 1 else image, under)
-        self.system.advance(random.randrange(60, 400))
+        self.system.advance(chance.randrange(60, 400))
         others = f"{count} guests" if count > 1 else "1 guest"
         where = "on the bare machine" if under == "native" else f"under {under} with {others}"
         address = self.system.machine.cpu.linear_ip
