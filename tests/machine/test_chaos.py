@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 
 from tests.machine.chaos import CODE, MEMORY, chaos, check, noise
 from tests.machine.computer import Computer
-from vmlab.isa.x86.descriptors import encode_descriptor
-from vmlab.isa.x86.faults import GP
 from vmlab.isa.x86.registers import CR0_PE, CR0_PG
-from vmlab.machine.translator import Engine
 
 if TYPE_CHECKING:
     from vmlab.machine.machine import Machine
@@ -98,74 +95,3 @@ def test_any_bytes_in_real_mode(seed: int) -> None:
     cpu.ip, cpu.registers[4] = 0, 0x8000
     cpu.code_changed()
     single_steps(computer.machine, 60)
-
-
-# -- the two engines ---------------------------------------------------------------------------------------------------------
-
-
-def compare_engines(seed: int, steps: int) -> None:
-    interpreted, translated = chaos(seed), chaos(seed)
-    translated.engine = Engine()
-    interpreted.run(steps)
-    translated.run(steps)
-    assert interpreted.save() == translated.save(), seed
-    assert interpreted.memory.digest() == translated.memory.digest(), seed
-
-
-@pytest.mark.parametrize("start", range(0, 90, 30))
-def test_engines_agree_on_noise(monkeypatch: pytest.MonkeyPatch, start: int) -> None:
-    monkeypatch.setattr("vmlab.machine.translator.engine.WARM", 0)
-    for seed in range(start, start + 30):
-        compare_engines(seed, 1000)
-
-
-@pytest.mark.long
-def test_engines_agree_on_much_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmlab.machine.translator.engine.WARM", 0)
-    start = random.SystemRandom().getrandbits(40)
-    for seed in range(start, start + LONG_SEEDS):
-        compare_engines(seed, 1000)
-
-
-@pytest.mark.parametrize("load", ["mov ds, ax", "push eax\n pop ds", "lds edx, [0x30000]", "mov ds, ax\n nop"])
-def test_a_segment_loaded_in_a_hot_loop(load: str) -> None:
-    """What is translated counts on flat segments, for as long as they are flat."""
-    source = f"""
-            mov ecx, 200
-            mov eax, 0x50
-    again:  mov ebx, 0x20000
-            add dword [ebx], 1
-            cmp ecx, 100
-            jne on
-            {load}
-    on:     add dword [ebx], 2
-            dec ecx
-            jnz again
-    here:   jmp here
-    """
-    results = []
-    for engine in (None, Engine()):
-        computer = Computer()
-        computer.descriptor(0x50, encode_descriptor(0x1000, 0xFFFFF, 0x93))
-        computer.load(source)
-        computer.memory.write(0x3_0000, 8, 0x50 << 32)
-        computer.machine.engine = engine
-        computer.machine.run(2000)
-        assert computer.cpu.ip == computer.symbols["here"]
-        results.append((computer.word(0x2_0000), computer.word(0x2_1000)))
-    assert results == [(301, 299)] * 2
-
-
-@pytest.mark.parametrize("override", ["cs", "ss", "es"])
-def test_a_write_with_a_segment_override_in_a_hot_loop(override: str) -> None:
-    """Code may not be written, however flat its segment is."""
-    states = []
-    for engine in (None, Engine()):
-        computer = Computer()
-        source = "mov ecx, 100\n again: mov ebx, 0x20000\n dec ecx\n jnz again\n add byte [{}:ebx], 7\n here: jmp here"
-        computer.load(source.format(override))
-        computer.machine.engine = engine
-        computer.machine.run(420)
-        assert (computer.vector == GP) == (override == "cs")
-        states.append((computer.machine.save(), computer.memory.digest()))
-    assert states[0] == states[1]
