@@ -1,7 +1,7 @@
 """Far transfers: JMP, CALL and RET between segments, IRET, and the software interrupts (SDM vol. 3, 5.8 and 6.12).
 
 Simplified: no transfer through a task gate or a TSS descriptor yet (#GP, as for a wrong type), no virtual-8086 mode.
-RF is always 0: it only holds back instruction breakpoints, which are not here.
+RF in EFLAGS is always 0 (in the frame of a fault it is 1): it holds back instruction breakpoints, which are not here.
 """
 
 from __future__ import annotations

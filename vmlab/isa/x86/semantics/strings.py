@@ -1,7 +1,8 @@
 """String instructions (SDM vol. 2).
 
-One call does one element; with a REP prefix the instruction stays where it is until the count is used up, so that interrupts, faults and the step limit find it between two elements, as the
-manual demands, and each element counts as one retired step.
+One call does one element; with a REP prefix the instruction stays where it is until the count is used up, so that
+interrupts, faults and the step limit find it between two elements, as the manual demands, and each element counts as
+one retired step.
 """
 
 from __future__ import annotations
