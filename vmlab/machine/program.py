@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from vmlab.errors import OptionError
 from vmlab.isa.x86.assembler import assemble as assemble_source
 from vmlab.machine.image import DEFAULT_ORIGIN, Image, flat
 
@@ -35,6 +36,8 @@ def assemble(source: str, name: str = "program") -> Image:
     ------
     AssemblyError
         The source is wrong; carries line and column.
+    OptionError
+        The source is no text.
 
     Examples
     --------
@@ -42,6 +45,8 @@ def assemble(source: str, name: str = "program") -> Image:
     >>> hex(image.entry)
     '0x100000'
     """
+    if not isinstance(source, str):
+        raise OptionError(f"assembly source is text (a str), not {type(source).__name__}")
     program = assemble_source(source, None if _ORG.search(source) else DEFAULT_ORIGIN)
     entry = next((program.symbols[label] for label in ENTRY_LABELS if label in program.symbols), program.origin)
     return flat(program.code, program.origin, entry, name, program.symbols)

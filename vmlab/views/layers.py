@@ -8,8 +8,8 @@ Node attributes: `label`, `kind` (`processes`, `kernel`, `vcpu`, `shadow`, `vmm`
 (`processes`, `kernel`, `vmm`, `hardware`), `guest` (index or None), `privilege`, `counters`, `state`.
 Edge attribute: `relation`, one of `runs on`, `traps to`, `maps to`, `assigned to`.
 
-Simplified: a monitor does not know processes, but it sees each load of CR3: of a recording under a monitor, every
-address space in which user mode ran is a node (at most three). Otherwise all user mode of a guest is one node.
+Simplified: hardware and monitor know no processes, only address spaces: each in which user mode has run is a node (at
+most three a guest).
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+from vmlab.errors import OptionError
+from vmlab.vmm.system import System
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from vmlab.machine.recording import Recording
     from vmlab.vmm.guest import Guest
     from vmlab.vmm.run import Run
-    from vmlab.vmm.system import System
 
 __all__ = ["describe", "guest_names", "layers", "monitor", "rows", "user_spaces"]
 
@@ -45,9 +47,16 @@ def layers(of: System | Run | Recording) -> nx.DiGraph:
     -------
     networkx.DiGraph
         Nodes from the top layer to the bottom one; graph attributes `technique` and `guests` (their number).
+
+    Raises
+    ------
+    OptionError
+        It is none of these.
     """
     holder: Any = of
     system: System = getattr(holder, "system", holder)
+    if not isinstance(system, System):
+        raise OptionError(f"layers takes a Run, a Recording or a System, not {type(of).__name__}")
     spaces = user_spaces(of)
     graph = nx.DiGraph(technique=system.technique, guests=len(system.guests))
     virtual = monitor(system) is not None

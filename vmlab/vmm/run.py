@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmlab.machine.recording import Recording
-from vmlab.vmm.techniques import build
+from vmlab.vmm.techniques import build, check_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,6 +134,7 @@ def run(image: Image | Sequence[Image], under: str = "native", **options: Any) -
     -------
     Run
     """
+    check_options(options)
     options.setdefault("max_instructions", 50_000_000)
     system = build(image, under, **options)
     system.run()
@@ -152,5 +153,6 @@ def record(image: Image | Sequence[Image], under: str = "native", **options: Any
     -------
     Recording
     """
+    check_options(options)
     options.setdefault("max_instructions", 5_000_000)
     return Recording(build(image, under, **options))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
 from vmlab.machine.cpu_model import find_cpu_model
@@ -15,11 +16,11 @@ from vmlab.vmm.system import DEFAULT_MEMORY, System
 from vmlab.vmm.trap_and_emulate import TrapAndEmulate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vmlab.machine.trace import Detail
 
-__all__ = ["TECHNIQUES", "build"]
+__all__ = ["ENGINES", "TECHNIQUES", "build", "check_options"]
 
 TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (Native, TrapAndEmulate)}
 """Systems by the name of their technique."""
@@ -30,13 +31,21 @@ ENGINES = ("auto", "interpreter", "translator")
 """How instructions are executed: `auto` is the translator wherever it can, and the same, only faster."""
 
 
-def find_technique(name: str) -> type[System]:
+def find_technique(name: object) -> type[System]:
     """Return the system class of a technique; OptionError for an unknown name."""
-    if name not in TECHNIQUES:
+    if not isinstance(name, str) or name not in TECHNIQUES:
         close = difflib.get_close_matches(str(name), TECHNIQUES, 1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise OptionError(f"unknown technique {name!r}{hint}: choose one of {', '.join(TECHNIQUES)}")
     return TECHNIQUES[name]
+
+
+def check_options(options: Mapping[str, object]) -> None:
+    """Refuse an option that `build` has not, and name those that it has."""
+    allowed = [name for name, each in signature(build).parameters.items() if each.kind is Parameter.KEYWORD_ONLY]
+    for name in options:
+        if name not in allowed:
+            raise OptionError(f"there is no option {name!r}: choose from {', '.join(allowed)}")
 
 
 def build(
@@ -79,7 +88,7 @@ def build(
         The image does not fit into memory.
     """
     kind = find_technique(under)
-    images = [image] if isinstance(image, Image) else list(image)
+    images: list[Any] = list(image) if isinstance(image, (list, tuple)) else [image]
     for each in images:
         if not isinstance(each, Image):
             raise OptionError(f"a guest boots an Image (see vmlab.load and vmlab.assemble), not {type(each).__name__}")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.errors import VmlabError
+from vmlab.errors import OptionError, VmlabError
 from vmlab.machine.cpu_model import CPU_MODELS
+from vmlab.machine.recording import Recording
 from vmlab.vmm.run import record
 from vmlab.vmm.techniques import TECHNIQUES
 from vmlab.widgets.stage import Stage
@@ -18,7 +19,6 @@ from vmlab.widgets.stage import Stage
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vmlab.machine.recording import Recording
 
 __all__ = ["Theatre", "show"]
 
@@ -102,7 +102,14 @@ def show(recording: Recording, *, step: int = 0) -> Theatre:
     -------
     Theatre
         A widget; the last expression of a cell is displayed.
+
+    Raises
+    ------
+    OptionError
+        It is no recording.
     """
+    if not isinstance(recording, Recording):
+        raise OptionError(f"show takes a Recording, from vmlab.record(...), not {type(recording).__name__}")
     system = recording.system
     images = [guest.image for guest in system.guests]
     options = {
