@@ -16,7 +16,7 @@ from vmlab.isa.x86.registers import CR0_PE, CR0_PG
 if TYPE_CHECKING:
     from vmlab.machine.machine import Machine
 
-LONG_SEEDS = 20_000
+LONG_SEEDS = 5_000
 
 
 def single_steps(machine: Machine, steps: int) -> None:
