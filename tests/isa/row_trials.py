@@ -49,6 +49,7 @@ RING_3_ONLY = frozenset(
 PORTS = frozenset({"in", "out", "ins", "outs"})
 """Rows that may always use their port in Unicorn: whether they may is tested in another place."""
 NOT_COMPARED = frozenset({"int", "int1", "int3", "into", "sysenter", "sysexit", "rdtsc", "rdpmc", "cpuid"})
+NOT_COMPARED |= {"syscall", "sysret", "rdtscp", "invpcid", "monitor", "mwait", "clac", "stac", "xgetbv", "xsetbv"}
 """Rows for which Unicorn stops, or whose result is the processor model's own: tests of their own."""
 
 
@@ -59,12 +60,14 @@ def is_transfer(row: Row) -> bool:
 
 def is_compared(row: Row) -> bool:
     """Say whether Unicorn can try this row. TEST by F6 /1 and F7 /1, and some hints, are undefined to it."""
-    return row.mnemonic not in NOT_COMPARED and not (row.mnemonic in ("test", "nop") and row.alias)
+    if row.mnemonic in NOT_COMPARED or row.size == 64 or row.address_size == 64 or not row.operand_sizes(32):
+        return False
+    return not (row.mnemonic in ("test", "nop") and row.alias)
 
 
 def modes_of(row: Row) -> list[Mode]:
     """Return the modes in which a row can be compared."""
-    if row.mnemonic in RING_3_ONLY or any(code in ("Cd", "Dd") for code in row.operands):
+    if row.mnemonic in RING_3_ONLY or any(code in ("Cy", "Dy") for code in row.operands):
         return [MODES[1]]
     if row.mnemonic in PORTS:
         return [mode for mode in MODES if not mode.code & 3]

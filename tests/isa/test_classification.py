@@ -19,7 +19,8 @@ PROTECTION_SYSTEM = {
 # Intel SDM vol. 3, chapter Protection, as far as these instructions are in the table, and vol. 1, chapter Input/Output.
 CPL0 = {
     "lgdt", "lldt", "ltr", "lidt", "mov (control register)", "mov (debug register)", "lmsw", "clts", "invd", "wbinvd",
-    "invlpg", "hlt", "rdmsr", "wrmsr", "rdpmc", "sysexit",
+    "invlpg", "hlt", "rdmsr", "wrmsr", "rdpmc", "sysexit", "sysret", "swapgs", "invpcid", "xsetbv",
+    "monitor", "mwait", "clac", "stac",
 }  # fmt: skip
 IOPL = {"cli", "sti", "in", "out", "ins", "outs"}
 
@@ -37,9 +38,9 @@ def test_what_is_sensitive_beyond_their_list_is_said_to_be() -> None:
     assert beyond == {
         "les", "lds", "lss", "lfs", "lgs",  # load a segment register, as pop and mov do
         "int3", "into", "int1",  # go through the IDT, as int does
-        "sysenter", "rdtsc", "cpuid",  # newer
+        "sysenter", "syscall", "rdtsc", "rdtscp", "cpuid", "xgetbv",  # newer
     }  # fmt: skip
-    for name in ("sysenter", "rdtsc", "cpuid"):
+    for name in ("sysenter", "syscall", "rdtsc", "rdtscp", "cpuid", "xgetbv"):
         assert "SDM" in classify()[name].source
 
 

@@ -1,4 +1,4 @@
-"""Decoder: from bytes to an `Instruction`, for 16-bit and 32-bit code.
+"""Decoder: from bytes to an `Instruction`; here for 16-bit and 32-bit code, in `decoder_64` for 64-bit code.
 
 Prefixes first, then the opcode, which `vmlab.isa.x86.opcode_maps` turns into a row and the list of what to read
 for each operand.
@@ -12,32 +12,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from vmlab.isa.x86.decode_errors import MAXIMUM_LENGTH, DecodeError, InvalidOpcode, TooLong, Truncated
+from vmlab.isa.x86.decoder_64 import decode_64, modrm_after_third_byte
 from vmlab.isa.x86.instruction import Instruction
 from vmlab.isa.x86.opcode_maps import CONSTANT, FAR, IMMEDIATE, LOW, MAPS, OFFSET, REG, RELATIVE, RM, SIGNED, Part
 from vmlab.isa.x86.operands import MASKS, FarPointer, Immediate, Memory, Operand, Relative
 from vmlab.isa.x86.registers import DS, EBP, EBX, EDI, ESI, ESP, SS
 
 __all__ = ["MAXIMUM_LENGTH", "DecodeError", "InvalidOpcode", "TooLong", "Truncated", "decode"]
-
-MAXIMUM_LENGTH = 15
-"""Bytes an instruction may have, prefixes included (SDM vol. 2, 2.3.11)."""
-
-
-class DecodeError(Exception):
-    """Bytes that are no instruction; the processor, not the user, did something wrong."""
-
-
-class InvalidOpcode(DecodeError):  # noqa: N818 - named after the exception
-    """The encoding is undefined: the processor raises #UD."""
-
-
-class Truncated(DecodeError):  # noqa: N818 - says what the bytes are
-    """More bytes are needed than were given."""
-
-
-class TooLong(DecodeError):  # noqa: N818 - says what the bytes are
-    """The instruction exceeds 15 bytes: the processor raises #GP(0)."""
-
 
 SEGMENT_PREFIXES = {0x26: 0, 0x2E: 1, 0x36: 2, 0x3E: 3, 0x64: 4, 0x65: 5}
 _PREFIXES = frozenset({*SEGMENT_PREFIXES, 0x66, 0x67, 0xF0, 0xF2, 0xF3})
@@ -58,7 +40,7 @@ def decode(code: bytes, bits: int = 32) -> Instruction:
     code : bytes
         At least the instruction; more may follow, 15 bytes are always enough.
     bits : int
-        16 or 32, the default operand and address size of the code segment (its D bit).
+        16 or 32, the default operand and address size of the code segment (its D bit), or 64 (its L bit).
 
     Raises
     ------
@@ -77,7 +59,7 @@ def decode(code: bytes, bits: int = 32) -> Instruction:
     (Register32(0, 32), Immediate(5, 32))
     """
     try:
-        return _decode(code, bits)
+        return decode_64(code) if bits == 64 else _decode(code, bits)
     except IndexError:
         if len(code) >= MAXIMUM_LENGTH:
             raise TooLong(f"more than {MAXIMUM_LENGTH} bytes") from None
@@ -148,6 +130,15 @@ def _decode(code: bytes, bits: int) -> Instruction:
     if form is None:
         raise InvalidOpcode(f"undefined opcode {code[:position].hex(' ')}")
     row, form_size, parts, special = form
+    repeat_name = ""
+    if special:
+        if row.bare and (repeat or operand_size_prefix):
+            raise InvalidOpcode(f"no such prefix is allowed with {code[:position].hex(' ')}")
+        if row.repeat:
+            repeat_name = _REPEATS[repeat]
+        elif not row.bare:
+            modrm = modrm_after_third_byte(code, position, repeat, operand_size_prefix)
+            position += 1
     operands, position = _operands(code, position, modrm, parts, size, address_size, segment)
     if position > MAXIMUM_LENGTH:
         raise TooLong(f"more than {MAXIMUM_LENGTH} bytes")
@@ -155,12 +146,6 @@ def _decode(code: bytes, bits: int) -> Instruction:
         raise Truncated(f"{len(code)} bytes of {position}")
     if lock and not (row.lockable and type(operands[0]) is Memory):
         raise InvalidOpcode(f"LOCK is not allowed with {code[:position].hex(' ')}")
-    repeat_name = ""
-    if special:
-        if row.bare and (repeat or operand_size_prefix):
-            raise InvalidOpcode(f"no such prefix is allowed with {code[:position].hex(' ')}")
-        if row.repeat:
-            repeat_name = _REPEATS[repeat]
     return Instruction(
         row, tuple(operands), form_size, address_size, position, repeat_name, lock, segment, code[:position]
     )

@@ -20,10 +20,12 @@ from vmlab.isa.x86.operands import (
     Register8,
     Register16,
     Register32,
+    Register64,
     Relative,
+    RelativeMemory,
     SegmentOperand,
 )
-from vmlab.isa.x86.registers import DS, NAMES_16, NAMES_32, SEGMENT_NAMES
+from vmlab.isa.x86.registers import DS, GENERAL_NAMES, SEGMENT_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,22 +35,23 @@ if TYPE_CHECKING:
 __all__ = ["Line", "disassemble", "format_instruction"]
 
 _WIDTH_WORDS = {8: "byte", 16: "word", 32: "dword", 64: "qword"}
-_WIDTH_LETTERS = {8: "b", 16: "w", 32: "d"}
+_WIDTH_LETTERS = {8: "b", 16: "w", 32: "d", 64: "q"}
 _STRINGS = frozenset({"movs", "cmps", "stos", "lods", "scas", "ins", "outs"})
 _SIZED = frozenset({"pusha", "popa", "pushf", "popf", "iret"})  # `pushfw` only where it is not the default
 _RENAMED = {"callf": "call", "jmpf": "jmp", "xlat": "xlatb"}
 
 # Without a register of their own width beside them, a memory operand's width is written, except in these, where
 # only the address matters or the width follows from the mnemonic.
-_WIDTH_IMPLIED = frozenset({"M", "Ms", "Mp", "Ma", "Mq", "Mb"})
-_EXTENDING = frozenset({"movzx", "movsx"})
+_WIDTH_IMPLIED = frozenset({"M", "Ms", "Mp", "Ma", "Mq", "Mdq", "Mb"})
+_EXTENDING = frozenset({"movzx", "movsx", "movsxd"})
 # Codes of registers that say nothing about the width of another operand.
 _UNRELATED = frozenset({"CL", "DX", "1"})
 
 # Instructions whose operand size shows in no operand, and those whose address size shows in none.
 _HIDDEN_SIZE = frozenset({"ret", "retf", "enter", "leave"})
-_HIDDEN_ADDRESS_SIZE = _STRINGS | {"xlat", "loop", "loope", "loopne"}
-_SOURCE_SEGMENT = frozenset({"movs", "cmps", "lods", "outs", "xlat"})
+_HIDDEN_WIDE = frozenset({"sysret", "sysexit"})  # where 64 bits differ from fewer
+_HIDDEN_ADDRESS_SIZE = _STRINGS | {"xlat", "loop", "loope", "loopne", "monitor"}
+_SOURCE_SEGMENT = frozenset({"movs", "cmps", "lods", "outs", "xlat", "monitor"})
 
 _LOWEST_NAMED = 0x400  # constants below are more likely numbers than addresses
 
@@ -84,7 +87,7 @@ def disassemble(code: bytes, address: int = 0, bits: int = 32, symbols: Mapping[
     address : int
         Of the first byte.
     bits : int
-        16 or 32.
+        16, 32 or 64.
     symbols : mapping of int to str, optional
         Names of addresses, for jump targets and operands.
 
@@ -124,7 +127,7 @@ def format_instruction(
     symbols : mapping of int to str, optional
         Names of addresses.
     bits : int
-        16 or 32, the default size of the code segment.
+        16, 32 or 64: the kind of code.
 
     Examples
     --------
@@ -135,7 +138,7 @@ def format_instruction(
     row = instruction.row
     words = _prefixes(instruction, bits)
     mnemonic = _RENAMED.get(row.mnemonic, row.mnemonic)
-    if row.mnemonic in _STRINGS or (row.mnemonic in _SIZED and instruction.size != bits):
+    if row.mnemonic in _STRINGS or (row.mnemonic in _SIZED and instruction.size != _default_size(instruction, bits)):
         mnemonic += _WIDTH_LETTERS[instruction.size]
     words.append(mnemonic)
     operands = [
@@ -152,9 +155,9 @@ def _prefixes(instruction: Instruction, bits: int) -> list[str]:
     """Return the words before the mnemonic."""
     row = instruction.row
     words: list[str] = []
-    if instruction.size not in (8, bits) and _size_is_hidden(instruction):
+    if instruction.size not in (8, _default_size(instruction, bits)) and _size_is_hidden(instruction):
         words.append(f"o{instruction.size}")
-    if instruction.address_size != bits and row.mnemonic in _HIDDEN_ADDRESS_SIZE:
+    if instruction.address_size != bits and _address_size_is_hidden(instruction, bits):
         words.append(f"a{instruction.address_size}")
     if instruction.lock:
         words.append("lock")
@@ -165,6 +168,21 @@ def _prefixes(instruction: Instruction, bits: int) -> list[str]:
     return words
 
 
+def _default_size(instruction: Instruction, bits: int) -> int:
+    """Return the operand size that the instruction has without a prefix."""
+    return (instruction.row.operand_sizes(bits) or (bits,))[0]
+
+
+def _address_size_is_hidden(instruction: Instruction, bits: int) -> bool:
+    """Tell whether the address size matters but no register shows it."""
+    if instruction.row.mnemonic in _HIDDEN_ADDRESS_SIZE:
+        return True
+    return bits == 64 and any(
+        isinstance(operand, Memory) and (operand.base < 0 or isinstance(operand, RelativeMemory)) and operand.index < 0
+        for operand in instruction.operands
+    )
+
+
 def _size_is_hidden(instruction: Instruction) -> bool:
     """Tell whether the operand size matters but shows in no operand."""
     row = instruction.row
@@ -173,14 +191,19 @@ def _size_is_hidden(instruction: Instruction) -> bool:
         return True
     if row.mnemonic in ("push", "pop"):
         return isinstance(operand, SegmentOperand)
-    return row.mnemonic in _HIDDEN_SIZE
+    return row.mnemonic in _HIDDEN_SIZE or (row.mnemonic in _HIDDEN_WIDE and instruction.size == 64)
 
 
 def _operand(
     instruction: Instruction, code: str, operand: Operand, address: int, names: Mapping[int, str], bits: int
 ) -> str:
     if isinstance(operand, Memory):
-        return _width(instruction, code, operand, bits) + _memory(operand, names, bits)
+        if isinstance(operand, RelativeMemory):
+            target = (address + instruction.length + operand.displacement) & MASKS[operand.address_size]
+            text = _relative(operand, names.get(target) or f"{target:#x}")
+        else:
+            text = _memory(operand, names, "qword " if code[0] == "O" and bits == 64 else "", bits)
+        return _width(instruction, code, operand, bits) + text
     if isinstance(operand, Immediate):
         return _immediate(instruction, code, operand, names, bits)
     if isinstance(operand, Relative):
@@ -198,20 +221,28 @@ def _width(instruction: Instruction, code: str, memory: Memory, bits: int) -> st
     """Return the words before a memory operand's brackets."""
     row = instruction.row
     if row.mnemonic in ("callf", "jmpf"):
-        return "far " if instruction.size == bits else f"{_WIDTH_WORDS[instruction.size]} far "
+        return "far " if instruction.size == bits < 64 else f"{_WIDTH_WORDS[instruction.size]} far "
     if code in _WIDTH_IMPLIED:
         return ""
     if row.mnemonic in _EXTENDING:
         return f"{_WIDTH_WORDS[memory.size]} "
     for other_code, other in zip(row.operands, instruction.operands, strict=True):
-        known = isinstance(other, Register8 | Register16 | Register32) and other.size == memory.size
+        known = isinstance(other, Register8 | Register16 | Register32 | Register64) and other.size == memory.size
         if known and other_code not in _UNRELATED:
             return ""
     return f"{_WIDTH_WORDS[memory.size]} "
 
 
-def _memory(memory: Memory, names: Mapping[int, str], bits: int) -> str:
-    registers = NAMES_32 if memory.address_size == 32 else NAMES_16
+def _relative(memory: RelativeMemory, target: str) -> str:
+    return f"[rel {_override(memory)}{target}]"
+
+
+def _override(memory: Memory) -> str:
+    return "" if memory.segment == default_segment(memory) else SEGMENT_NAMES[memory.segment] + ":"
+
+
+def _memory(memory: Memory, names: Mapping[int, str], width: str, bits: int) -> str:
+    registers = GENERAL_NAMES[memory.address_size]
     terms: list[str] = []
     if memory.base >= 0:
         terms.append(registers[memory.base])
@@ -220,26 +251,26 @@ def _memory(memory: Memory, names: Mapping[int, str], bits: int) -> str:
         terms.append(registers[memory.index] + factor)
     displacement = memory.displacement
     if not terms:
-        width = "" if memory.address_size == bits else _WIDTH_WORDS[memory.address_size] + " "
+        if memory.address_size != bits:
+            width = "" if bits == 64 else _WIDTH_WORDS[memory.address_size] + " "
         text = width + (names.get(displacement) or f"{displacement:#x}")
     elif displacement >= _LOWEST_NAMED and displacement in names:
         text = "+".join([names[displacement], *terms])
     else:
         signed = displacement - (displacement >> memory.address_size - 1 << memory.address_size)
         text = "+".join(terms) + (("-" if signed < 0 else "+") + _number(abs(signed)) if signed else "")
-    segment = "" if memory.segment == default_segment(memory) else SEGMENT_NAMES[memory.segment] + ":"
-    return f"[{segment}{text}]"
+    return f"[{_override(memory)}{text}]"
 
 
 def _immediate(instruction: Instruction, code: str, operand: Immediate, names: Mapping[int, str], bits: int) -> str:
     value = operand.value
     mnemonic = instruction.mnemonic
     width = ""
-    if mnemonic == "push" and operand.size != bits:
+    if mnemonic == "push" and operand.size != _default_size(instruction, bits):
         width = _WIDTH_WORDS[operand.size] + " "
-    if code == "Ix" and value >> operand.size - 1:
+    if (code == "Ix" or (code == "Iz" and operand.size == 64)) and value >> operand.size - 1:
         return f"{width}-{_number((1 << operand.size) - value)}"
-    if mnemonic in ("mov", "push") and operand.size == 32 and value >= _LOWEST_NAMED and value in names:
+    if mnemonic in ("mov", "push") and operand.size >= 32 and value >= _LOWEST_NAMED and value in names:
         return width + names[value]
     return width + _number(value)
 

@@ -3,9 +3,10 @@
 Operand codes are those of Intel's opcode maps (SDM vol. 2, appendix A.2): a letter for where the operand is
 (`E` ModRM register or memory, `G` ModRM.reg, `I` immediate, `J` relative, `O` absolute offset, `M` memory only,
 `S` segment, `C` control, `D` debug, `A` far pointer, `R` ModRM register only, `X`/`Y` string source/destination,
-`Z` register in the opcode's low bits) and one for its width (`b` 8, `w` 16, `d` 32, `q` 64, `v` operand size,
-`z` the same as an immediate, `x` a byte sign-extended to the operand size, `r` operand size in a register but 16
-in memory, `p` far pointer, `s` pseudo-descriptor, `a` bound pair, none for an address).
+`Z` register in the opcode's low bits) and one for its width (`b` 8, `w` 16, `q` 64, `dq` 128, `v` operand size,
+`z` the same but 32 at most, which a constant is sign-extended from, `y` 32 or, in 64-bit mode, 64, `x` a byte
+sign-extended to the operand size, `r` operand size in a register but 16 in memory, `p` far pointer, `s`
+pseudo-descriptor, `a` bound pair, none for an address).
 Fixed registers stand by name (`AL`, `eAX`, `DX`, `CL`, `1`, `ES` …).
 """
 
@@ -48,16 +49,20 @@ class Row:
     repeat : str
         `"rep"` for string instructions that take REP, `"repz"` for those that take REPE/REPNE, else empty.
     size : int
-        8 for a byte form; 16 or 32 where the row demands this operand size (as `cbw` 16 against `cwde` 32);
+        8 for a byte form; 16, 32 or 64 where the row demands this operand size (as `cbw` 16 against `cwde` 32);
         0 where it goes by the operand size in force.
     address_size : int
-        Address size that this row demands in bits (as `jcxz` 16 against `jecxz` 32), or 0 for either.
+        Address size that this row demands in bits (as `jcxz` 16 against `jecxz` 32), or 0 for any.
     bare : bool
         True where a 66, F2 or F3 prefix makes it another, undefined instruction.
     alias : bool
         True for a second encoding that is decoded but never chosen by the encoder.
     group : str
         Name of its group in `vmlab.isa.x86.privilege.GROUPS`, the reason of `privilege`; empty if innocuous.
+    in_64 : str
+        What is special about it in 64-bit code, as in appendix A: `i64` undefined there, `o64` defined only there,
+        `d64` with an operand size of 64 instead of 32 bits, `f64` with one of 64 bits whatever the prefixes, `n64`
+        with none of 64 bits; empty where an operand size of 64 bits is asked for by REX.W.
     has_modrm : bool
         True where a ModRM byte follows the opcode.
     """
@@ -74,11 +79,32 @@ class Row:
     bare: bool = False
     alias: bool = False
     group: str = ""
+    in_64: str = ""
     has_modrm: bool = field(init=False)
 
     def __post_init__(self) -> None:
         modrm = self.extension >= 0 or any(code[0] in "EGMSCDR" and code not in FIXED for code in self.operands)
         object.__setattr__(self, "has_modrm", modrm)
+
+    def operand_sizes(self, bits: int) -> tuple[int, ...]:
+        r"""Return the operand sizes it can have in code of `bits` bits, the default first; none if undefined there.
+
+        >>> Row("push", ("Zv",), b"\x50", in_64="d64").operand_sizes(64)
+        (64, 16)
+        """
+        if bits == 64:
+            return _SIZES_64[self.in_64]
+        return () if self.in_64 == "o64" else (bits, 48 - bits)
+
+
+_SIZES_64 = {
+    "": (32, 64, 16),
+    "i64": (),
+    "o64": (32, 64, 16),
+    "d64": (64, 16),
+    "f64": (64,),
+    "n64": (32, 16),
+}
 
 
 FIXED = frozenset({"AL", "CL", "DX", "eAX", "1", "ES", "CS", "SS", "DS", "FS", "GS"})
@@ -96,9 +122,9 @@ class Instruction:
     operands : tuple of Operand
         Destination first.
     size : int
-        Operand size in bits: 8 for byte forms, else 16 or 32.
+        Operand size in bits: 8 for byte forms, else 16, 32 or 64.
     address_size : int
-        16 or 32.
+        16, 32 or 64.
     length : int
         Bytes, prefixes included.
     repeat : str
@@ -106,7 +132,7 @@ class Instruction:
     lock : bool
         True with a LOCK prefix.
     segment : int
-        Segment override prefix's register number, or -1.
+        Segment override prefix's register number, or -1; in 64-bit code FS or GS, since the others are ignored.
     raw : bytes
         The bytes themselves.
     """

@@ -1,8 +1,9 @@
 """Opcode maps: the table unfolded, so that the decoder finds an instruction by looking up its bytes.
 
-There is one set of maps for each pair of operand size and address size in use. A byte selects an entry; an entry
-with a ModRM byte is itself a list by that byte's value, so that opcode extensions, memory-only and register-only
-forms and reserved register numbers are all one lookup: an empty place is an undefined opcode.
+There is one set of maps for each pair of operand size and address size in use, and for 64-bit code another, with
+and without REX. A byte selects an entry; an entry with a ModRM byte is itself a list by that byte's value, so that
+opcode extensions, memory-only and register-only forms and reserved register numbers are all one lookup: an empty
+place is an undefined opcode. After 0F 38 the third opcode byte is looked up where otherwise ModRM is.
 
 Where to read more: Intel SDM vol. 2, appendix A (opcode maps).
 """
@@ -22,6 +23,7 @@ from vmlab.isa.x86.operands import (
     Register16,
     Register32,
     SegmentOperand,
+    general_register_64,
 )
 from vmlab.isa.x86.registers import CS, EAX, ECX, EDX, SEGMENT_NAMES
 from vmlab.isa.x86.table import ROWS
@@ -29,20 +31,29 @@ from vmlab.isa.x86.table import ROWS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["DEFINED_CONTROLS", "MAPS", "Form", "Maps", "Part", "operand_width"]
+__all__ = ["DEFINED_CONTROLS", "MAPS", "MAPS_64", "Form", "Maps", "Part", "operand_width"]
+
+LEGACY, LONG, REX = "legacy", "long", "rex"
+"""Kinds of encoding: outside of 64-bit mode, in it without a REX prefix, and with one."""
 
 REGISTERS: Mapping[int, Sequence[Operand]] = {
     8: tuple(map(Register8, range(8))),
     16: tuple(map(Register16, range(8))),
     32: tuple(map(Register32, range(8))),
 }
-SEGMENTS: Sequence[Operand] = tuple(map(SegmentOperand, range(6)))
-CONTROLS: Sequence[Operand] = tuple(map(ControlRegister, range(8)))
+REGISTERS_REX: Mapping[int, Sequence[Operand]] = {
+    size: tuple([general_register_64(index, size) for index in range(16)]) for size in (8, 16, 32, 64)
+}
+REGISTERS_OF = {LEGACY: REGISTERS, LONG: {**REGISTERS_REX, 8: REGISTERS[8]}, REX: REGISTERS_REX}
+"""General registers by kind of encoding and width: without REX, byte registers 4 to 7 are `ah ch dh bh`."""
+
+SEGMENTS: Sequence[Operand] = tuple([SegmentOperand(index & 7) for index in range(16)])  # REX.R is ignored
+CONTROLS: Sequence[Operand] = tuple(map(ControlRegister, range(9)))
 DEBUGS: Sequence[Operand] = tuple(map(DebugRegister, range(8)))
-DEFINED_CONTROLS = (0, 2, 3, 4)
+DEFINED_CONTROLS = (0, 2, 3, 4, 8)
 
 # What is to be done for one operand: a kind and its argument, resolved for one operand size.
-CONSTANT, RM, REG, LOW, IMMEDIATE, SIGNED, RELATIVE, OFFSET, FAR = range(9)
+CONSTANT, RM, REG, LOW, IMMEDIATE, SIGNED, RELATIVE, OFFSET, FAR, PLUS = range(10)
 
 Part: TypeAlias = "tuple[int, Sequence[Operand], int]"
 
@@ -53,14 +64,14 @@ class Form(NamedTuple):
     row: Row
     size: int
     parts: tuple[Part, ...]
-    special: bool  # a `bare` or string row, whose prefixes matter
+    special: bool  # its prefixes matter, or it has a third opcode byte
 
 
 Group: TypeAlias = "list[Form | None]"
 Entry: TypeAlias = "Form | Group | None"
 Map: TypeAlias = "list[Entry]"
 
-_WIDTHS = {"b": 8, "w": 16, "d": 32, "q": 64}
+_WIDTHS = {"b": 8, "w": 16, "q": 64, "dq": 128}
 
 
 @cache
@@ -69,44 +80,53 @@ def operand_width(code: str, size: int) -> int:
     letter = code[1:]
     if letter in _WIDTHS:
         return _WIDTHS[letter]
-    if letter in ("v", "z", "x", "r"):
+    if letter in ("v", "x", "r"):
         return size
+    if letter == "z":
+        return min(size, 32)
+    if letter == "y":
+        return max(size, 32)
     return {"p": 16 + size, "a": 2 * size, "s": 0, "": 0}[letter]
 
 
 @cache
-def _part(code: str, size: int, low: int) -> Part:
+def _part(code: str, size: int, low: int, encoding: str) -> Part:
     """Resolve one operand code; `low` is the register number in the opcode's low bits."""
+    registers_of = REGISTERS_OF[encoding]
     if code in FIXED:
-        return CONSTANT, (_fixed(code, size),), 0
+        return CONSTANT, (_fixed(code, size, registers_of),), 0
     letter, width = code[0], operand_width(code, size)
+    registers = registers_of.get(width, ())
     if letter == "Z":
-        return CONSTANT, (REGISTERS[width][low],), 0
+        return (PLUS, registers, low) if encoding == REX else (CONSTANT, (registers[low],), 0)
     if letter in "EM":
-        return RM, REGISTERS.get(width, ()), 16 if code == "Er" else width
+        return RM, registers, 16 if code == "Er" else width
+    if letter == "I":
+        if code == "Ix":
+            return SIGNED, (), 8
+        return IMMEDIATE if code != "Iz" or size < 64 else SIGNED, (), width
     kind, registers = {
         "A": (FAR, ()),
         "C": (REG, CONTROLS),
         "D": (REG, DEBUGS),
-        "G": (REG, REGISTERS.get(width, ())),
-        "I": (IMMEDIATE, ()),
+        "G": (REG, registers),
         "J": (RELATIVE, ()),
         "O": (OFFSET, ()),
-        "R": (LOW, REGISTERS.get(width, ())),
+        "R": (LOW, registers),
         "S": (REG, SEGMENTS),
     }[letter]
-    return (SIGNED, (), 8) if code == "Ix" else (kind, registers, size if letter == "A" else width)
+    return kind, registers, size if letter == "A" else width
 
 
-def _fixed(code: str, size: int) -> Operand:
+def _fixed(code: str, size: int, registers_of: Mapping[int, Sequence[Operand]]) -> Operand:
     """Return the operand that a fixed code names."""
     if code in SEGMENT_NAMES_UPPER:
         return SEGMENTS[SEGMENT_NAMES_UPPER[code]]
     return {
-        "AL": REGISTERS[8][EAX],
-        "CL": REGISTERS[8][ECX],
-        "DX": REGISTERS[16][EDX],
-        "eAX": REGISTERS[size][EAX],
+        "AL": registers_of[8][EAX],
+        "CL": registers_of[8][ECX],
+        "DX": registers_of[16][EDX],
+        "eAX": registers_of[size][EAX],
         "1": Immediate(1, 8),
     }[code]
 
@@ -116,14 +136,12 @@ SEGMENT_NAMES_UPPER = {name.upper(): n for n, name in enumerate(SEGMENT_NAMES)}
 
 def _allowed_modrm(row: Row) -> list[range]:
     """Return the ranges of ModRM values that select this row."""
-    if len(row.opcode) == 3:
-        return [range(row.opcode[2], row.opcode[2] + 1)]
     letters = {code[0] for code in row.operands if code not in FIXED}
     mods = range(3) if "M" in letters else range(4)
     if row.extension >= 0:
         registers: Sequence[int] = (row.extension,)
     elif "C" in letters:
-        registers = DEFINED_CONTROLS
+        registers = DEFINED_CONTROLS[:-1]  # CR8 is CR0 with REX.R
     elif row.operands[0] == "Sw":
         registers = tuple(n for n in range(6) if n != CS)
     elif "S" in letters:
@@ -144,46 +162,61 @@ class Maps:
         Entries by the byte after 0F.
     repeated : dict
         Entries of one-byte opcodes that are another instruction after F3.
+    extended : dict
+        Entries of one-byte opcodes that are another instruction with REX.B.
     """
 
-    __slots__ = ("one", "repeated", "size", "two")
+    __slots__ = ("encoding", "extended", "one", "repeated", "size", "two")
 
-    def __init__(self, size: int, address_size: int) -> None:
+    def __init__(self, size: int, address_size: int, encoding: str = LEGACY) -> None:
         self.size = size
+        self.encoding = encoding
         self.one: Map = [None] * 256
         self.two: Map = [None] * 256
         self.repeated: dict[int, Form] = {}
+        self.extended: dict[int, Form] = {}
+        bits = size if encoding == LEGACY else 64
         for row in ROWS:
-            if row.size in (0, 8, size) and row.address_size in (0, address_size):
+            if row.size in (0, 8, size) and row.address_size in (0, address_size) and row.operand_sizes(bits):
                 self.add(row)
 
     def add(self, row: Row) -> None:
         """Enter a row; places already taken stay as they are."""
-        opcode = row.opcode
+        opcode = row.opcode[row.opcode[0] == 0x66 :]
         opcode_map = self.one
         if opcode[0] == 0x0F:
             opcode, opcode_map = opcode[1:], self.two
         first = opcode[0]
-        if row.has_modrm or len(row.opcode) == 3:
+        if first == 0xF3:
+            self.repeated[opcode[1]] = self._form(row, 0)
+        elif row.has_modrm or len(opcode) == 2:
             group = opcode_map[first]
             if not isinstance(group, list):
                 group = opcode_map[first] = [None] * 256
             form = self._form(row, 0)
-            for values in _allowed_modrm(row):
+            for values in [range(opcode[1], opcode[1] + 1)] if len(opcode) == 2 else _allowed_modrm(row):
                 places = slice(values.start, values.stop)
                 group[places] = [taken or form for taken in group[places]]
-        elif first == 0xF3:
-            self.repeated[opcode[1]] = self._form(row, 0)
         elif any(code[0] == "Z" for code in row.operands):
             for low in range(8):
-                opcode_map[first + low] = opcode_map[first + low] or self._form(row, low)
+                form = self._form(row, low)
+                if opcode_map[first + low]:
+                    self.extended[first + low] = form
+                else:
+                    opcode_map[first + low] = form
         else:
             opcode_map[first] = self._form(row, 0)
 
     def _form(self, row: Row, low: int) -> Form:
-        size = 8 if row.size == 8 else 32 if row.operands and row.operands[0][1:] == "d" else self.size
-        parts = tuple([_part(code, self.size, low) for code in row.operands])
-        return Form(row, size, parts, row.bare or bool(row.repeat))
+        size = self.size
+        if self.encoding != LEGACY:
+            sizes = row.operand_sizes(64)
+            size = size if size in sizes else sizes[0]
+        elif row.operands and row.operands[0][1:] == "y":
+            size = 32
+        parts = tuple([_part(code, size, low, self.encoding) for code in row.operands])
+        special = row.bare or bool(row.repeat) or row.opcode[0] == 0x66
+        return Form(row, 8 if row.size == 8 else size, parts, special)
 
 
 class _MapsOnDemand(dict[tuple[int, int], Maps]):
@@ -195,4 +228,14 @@ class _MapsOnDemand(dict[tuple[int, int], Maps]):
         return maps
 
 
+class _LongMapsOnDemand(dict[tuple[int, int, bool], Maps]):
+    """Opcode maps of 64-bit code by operand size, address size and whether there is a REX prefix."""
+
+    def __missing__(self, key: tuple[int, int, bool]) -> Maps:
+        size, address_size, rex = key
+        maps = self[key] = Maps(size, address_size, REX if rex else LONG)
+        return maps
+
+
 MAPS = _MapsOnDemand()
+MAPS_64 = _LongMapsOnDemand()

@@ -7,14 +7,14 @@ its instruction. Values are plain non-negative ints, masked to the operand's wid
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from vmlab.isa.x86.registers import (
     CONTROL_NAMES,
     DEBUG_NAMES,
+    GENERAL_NAMES,
     NAMES_8_LEGACY,
-    NAMES_16,
-    NAMES_32,
+    RIP,
     SEGMENT_NAMES,
 )
 
@@ -65,8 +65,31 @@ class Operand:
         return f"{type(self).__name__}{self._key()}"
 
 
+class Register64(Operand):
+    """A general register of 64 bits."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.size = 64
+        self.index = index
+
+    @property
+    def name(self) -> str:
+        """Name in lower case, as `rax`."""
+        return GENERAL_NAMES[64][self.index]
+
+    def read(self, cpu: Processor) -> int:
+        return cpu.registers[self.index]
+
+    modify = read
+
+    def write(self, cpu: Processor, value: int) -> None:
+        cpu.registers[self.index] = value
+
+
 class Register32(Operand):
-    """A general register of 32 bits."""
+    """A general register of 32 bits outside of 64-bit mode, where the processor has no more of it."""
 
     __slots__ = ("index",)
 
@@ -77,7 +100,7 @@ class Register32(Operand):
     @property
     def name(self) -> str:
         """Name in lower case, as `eax`."""
-        return NAMES_32[self.index]
+        return GENERAL_NAMES[32][self.index]
 
     def read(self, cpu: Processor) -> int:
         return cpu.registers[self.index]
@@ -86,6 +109,17 @@ class Register32(Operand):
 
     def write(self, cpu: Processor, value: int) -> None:
         cpu.registers[self.index] = value
+
+
+class LowRegister32(Register32):
+    """The low half of a 64-bit register in 64-bit mode; a write clears the upper half (SDM vol. 1, 3.4.1.1)."""
+
+    __slots__ = ()
+
+    def read(self, cpu: Processor) -> int:
+        return cpu.registers[self.index] & 0xFFFFFFFF
+
+    modify = read
 
 
 class Register16(Operand):
@@ -100,7 +134,7 @@ class Register16(Operand):
     @property
     def name(self) -> str:
         """Name in lower case, as `ax`."""
-        return NAMES_16[self.index]
+        return GENERAL_NAMES[16][self.index]
 
     def read(self, cpu: Processor) -> int:
         return cpu.registers[self.index] & 0xFFFF
@@ -113,20 +147,24 @@ class Register16(Operand):
 
 
 class Register8(Operand):
-    """A byte register: `al cl dl bl` (bits 7:0) and `ah ch dh bh` (bits 15:8 of the register 4 lower)."""
+    """A byte register: `al cl dl bl` (bits 7:0) and `ah ch dh bh` (bits 15:8 of the register 4 lower).
+
+    With a REX prefix there are sixteen, all bits 7:0, and numbers 4 to 7 are `spl bpl sil dil`.
+    """
 
     __slots__ = ("index", "parent", "shift")
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, *, rex: bool = False) -> None:
         self.size = 8
         self.index = index
-        self.parent = index & 3
-        self.shift = 8 if index & 4 else 0
+        high = 4 <= index < 8 and not rex
+        self.parent = index & 3 if high else index
+        self.shift = 8 if high else 0
 
     @property
     def name(self) -> str:
         """Name in lower case, as `ah`."""
-        return NAMES_8_LEGACY[self.index]
+        return NAMES_8_LEGACY[self.index] if self.shift else GENERAL_NAMES[8][self.index]
 
     def read(self, cpu: Processor) -> int:
         return cpu.registers[self.parent] >> self.shift & 0xFF
@@ -236,7 +274,7 @@ class Memory(Operand):
     size : int
         Width of the datum in bits; 0 where only the address counts (`lea`, `invlpg`).
     address_size : int
-        16 or 32 bits.
+        16, 32 or 64 bits.
     """
 
     __slots__ = ("_bytes", "_mask", "address_size", "base", "displacement", "index", "scale", "segment")
@@ -275,11 +313,40 @@ class Memory(Operand):
         cpu.write(self.segment, self.offset(cpu), self._bytes, value)
 
 
-def general_register(index: int, size: int) -> Register8 | Register16 | Register32:
-    """Return the general register `index` at a width of `size` bits.
+class RelativeMemory(Memory):
+    """An operand in memory at `[rip + displacement]`, from the next instruction on; its base is `RIP`, with no index.
+
+    The processor's `ip` is past the instruction when its semantics run, so that the address is known then.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, segment: int, displacement: int, size: int, address_size: int = 64) -> None:
+        super().__init__(segment, RIP, -1, 1, displacement, size, address_size)
+
+    def offset(self, cpu: Processor) -> int:
+        return cpu.ip + self.displacement & self._mask
+
+
+GeneralRegister: TypeAlias = Register8 | Register16 | Register32 | Register64
+
+
+def general_register(index: int, size: int) -> GeneralRegister:
+    """Return the general register `index` at a width of `size` bits, as named outside of 64-bit mode.
 
     >>> general_register(4, 8).name, general_register(4, 32).name
     ('ah', 'esp')
     """
-    kinds: dict[int, type[Register8 | Register16 | Register32]] = {8: Register8, 16: Register16, 32: Register32}
+    kinds: dict[int, type[GeneralRegister]] = {8: Register8, 16: Register16, 32: Register32, 64: Register64}
     return kinds[size](index)
+
+
+def general_register_64(index: int, size: int) -> GeneralRegister:
+    """Return the general register `index` at a width of `size` bits, as named in 64-bit mode with a REX prefix.
+
+    >>> general_register_64(4, 8).name, general_register_64(9, 32).name
+    ('spl', 'r9d')
+    """
+    if size == 8:
+        return Register8(index, rex=True)
+    return LowRegister32(index) if size == 32 else general_register(index, size)

@@ -63,6 +63,7 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
                 "Popek & Goldberg 1974",
             ),
             Group("cpl0", _P, "Faults (#GP) unless CPL is 0.", SDM_CPL0),
+            Group("cpl0-hidden", _P, "Is undefined (#UD) unless CPL is 0.", "Intel SDM vol. 2, MONITOR, MWAIT, CLAC, STAC"),
             Group("iopl", _P, "Faults (#GP) when CPL exceeds IOPL; a monitor runs its guest with IOPL 0.", SDM_IOPL),
             Group(
                 "pmc", _P,
@@ -96,14 +97,19 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
             ),
             Group(
                 "fast-call", _S,
-                "Enters ring 0 at the address in the real IA32_SYSENTER MSRs at any CPL; "
+                "Enters ring 0 at the address in the real machine's MSRs (IA32_SYSENTER_EIP, IA32_LSTAR) at any CPL; "
                 "newer than Robin & Irvine, and the same case as `int`.",
-                "Intel SDM vol. 2, SYSENTER",
+                "Intel SDM vol. 2, SYSENTER and SYSCALL",
             ),
             Group(
                 "time", _S,
                 "Reads the real machine's clock at any CPL; becomes privileged when CR4.TSD is set.",
-                "Intel SDM vol. 2, RDTSC",
+                "Intel SDM vol. 2, RDTSC and RDTSCP",
+            ),
+            Group(
+                "extended-state", _S,
+                "Reads the real machine's XCR0 at any CPL once CR4.OSXSAVE is set; undefined before.",
+                "Intel SDM vol. 2, XGETBV",
             ),
             Group(
                 "identity", _S,

@@ -7,14 +7,24 @@ of an instruction indexes these tuples.
 from __future__ import annotations
 
 EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI = range(8)
+R8, R9, R10, R11, R12, R13, R14, R15 = range(8, 16)
+RIP = 16  # as the base of an address relative to the next instruction
 ES, CS, SS, DS, FS, GS = range(6)
 
 NAMES_8_LEGACY = ("al", "cl", "dl", "bl", "ah", "ch", "dh", "bh")
 NAMES_16 = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
 NAMES_32 = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+NAMES_64 = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
+GENERAL_NAMES = {
+    8: ("al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil", *(f"r{n}b" for n in range(8, 16))),
+    16: (*NAMES_16, *(f"r{n}w" for n in range(8, 16)), "ip"),
+    32: (*NAMES_32, *(f"r{n}d" for n in range(8, 16)), "eip"),
+    64: (*NAMES_64, "rip"),
+}
+"""Names of the sixteen general registers of 64-bit mode by their width, with the instruction pointer after them."""
 SEGMENT_NAMES = ("es", "cs", "ss", "ds", "fs", "gs")
-CONTROL_NAMES = tuple(f"cr{n}" for n in range(8))
-DEBUG_NAMES = tuple(f"dr{n}" for n in range(8))
+CONTROL_NAMES = tuple(f"cr{n}" for n in range(16))
+DEBUG_NAMES = tuple(f"dr{n}" for n in range(16))
 
 # EFLAGS (SDM vol. 1, 3.4.3):
 #  21  20   19   18  17  16   14  13:12  11  10   9   8   7   6   4   2   1   0
@@ -35,7 +45,12 @@ FLAG_BITS = {
 CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = (1 << n for n in range(6))
 CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = 1 << 16, 1 << 18, 1 << 29, 1 << 30, 1 << 31
 CR4_VME, CR4_PVI, CR4_TSD, CR4_DE, CR4_PSE, CR4_PAE, CR4_MCE, CR4_PGE, CR4_PCE = (1 << n for n in range(9))
-CR4_UMIP = 1 << 11
+CR4_UMIP, CR4_LA57, CR4_VMXE, CR4_SMXE = 1 << 11, 1 << 12, 1 << 13, 1 << 14
+CR4_FSGSBASE, CR4_PCIDE, CR4_OSXSAVE = 1 << 16, 1 << 17, 1 << 18
+CR4_SMEP, CR4_SMAP, CR4_PKE = 1 << 20, 1 << 21, 1 << 22
+
+# IA32_EFER (SDM vol. 3, 2.2.1)
+EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
 
 
 def describe_flags(flags: int) -> str:

@@ -8,6 +8,7 @@ finishes or raises `Fault` with nothing changed; the caller restores `ip`.
 from __future__ import annotations
 
 from vmlab.isa.x86.semantics import (
+    absent,
     arithmetic,
     bits,
     control,
@@ -26,4 +27,4 @@ from vmlab.isa.x86.semantics.registry import SEMANTICS, Semantic
 
 __all__ = ["SEMANTICS", "Processor", "Semantic"]
 
-_FAMILIES = (arithmetic, bits, control, data, far, flags, io, logic, multiply, shift, strings, system)
+_FAMILIES = (absent, arithmetic, bits, control, data, far, flags, io, logic, multiply, shift, strings, system)

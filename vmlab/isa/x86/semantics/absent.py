@@ -1,0 +1,28 @@
+"""Instructions of features that no processor model here has: undefined (#UD), as CPUID says.
+
+An instruction leaves this file when a model gets its feature. Those of 64-bit code alone cannot be reached before
+there is 64-bit code. Where to read more: Intel SDM vol. 2, section "Exceptions" of each instruction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.faults import undefined
+from vmlab.isa.x86.semantics.registry import semantic
+
+if TYPE_CHECKING:
+    from vmlab.isa.x86.instruction import Instruction
+    from vmlab.isa.x86.semantics.processor import Processor
+
+
+@semantic("syscall", "sysret", "rdtscp", "invpcid", "monitor", "mwait", "clac", "stac", "xgetbv", "xsetbv")
+def absent(cpu: Processor, i: Instruction) -> None:
+    """Raise #UD: the processor does not have this instruction."""
+    raise undefined()
+
+
+@semantic("cdqe", "cqo", "movsxd", "jrcxz", "cmpxchg16b", "swapgs")
+def absent_outside_64_bit_code(cpu: Processor, i: Instruction) -> None:
+    """Raise #UD: decoded in 64-bit code alone."""
+    raise undefined()
