@@ -90,6 +90,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, object]:
         "memory": parse_size(arguments.memory),
         "cpu": arguments.cpu,
         "max_instructions": read_count(arguments.max_instructions),
+        "disks": arguments.disk,
         "input": arguments.input.encode().decode("unicode_escape").encode("latin-1"),
     }
 
@@ -147,6 +148,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpu", default="pentium-4", help="CPU model (default: %(default)s)")
     parser.add_argument("--max-instructions", default="50000000", help="stop the guest there (default: %(default)s)")
     parser.add_argument("--input", default="", help=r"typed at the serial console; \n is a newline")
+    parser.add_argument("--disk", action="append", default=[], help="disk image (never written); twice for two")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

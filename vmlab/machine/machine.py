@@ -24,8 +24,9 @@ from vmlab.machine.state import COUNT, check_state, rollback
 from vmlab.machine.trace import InstructionRetired, Trace, Trap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from vmlab.machine.disk import Disk
     from vmlab.machine.translator import Engine
 
 __all__ = ["LIVELOCK", "Machine"]
@@ -46,6 +47,8 @@ class Machine:
         The processor.
     trace : Trace, optional
         Where events go.
+    disks : sequence of Disk
+        At most two.
 
     Attributes
     ----------
@@ -71,9 +74,15 @@ class Machine:
         Index of the guest that runs, for events.
     """
 
-    def __init__(self, memory_size: int, model: CpuModel = CPU_MODELS["pentium-4"], trace: Trace | None = None) -> None:
+    def __init__(
+        self,
+        memory_size: int,
+        model: CpuModel = CPU_MODELS["pentium-4"],
+        trace: Trace | None = None,
+        disks: Sequence[Disk | None] = (),
+    ) -> None:
         self.memory = PhysicalMemory(memory_size)
-        self.platform = Platform(self.memory)
+        self.platform = Platform(self.memory, disks)
         self.bus = self.platform.bus
         self.cpu = Processor(self.platform, model)
         self.engine: Engine | None = None
@@ -88,7 +97,7 @@ class Machine:
         self.guest = 0
         self.guest_time = 0
         self.platform.debug_exit.on_exit = self._exit
-        self.platform.pic.on_output = self._interrupt_line
+        self.platform.interrupts.on_output = self._interrupt_line
 
     def _exit(self, status: int) -> None:
         self.outcome, self.status = "exit", status
@@ -140,8 +149,8 @@ class Machine:
             self.counter_limit = None
             self._deliver(lambda: cpu.interrupt(self.counter_vector), self.counter_vector, "timer", None)
             return True
-        if platform.pic.output and cpu.interruptible:
-            vector = platform.pic.acknowledge()
+        if platform.interrupts.output and cpu.interruptible:
+            vector = platform.interrupts.acknowledge()
             self._deliver(lambda: cpu.interrupt(vector), vector, f"interrupt {vector:#x}", None)
             return True
         return False

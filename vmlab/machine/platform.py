@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import StateError
 from vmlab.machine.bus import Bus
 from vmlab.machine.clock import Clock
-from vmlab.machine.devices import Cga, DebugExit, Pic, Pit, Uart
+from vmlab.machine.devices import AtaChannel, Cga, DebugExit, IoApic, Keyboard, LocalApic, Pic, Pit, Rtc, Uart
+from vmlab.machine.devices.apic_bus import ApicBus
 from vmlab.machine.state import COUNT, check_state, rollback
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from vmlab.machine.bus import Device
+    from vmlab.machine.disk import Disk
     from vmlab.machine.memory import MemoryWindow, PhysicalMemory
 
 __all__ = ["Platform"]
 
-TIMER_IRQ, SERIAL_IRQ = 0, 4
+TIMER_IRQ, KEYBOARD_IRQ, SERIAL_IRQ, CLOCK_IRQ, DISK_IRQ = 0, 1, 4, 8, 14
 
 PATIENCE = 10_000
 """Device deadlines without an interrupt after which a halted processor is taken to sleep for ever: a timer runs, masked."""
@@ -32,25 +36,51 @@ class Platform:
     ----------
     memory : PhysicalMemory or MemoryWindow
         Physical memory, or what a guest takes for it.
+    disks : sequence of Disk
+        At most two, on the first ATA channel.
 
     Attributes
     ----------
+    interrupts : LocalApic
+        The processor's interrupt controller; the PIC pair is behind it.
     idle : int
         Time spent halted, in units of the clock; `clock.now` is retired instructions plus this.
     """
 
-    def __init__(self, memory: PhysicalMemory | MemoryWindow) -> None:
+    def __init__(self, memory: PhysicalMemory | MemoryWindow, disks: Sequence[Disk | None] = ()) -> None:
         self.memory = memory
         self.bus = Bus(memory)
         self.clock = Clock()
         self.idle = 0
         self.pic = Pic()
-        self.pit = Pit(self.clock, self.pic.line(TIMER_IRQ))
-        self.uart = Uart(self.pic.line(SERIAL_IRQ))
+        self.apics = ApicBus()
+        self.interrupts = LocalApic(self.clock, self.apics, external=self.pic)
+        self.io_apic = IoApic(self.apics.send)
+        self.apics.on_end.append(self.io_apic.end_of_interrupt)
+        self.pic.on_output = self.interrupts.set_lint0
+        self.interrupts.virtual_wire()  # as firmware leaves it: the PIC's interrupts pass through
+        self.pit = Pit(self.clock, self.line(TIMER_IRQ))
+        self.keyboard = Keyboard(self.line(KEYBOARD_IRQ))
+        self.uart = Uart(self.line(SERIAL_IRQ))
+        self.rtc = Rtc(self.clock, self.line(CLOCK_IRQ), memory.size)
+        self.ata = AtaChannel(self.clock, self.line(DISK_IRQ), *disks)
         self.debug_exit = DebugExit()
         self.cga = Cga()
-        for device in (self.pic, self.pit, self.uart, self.debug_exit, self.cga):
+        for device in (
+            self.pic, self.apics, self.io_apic, self.pit, self.keyboard, self.uart, self.rtc, self.ata, self.debug_exit,
+            self.cga,
+        ):  # fmt: skip
             device.attach(self.bus)
+
+    def line(self, irq: int) -> Callable[[bool], None]:
+        """Return the function that drives an ISA interrupt line: it leads to the PIC and to the I/O APIC."""
+        pic, io_apic = self.pic.line(irq), self.io_apic.line(irq)
+
+        def drive(high: bool) -> None:
+            pic(high)
+            io_apic(high)
+
+        return drive
 
     @property
     def devices(self) -> dict[str, Device]:
@@ -87,7 +117,7 @@ class Platform:
         """Pass the time of a halted processor until the interrupt controller asks for it; False if it never will."""
         for _ in range(PATIENCE):
             self.now(retired)
-            if self.pic.output:
+            if self.interrupts.output:
                 return True
             deadline = self.clock.deadline
             if deadline is None:

@@ -23,7 +23,7 @@ from vmlab.isa.x86.semantics import SEMANTICS, Semantic
 from vmlab.isa.x86.semantics.interrupts import deliver
 from vmlab.machine.memory import CODE as CODE_PAGE
 from vmlab.machine.memory_access import MASK, MemoryAccess
-from vmlab.machine.state import COUNT, Items, check_state
+from vmlab.machine.state import COUNT, LONG, Items, check_state
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
@@ -100,7 +100,7 @@ class Processor(MemoryAccess):
 
     def flags_changed(self) -> None:
         """Note that IF or TF may have changed."""
-        self.attention = bool(self.flags & TF) or self.platform.pic.output
+        self.attention = bool(self.flags & TF) or self.platform.interrupts.output
         if self.attention:
             self.horizon = 0
 
@@ -320,8 +320,8 @@ class Processor(MemoryAccess):
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
-        lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4)}
-        check_state(state, "processor", {"state": dict, "tlb": dict, "debug_pending": bool, "user_spaces": list, **lists})
+        lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4), "user_spaces": Items(LONG)}
+        check_state(state, "processor", {"state": dict, "tlb": dict, "debug_pending": bool, **lists})
         before = self.save_state()
         self.load_state(state["state"])
         try:

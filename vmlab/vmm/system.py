@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from vmlab.machine.bus import Access
     from vmlab.machine.cpu_model import CpuModel
+    from vmlab.machine.disk import Disk
     from vmlab.machine.image import Image
     from vmlab.machine.machine import Machine
     from vmlab.vmm.guest import Guest
@@ -41,6 +42,8 @@ class System(ABC):
         A guest that has retired so many ends with outcome `"limit"`.
     input : bytes
         Sent to each guest's serial port.
+    disks : sequence of Disk
+        Of which each guest gets copies.
 
     Attributes
     ----------
@@ -69,6 +72,7 @@ class System(ABC):
         trace: Trace,
         max_instructions: int | None,
         input: bytes,  # noqa: A002 - the option's name
+        disks: Sequence[Disk | None],
     ) -> None:
         if not images:
             raise OptionError("a system needs at least one guest image")
@@ -78,6 +82,7 @@ class System(ABC):
         self.limit = NO_LIMIT if max_instructions is None else max_instructions
         self.current = 0
         self.input = input
+        self.disks = disks
         self.build(images, memory_size, model)
         for index, guest in enumerate(self.guests):
             guest.boot()
@@ -96,6 +101,10 @@ class System(ABC):
     @abstractmethod
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel) -> None:
         """Build the computer and the guests."""
+
+    def copy_disks(self) -> list[Disk | None]:
+        """Return disks for one guest: what it writes is its own."""
+        return [disk and disk.copy() for disk in self.disks]
 
     @abstractmethod
     def advance(self, steps: int) -> None:

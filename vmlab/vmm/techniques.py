@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
 from vmlab.machine.cpu_model import find_cpu_model
+from vmlab.machine.disk import Disk
 from vmlab.machine.image import Image
 from vmlab.machine.trace import Trace
 from vmlab.machine.translator import Engine
@@ -26,6 +28,8 @@ TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (N
 """Systems by the name of their technique."""
 
 SMALLEST, LARGEST = 1 << 20, 1 << 30
+
+MOST_DISKS = 2
 
 ENGINES = ("auto", "interpreter", "translator")
 """How instructions are executed: `auto` is the translator wherever it can, and the same, only faster."""
@@ -48,7 +52,7 @@ def check_options(options: Mapping[str, object]) -> None:
             raise OptionError(f"there is no option {name!r}: choose from {', '.join(allowed)}")
 
 
-def build(
+def build(  # noqa: PLR0913 - the options of a run
     image: Image | Sequence[Image],
     under: str = "native",
     *,
@@ -56,6 +60,7 @@ def build(
     cpu: str = "pentium-4",
     max_instructions: int | None = None,
     input: bytes | str = b"",  # noqa: A002 - the option's name
+    disks: Sequence[Disk | str | os.PathLike[str] | None] = (),
     detail: Detail = "none",
     engine: str = "interpreter",
 ) -> System:
@@ -75,6 +80,9 @@ def build(
         Most instructions that a guest may retire.
     input : bytes or str
         Typed at the guest's serial console.
+    disks : sequence of Disk or path
+        At most two, on the first ATA channel; None leaves a place empty. Each guest gets copies, and no image file is
+        written.
     detail : {"none", "events", "instructions"}
         What is traced.
     engine : {"auto", "interpreter", "translator"}
@@ -96,6 +104,8 @@ def build(
         raise OptionError(
             f"memory of {memory!r} bytes is not possible: a multiple of 4096 from {SMALLEST} (1M) to {LARGEST} (1G)"
         )
+    if isinstance(disks, (str, bytes, os.PathLike, Disk)) or len(disks) > MOST_DISKS:
+        raise OptionError(f"disks are a list of at most {MOST_DISKS} images, as ['fs.img'], not {disks!r}")
     data = input.encode() if isinstance(input, str) else input
     model = find_cpu_model(cpu)
     if engine not in ENGINES:
@@ -107,6 +117,7 @@ def build(
         trace=Trace(detail),
         max_instructions=max_instructions,
         input=data,
+        disks=[each if each is None or isinstance(each, Disk) else Disk(each) for each in disks],
     )
     if engine != "interpreter":
         system.machine.engine = Engine()

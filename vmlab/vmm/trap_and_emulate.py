@@ -76,7 +76,7 @@ class TrapAndEmulate(System):
         for index, image in enumerate(images):
             first = (guest_base >> PAGE_SHIFT) + index * frames
             memory = MemoryWindow(self.machine.memory, range(first, first + frames))
-            platform = Platform(memory)
+            platform = Platform(memory, self.copy_disks())
             guest = Guest(image.name if len(images) == 1 else f"{image.name} {index}", image,
                           Processor(platform, model), platform)  # fmt: skip
             platform.debug_exit.on_exit = self._exit_of(index)
@@ -215,17 +215,17 @@ class TrapAndEmulate(System):
 
     def _resume(self) -> bool:
         """Choose a guest, let its devices act, and return to it by IRET; False where it ended instead."""
+        if self.guest.outcome is None and self.guest.vcpu.retired >= self.limit:
+            self.end_guest(self.current, "limit")
         self._schedule()
         guest, world = self.guest, self.worlds[self.current]
         vcpu, platform = guest.vcpu, guest.platform
-        if vcpu.retired >= self.limit and guest.outcome is None:
-            self.end_guest(self.current, "limit")
         if guest.outcome is None:
             self._devices(guest)
         if guest.outcome is not None:
             return False
         deadlines = [self.slice_end, self.limit]
-        if platform.pic.output and vcpu.flags & IF:
+        if platform.interrupts.output and vcpu.flags & IF:
             deadlines.append(vcpu.retired + 1)  # the guest is in the shadow of STI: take it back after one instruction
         deadline = platform.next_deadline()
         if deadline is not None:
@@ -243,8 +243,8 @@ class TrapAndEmulate(System):
             self._inject(guest, vcpu.single_step, DB, vector_name(DB))
         if vcpu.halted and not (vcpu.flags & IF and platform.await_interrupt(vcpu.retired)):
             self.end_guest(self.current, "halt")
-        while platform.pic.output and vcpu.interruptible and guest.outcome is None:
-            vector = platform.pic.acknowledge()
+        while platform.interrupts.output and vcpu.interruptible and guest.outcome is None:
+            vector = platform.interrupts.acknowledge()
             self._inject(guest, partial(vcpu.interrupt, vector), vector, f"interrupt {vector:#x}")
 
     def _schedule(self) -> None:
@@ -292,6 +292,10 @@ class TrapAndEmulate(System):
             "slice_end": self.slice_end,
         }
 
+    def _loose_frames(self) -> list[int]:
+        """Return the frames that are free or shadow tables: always the same ones, each once."""
+        return sorted([*self.switcher.host.free, *(table for world in self.worlds for table in world.shadow.tables)])
+
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
         count = len(self.guests)
@@ -300,6 +304,7 @@ class TrapAndEmulate(System):
         check_state(state, "trap-and-emulate", others | lists)
         if state["phase"] not in PHASES:
             raise StateError(f"trap-and-emulate: saved phase {state['phase']!r} is none of {', '.join(PHASES)}")
+        loose = self._loose_frames()
         with rollback(self):
             self.machine.load(state["machine"])
             for guest, saved in zip(self.guests, state["guests"], strict=True):
@@ -307,6 +312,8 @@ class TrapAndEmulate(System):
             self.switcher.load(state["switcher"])
             for world, saved in zip(self.worlds, state["worlds"], strict=True):
                 world.load(saved)
+            if self._loose_frames() != loose:
+                raise StateError("trap-and-emulate: a saved frame of the hypervisor is free and in use, or neither")
             self.counters = Counter(state["counters"])
             for name in ("phase", "current", "slice_end"):
                 setattr(self, name, state[name])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from vmlab.machine.devices.ata import AtaChannel
 from vmlab.machine.devices.cga import Cga
 from vmlab.machine.devices.debug_exit import DebugExit
+from vmlab.machine.devices.io_apic import IoApic
+from vmlab.machine.devices.keyboard import Keyboard
+from vmlab.machine.devices.local_apic import LocalApic
 from vmlab.machine.devices.pic import Pic
 from vmlab.machine.devices.pit import Pit
+from vmlab.machine.devices.rtc import Rtc
 from vmlab.machine.devices.uart import Uart
 
-__all__ = ["Cga", "DebugExit", "Pic", "Pit", "Uart"]
+__all__ = ["AtaChannel", "Cga", "DebugExit", "IoApic", "Keyboard", "LocalApic", "Pic", "Pit", "Rtc", "Uart"]
