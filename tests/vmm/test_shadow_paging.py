@@ -443,7 +443,7 @@ main:   call paging_on
 """
     )
     assert native.guests[0].memory.read(0x280000, 4) == 998
-    assert virtual.switcher.host.free_frames > 0
+    assert virtual.switcher.host.free
 
 
 def test_one_instruction_that_touches_many_regions_just_before_the_tables_run_out(monkeypatch):

@@ -30,6 +30,7 @@ class ExitReason(StrEnum):
     IO = "I/O instruction"
     MMIO = "memory-mapped I/O"
     PRIVILEGED = "other privileged instruction"
+    RDTSC = "RDTSC"
     SEGMENT_LOAD = "segment load"
     SOFTWARE_INTERRUPT = "software interrupt"
     TRACED_WRITE = "traced write"
@@ -44,6 +45,7 @@ _BY_MNEMONIC = {
     "lgdt": ExitReason.DESCRIPTOR_TABLE, "lidt": ExitReason.DESCRIPTOR_TABLE, "lldt": ExitReason.DESCRIPTOR_TABLE,
     "ltr": ExitReason.DESCRIPTOR_TABLE, "sgdt": ExitReason.DESCRIPTOR_TABLE, "sidt": ExitReason.DESCRIPTOR_TABLE,
     "sldt": ExitReason.DESCRIPTOR_TABLE, "str": ExitReason.DESCRIPTOR_TABLE,
+    "rdtsc": ExitReason.RDTSC, "rdpmc": ExitReason.PRIVILEGED,
     "lmsw": ExitReason.CONTROL_REGISTER, "smsw": ExitReason.CONTROL_REGISTER, "clts": ExitReason.CONTROL_REGISTER,
 }  # fmt: skip
 

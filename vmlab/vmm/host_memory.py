@@ -73,6 +73,8 @@ class HostMemory:
     ----------
     addresses : range
         Host-physical addresses of its frames.
+    free : list of int
+        Those that nobody uses.
     window_table : int
         Host-physical address of the page table behind the window; every shadow root points to it.
     idt, tss, stack_top, entry : int
@@ -83,7 +85,7 @@ class HostMemory:
     def __init__(self, memory: PhysicalMemory, size: int) -> None:
         self.memory = memory
         self.addresses = range(HOST_BASE, HOST_BASE + size, PAGE_SIZE)
-        self._free = [address >> PAGE_SHIFT for address in reversed(self.addresses)]
+        self.free = list(reversed(self.addresses))
         self._next = WINDOW
         self.window_table = self.allocate()
         self.idt = self.map_new(1)
@@ -91,20 +93,15 @@ class HostMemory:
         self.stack_top = self.map_new(1) + PAGE_SIZE
         self.entry = self.map_new(1)
 
-    @property
-    def free_frames(self) -> int:
-        """Frames that are left."""
-        return len(self._free)
-
     def allocate(self) -> int:
         """Take a frame, cleared; return its host-physical address."""
-        address = self._free.pop() << PAGE_SHIFT
+        address = self.free.pop()
         self.memory.write_bytes(address, bytes(PAGE_SIZE))
         return address
 
     def release(self, address: int) -> None:
         """Give a frame back."""
-        self._free.append(address >> PAGE_SHIFT)
+        self.free.append(address)
 
     def map_new(self, pages: int) -> int:
         """Take frames and show them in the window, one after the other; return their linear address."""
@@ -147,9 +144,8 @@ class HostMemory:
 
     def save(self) -> dict[str, object]:
         """Save which frames are free; their contents are in memory."""
-        return {"version": 1, "free": list(self._free)}
+        return {"version": 1, "free": list(self.free)}
 
     def load(self, state: dict[str, object]) -> None:
         """Load what `save` gave; StateError where it is damaged."""
-        frames = range(self.addresses.start >> PAGE_SHIFT, self.addresses.stop >> PAGE_SHIFT)
-        self._free = list(check_state(state, "host memory", {"free": Items(frames)})["free"])
+        self.free = list(check_state(state, "host memory", {"free": Items(self.addresses)})["free"])

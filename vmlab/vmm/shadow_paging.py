@@ -51,6 +51,8 @@ class ShadowPaging:
     ----------
     changed : bool
         True where entries have been thrown away that the real TLB may still hold; whoever flushes that clears it.
+    tables : list of int
+        Host-physical addresses of the page tables in use below the roots.
     traced : set of int
         Guest-physical page numbers that must stay write-protected.
     """
@@ -59,7 +61,7 @@ class ShadowPaging:
         self._host = host
         self._vcpu = vcpu
         self._memory = memory
-        self._tables: list[int] = []
+        self.tables: list[int] = []
         self._large: set[int] = set()
         self.changed = True
         self.traced: set[int] = set()
@@ -81,9 +83,9 @@ class ShadowPaging:
             entry = self._host.memory.read(root + WINDOW_ENTRY * 4, 4)
             self._host.memory.write_bytes(root, bytes(PAGE_SIZE))
             self._host.memory.write(root + WINDOW_ENTRY * 4, 4, entry)
-        for table in self._tables:
+        for table in self.tables:
             self._host.release(table)
-        self._tables.clear()
+        self.tables.clear()
         self._large.clear()
 
     def drop(self, linear: int) -> None:
@@ -112,7 +114,7 @@ class ShadowPaging:
             if not create:
                 return None
             entry = self._host.allocate() | TABLE_ENTRY
-            self._tables.append(entry & ~0xFFF)
+            self.tables.append(entry & ~0xFFF)
             memory.write(pointer, 4, entry)
         return (entry & ~0xFFF) + (linear >> PAGE_SHIFT & 0x3FF) * 4
 
@@ -142,7 +144,7 @@ class ShadowPaging:
         page = gpa >> PAGE_SHIFT
         if linear >= WINDOW or not self._vcpu.bus.is_ram(gpa):
             return None
-        if len(self._tables) >= MOST_TABLES:
+        if len(self.tables) >= MOST_TABLES:
             self.flush()
         slot = self._slot(self._roots[user], linear, create=True)
         if slot is None:
@@ -158,7 +160,7 @@ class ShadowPaging:
         """Save the bookkeeping; the tables are in memory."""
         return {
             "version": 1,
-            "tables": list(self._tables),
+            "tables": list(self.tables),
             "large": sorted(self._large),
             "changed": self.changed,
             "traced": sorted(self.traced),
@@ -173,7 +175,7 @@ class ShadowPaging:
             "traced": Items(range(len(self._memory.frames))),
         }
         check_state(state, "shadow paging", rules)
-        self._tables = list(state["tables"])
+        self.tables = list(state["tables"])
         self._large = set(state["large"])
         self.changed = state["changed"]
         self.traced = set(state["traced"])

@@ -82,6 +82,7 @@ class TrapAndEmulate(System):
             platform.debug_exit.on_exit = self._exit_of(index)
             self.guests.append(guest)
             self.worlds.append(World(self.switcher.host, guest.vcpu, memory))
+        self._loose = self._loose_frames()
         self.counters: Counter[str] = Counter()
         self.phase = "resume"
         self.slice_end = QUANTUM
@@ -304,7 +305,6 @@ class TrapAndEmulate(System):
         check_state(state, "trap-and-emulate", others | lists)
         if state["phase"] not in PHASES:
             raise StateError(f"trap-and-emulate: saved phase {state['phase']!r} is none of {', '.join(PHASES)}")
-        loose = self._loose_frames()
         with rollback(self):
             self.machine.load(state["machine"])
             for guest, saved in zip(self.guests, state["guests"], strict=True):
@@ -312,7 +312,7 @@ class TrapAndEmulate(System):
             self.switcher.load(state["switcher"])
             for world, saved in zip(self.worlds, state["worlds"], strict=True):
                 world.load(saved)
-            if self._loose_frames() != loose:
+            if self._loose_frames() != self._loose:
                 raise StateError("trap-and-emulate: a saved frame of the hypervisor is free and in use, or neither")
             self.counters = Counter(state["counters"])
             for name in ("phase", "current", "slice_end"):
