@@ -123,13 +123,13 @@ class AtaChannel:
         For REP INS. Returns whole reads' bytes, up to the end of the drive's block: fewer, or none, where the rest must
         be read one by one (and gives zeros).
         """
-        self.advance(self._clock.now)
-        drive = self._drive
+        drive = self._settled()
         if drive is None:
             return b""
         whole = max(1, drive.available // size)  # a block may end within a read after reads of odd sizes
         data = drive.data_in(min(count, whole) * size, self._clock.now)
-        self._clock.refresh()
+        if drive.due is not None:
+            self._clock.refresh()
         return data
 
     def data_out(self, data: bytes) -> int:
@@ -137,11 +137,20 @@ class AtaChannel:
 
         For REP OUTS. The rest must be written one by one (and is lost).
         """
-        self.advance(self._clock.now)
-        drive = self._drive
-        taken = 0 if drive is None else drive.data_out(data, self._clock.now)
-        self._clock.refresh()
+        drive = self._settled()
+        if drive is None:
+            return 0
+        taken = drive.data_out(data, self._clock.now)
+        if drive.due is not None:
+            self._clock.refresh()
         return taken
+
+    def _settled(self) -> AtaDisk | None:
+        """The selected drive, brought up to now; quick, since every access of the data port passes here."""
+        drive = self._drive
+        if drive is not None and drive.due is not None:
+            self.advance(self._clock.now)
+        return drive
 
     # -- registers ---------------------------------------------------------------------------------------------------
 
