@@ -170,7 +170,7 @@ def test_conforming_handler_stays_in_its_ring(computer: Computer) -> None:
 BAD_GATES = {
     "not present": (encode_gate(0x08, HANDLERS, INTERRUPT_GATE32) & ~(PRESENT << 40), (NP, 0x80 * 8 + 2)),
     "a call gate": (encode_gate(0x08, HANDLERS, CALL_GATE32), (GP, 0x80 * 8 + 2)),
-    "a task gate": (encode_gate(0x08, HANDLERS, TASK_GATE), (GP, 0x80 * 8 + 2)),
+    "a task gate to no task": (encode_gate(0x08, HANDLERS, TASK_GATE), (GP, 0x08)),
     "a segment": (encode_descriptor(0, FLAT, 0x9E), (GP, 0x80 * 8 + 2)),
     "nothing": (0, (GP, 0x80 * 8 + 2)),
     "null selector": (encode_gate(0x00, HANDLERS, INTERRUPT_GATE32), (GP, 0)),

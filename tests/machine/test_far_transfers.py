@@ -50,7 +50,7 @@ FAR = {
     "not present": (FREE, encode_descriptor(0, FLAT, 0x1B), (NP, FREE), (GP, FREE)),
     "limit": (FREE, encode_descriptor(0, 0xFF, 0x9F), (GP, 0), (GP, 0)),
     "TSS": (TASK, None, (GP, TASK), (GP, TASK)),
-    "task gate": (FREE, encode_gate(TASK, 0, TASK_GATE, 3), (GP, FREE), (GP, FREE)),
+    "task gate to a busy task": (FREE, encode_gate(TASK, 0, TASK_GATE, 3), (GP, TASK), (GP, TASK)),
     "interrupt gate": (FREE, encode_gate(0x08, 0, INTERRUPT_GATE32, 3), (GP, FREE), (GP, FREE)),
 }
 

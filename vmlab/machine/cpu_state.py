@@ -1,16 +1,16 @@
 """The architectural state of a processor: every register that software can see or feel.
 
 The physical CPU has one, and a VCPU is one: what a guest believes its CPU to be. A world switch copies between
-them. Reset values here are those a multiboot loader hands over (flat 32-bit protected mode, paging off), since the
-loader runs before the first guest instruction (Multiboot Specification 0.6.96, 3.2).
+them. A new state is what a multiboot loader hands over (flat 32-bit protected mode, paging off), since the
+loader runs before the first guest instruction (Multiboot Specification 0.6.96, 3.2); `reset` gives that after power-on.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from vmlab.isa.x86.descriptors import SegmentRegister
-from vmlab.isa.x86.registers import CR0_ET, CR0_PE, CS, FIXED, NAMES_32, SEGMENT_NAMES
+from vmlab.isa.x86.descriptors import CODE, CONFORMING_OR_DOWN, SegmentRegister
+from vmlab.isa.x86.registers import CR0_CD, CR0_ET, CR0_NW, CR0_PE, CS, EDX, FIXED, NAMES_32, SEGMENT_NAMES
 from vmlab.machine.state import BYTE, COUNT, LONG, WORD, Entries, Items, check_state
 
 __all__ = ["CpuState"]
@@ -73,8 +73,41 @@ class CpuState:
 
     @property
     def cpl(self) -> int:
-        """Current privilege level, 0 to 3."""
-        return self.segments[CS].selector & 3 if self.cr0 & CR0_PE else 0
+        """Current privilege level, 0 to 3.
+
+        It is the DPL of a code segment that is not conforming. (After real mode has been left and before CS is loaded
+        the selector is still a paragraph number, and its low bits say nothing.) In virtual-8086 mode the hidden DPL is 3.
+        """
+        if not self.cr0 & CR0_PE:
+            return 0
+        code = self.segments[CS]
+        conforming = code.access & (CODE | CONFORMING_OR_DOWN) == CODE | CONFORMING_OR_DOWN
+        return code.selector & 3 if conforming else code.access >> 5 & 3
+
+    def reset(self, signature: int = 0) -> None:
+        """Set the state after power-on: real mode, the first instruction at FFFF:FFF0 below 4 GiB (SDM vol. 3, 10.1.1).
+
+        Parameters
+        ----------
+        signature : int
+            Family, model and stepping, which EDX holds.
+        """
+        self.registers[:] = [0] * len(self.registers)
+        self.registers[EDX] = signature
+        self.ip, self.flags = 0xFFF0, FIXED
+        for register in self.segments:
+            register.set(0, 0, 0xFFFF, FLAT_DATA, big=False)
+        self.segments[CS].set(0xF000, 0xFFFF0000, 0xFFFF, FLAT_CODE, big=False)
+        self.ldtr.set(0, 0, 0xFFFF, 0x82, big=False)
+        self.tr.set(0, 0, 0xFFFF, 0x8B, big=False)
+        self.gdtr_base = self.idtr_base = 0
+        self.gdtr_limit = self.idtr_limit = 0xFFFF
+        self.cr0 = CR0_CD | CR0_NW | CR0_ET
+        self.cr2 = self.cr3 = self.cr4 = 0
+        self.debug = list(RESET_DEBUG)
+        self.msrs = {}
+        self.halted = False
+        self.shadow_at = -1
 
     @property
     def interrupt_shadow(self) -> bool:

@@ -23,7 +23,7 @@ from vmlab.isa.x86.semantics import SEMANTICS, Semantic
 from vmlab.isa.x86.semantics.interrupts import deliver
 from vmlab.machine.memory import CODE as CODE_PAGE
 from vmlab.machine.memory_access import MASK, MemoryAccess
-from vmlab.machine.state import COUNT, LONG, Items, check_state
+from vmlab.machine.state import COUNT, LONG, WORD, Items, check_state
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
@@ -53,21 +53,21 @@ class Processor(MemoryAccess):
         Instructions completed; each element of a repeated string instruction counts.
     walk_references, port_accesses, delivered, control_loads : int
         Memory references of page walks, IN and OUT, exceptions and interrupts delivered, control-register loads.
-    debug_pending : bool
-        True where the instruction just executed asks for a single-step trap.
+    debug_causes : int
+        Why the instruction just executed asks for #DB, as bits of DR6; 0 where it does not.
     attention : bool
         True where the next boundary needs more than the next instruction: an interrupt waits, or TF is set.
     """
 
     __slots__ = (
-        "_code", "_deliveries", "_mode", "attention", "debug_pending", "delivered", "fetch_bits", "port_accesses",
+        "_code", "_deliveries", "_linear_code", "_mode", "attention", "debug_causes", "delivered", "fetch_bits", "port_accesses",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel) -> None:
         self.port_accesses = self.delivered = 0
         self._deliveries = (0, 0)
         self.attention = False
-        self.debug_pending = False
+        self.debug_causes = 0
         super().__init__(platform, model)
 
     # -- what is derived from the state --------------------------------------------------------------------------------
@@ -75,9 +75,9 @@ class Processor(MemoryAccess):
     def code_changed(self) -> None:
         """Note a new CS or a new mode: privilege level and default operand size may be others."""
         super().code_changed()
-        # Instructions are kept by EIP, unchecked against a limit: a code segment that is not flat has no such page,
-        # and goes through `fetch` each time.
-        self._code: dict[int, dict[int, Decoded]] = self._maps[self.cpl == 3][2] if self.segments[CS].flat_code else {}
+        # Instructions are kept by linear address. In a flat segment that is EIP, and no limit need be looked at.
+        self._linear_code: dict[int, dict[int, Decoded]] = self._maps[self.cpl == 3][2]
+        self._code = self._linear_code if self.segments[CS].flat_code else {}
         self.fetch_bits = 32 if self.segments[CS].big else 16
         self._mode = 0 if self.fetch_bits == 32 else 0x1000
         self.horizon = 0  # ends the loop of run(), which holds on to these
@@ -85,7 +85,7 @@ class Processor(MemoryAccess):
 
     @property
     def code_pages(self) -> dict[int, dict[int, Any]]:
-        """Instructions kept with their pages, by EIP >> 12: a part of the TLB."""
+        """Instructions kept with their pages, by EIP >> 12: a part of the TLB; none where EIP is not a linear address."""
         return self._code
 
     def touch_code(self, page: int) -> bool:
@@ -100,9 +100,30 @@ class Processor(MemoryAccess):
 
     def flags_changed(self) -> None:
         """Note that IF or TF may have changed."""
-        self.attention = bool(self.flags & TF) or self.platform.interrupts.output
+        self.attention = bool(self.flags & TF) or (bool(self.flags & IF) and self.platform.interrupts.output)
         if self.attention:
             self.horizon = 0
+
+    def reset(self, signature: int = 0) -> None:
+        """Set the state after power-on."""
+        super().reset(signature or self.model.signature)
+        self.debug_causes = 0
+        self.tlb.flush()
+        self._forget()
+
+    @property
+    def debug_pending(self) -> bool:
+        """True where #DB is due before the next instruction."""
+        return self.debug_causes != 0
+
+    @debug_pending.setter
+    def debug_pending(self, value: bool) -> None:
+        self.debug_causes = DR6_SINGLE_STEP if value else 0
+
+    def debug_trap(self, cause: int) -> None:
+        """Ask for #DB after this instruction, with these bits of DR6."""
+        self.debug_causes |= cause
+        self.horizon = 0
 
     # -- ports, model-specific registers, time ---------------------------------------------------------------------------
 
@@ -159,17 +180,22 @@ class Processor(MemoryAccess):
         """Decode the instruction at CS:EIP; keep it with its page where it lies within one page of RAM."""
         code, start = self.segments[CS], self.ip
         linear = code.base + start & MASK
-        user = self.cpl == 3
         available = min(code.limit - start + 1, 15)
         if available <= 0:
             raise Fault(GP, 0)
+        key = linear & 0xFFF | self._mode
+        cache = self._linear_code.get(linear >> 12)
+        found = cache.get(key) if cache else None
+        if found and found[2] <= available:
+            return found
+        user = self.cpl == 3
         physical = self.translate(linear, write=False, user=user)
-        cache: dict[int, Decoded] = {}
-        if code.flat_code and self.bus.is_ram(physical):
-            cache = self.ram.code_page(self.ram_address(physical) >> 12)
-            self._code[start >> 12] = cache
-            if start & 0xFFF | self._mode in cache:
-                return cache[start & 0xFFF | self._mode]
+        cache = {}
+        if self.bus.is_ram(physical):
+            cache = self._linear_code[linear >> 12] = self.ram.code_page(self.ram_address(physical) >> 12)
+            found = cache.get(key)
+            if found and found[2] <= available:
+                return found
         room = min(0x1000 - (linear & 0xFFF), available)
         raw = self.fetch_bytes(physical, room)
         try:
@@ -192,7 +218,7 @@ class Processor(MemoryAccess):
             raise Fault(GP, 0) from None
         decoded = (SEMANTICS[instruction.mnemonic], instruction, instruction.length)
         if whole:
-            cache[start & 0xFFF | self._mode] = decoded
+            cache[key] = decoded
         return decoded
 
     @property
@@ -219,19 +245,21 @@ class Processor(MemoryAccess):
         self.ip = start + length & MASK
         try:
             handler(self, instruction)
-        except Fault:
-            self.ip = start
+        except Fault as fault:
+            self.ip = start if fault.ip is None else fault.ip
             raise
         self.retired += 1
 
     def step(self) -> None:
         """Execute one instruction, and note whether TF asks for a trap after it."""
         flags, delivered = self.flags, self.delivered
+        self.debug_causes = 0
         self.execute()
         # A load of SS holds back the trap as it does interrupts (SDM vol. 3, 6.8.3); the shadow of STI, which comes
         # with a change of IF, does not. An instruction that entered a handler (INT n) has cleared TF on its way.
         stack_loaded = self.interrupt_shadow and not (flags ^ self.flags) & IF
-        self.debug_pending = bool(flags & TF) and self.delivered == delivered and not stack_loaded
+        if flags & TF and self.delivered == delivered and not stack_loaded:
+            self.debug_causes |= DR6_SINGLE_STEP
 
     def run(self, until: int) -> None:
         """Execute instructions until `retired` reaches `until`, attention is needed, or a fault is raised.
@@ -241,6 +269,9 @@ class Processor(MemoryAccess):
         if self.attention:
             return
         self.horizon = until
+        if not self.segments[CS].flat_code:
+            self._run_segmented()
+            return
         code, mode = self._code, self._mode
         while self.retired < self.horizon:
             start = self.ip
@@ -251,8 +282,28 @@ class Processor(MemoryAccess):
             self.ip = start + length & MASK
             try:
                 handler(self, instruction)
-            except Fault:
-                self.ip = start
+            except Fault as fault:
+                self.ip = start if fault.ip is None else fault.ip
+                raise
+            self.retired += 1
+
+    def _run_segmented(self) -> None:
+        """Execute up to the horizon in a code segment with a base or a limit: real mode, mostly."""
+        code, mode, base, limit = self._linear_code, self._mode, self.segments[CS].base, self.segments[CS].limit
+        while self.retired < self.horizon:
+            start = self.ip
+            linear = base + start & MASK
+            try:
+                handler, instruction, length = code[linear >> 12][linear & 0xFFF | mode]
+            except KeyError:
+                handler, instruction, length = self.fetch()
+            if start + length - 1 > limit:
+                raise Fault(GP, 0)
+            self.ip = start + length & MASK
+            try:
+                handler(self, instruction)
+            except Fault as fault:
+                self.ip = start if fault.ip is None else fault.ip
                 raise
             self.retired += 1
 
@@ -266,6 +317,7 @@ class Processor(MemoryAccess):
         TripleFault
             The processor shuts down.
         """
+        self.debug_causes = 0
         self._deliver(fault.vector, fault.error_code)
 
     def interrupt(self, vector: int) -> None:
@@ -274,9 +326,10 @@ class Processor(MemoryAccess):
         self._deliver(vector, None, external=True)
 
     def single_step(self) -> None:
-        """Deliver the single-step trap that TF asks for after an instruction; it wakes a halted processor."""
-        self.debug_pending = self.halted = False
-        self.debug[6] |= DR6_SINGLE_STEP
+        """Deliver the trap that TF, a breakpoint or a task asks for after an instruction; it wakes a halted processor."""
+        self.halted = False
+        self.debug[6] |= self.debug_causes
+        self.debug_causes = 0
         self._deliver(DB, None)
 
     @property
@@ -312,7 +365,7 @@ class Processor(MemoryAccess):
             "version": 1,
             "state": self.save_state(),
             "tlb": self.tlb.save(),
-            "debug_pending": self.debug_pending,
+            "debug_causes": self.debug_causes,
             "user_spaces": list(self.user_spaces),
             "deliveries": list(self._deliveries),
             "counters": [self.walk_references, self.port_accesses, self.delivered, self.control_loads],
@@ -321,7 +374,7 @@ class Processor(MemoryAccess):
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
         lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4), "user_spaces": Items(LONG)}
-        check_state(state, "processor", {"state": dict, "tlb": dict, "debug_pending": bool, **lists})
+        check_state(state, "processor", {"state": dict, "tlb": dict, "debug_causes": WORD, **lists})
         before = self.save_state()
         self.load_state(state["state"])
         try:
@@ -332,6 +385,6 @@ class Processor(MemoryAccess):
         self.walk_references, self.port_accesses, self.delivered, self.control_loads = state["counters"]
         count, retired = state["deliveries"]
         self._deliveries = (count, retired)
-        self.debug_pending = state["debug_pending"]
+        self.debug_causes = state["debug_causes"]
         self.user_spaces = dict.fromkeys(state["user_spaces"])
         self._forget()

@@ -43,11 +43,14 @@ class Fault(Exception):  # noqa: N818 - the manual's word; it is caught inside t
         0 to 31.
     error_code : int or None
         The error code pushed for the handler, for vectors that have one.
+    ip : int or None
+        Where the handler returns to, if not to the instruction: a task switch may fault in the new task.
     """
 
     def __init__(self, vector: int, error_code: int | None = None) -> None:
         self.vector = vector
         self.error_code = error_code
+        self.ip: int | None = None
         super().__init__(vector, error_code)
 
 

@@ -18,6 +18,7 @@ from vmlab.isa.x86.semantics import (
     io,
     logic,
     multiply,
+    returns,
     shift,
     strings,
     system,
@@ -27,4 +28,6 @@ from vmlab.isa.x86.semantics.registry import SEMANTICS, Semantic
 
 __all__ = ["SEMANTICS", "Processor", "Semantic"]
 
-_FAMILIES = (absent, arithmetic, bits, control, data, far, flags, io, logic, multiply, shift, strings, system)
+_FAMILIES = (
+    absent, arithmetic, bits, control, data, far, flags, io, logic, multiply, returns, shift, strings, system,
+)  # fmt: skip

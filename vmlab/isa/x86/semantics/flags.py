@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.faults import general_protection
-from vmlab.isa.x86.registers import AC, AF, CF, DF, EAX, FIXED, ID, IF, IOPL, NT, OF, PF, RF, SF, TF, VM, ZF
+from vmlab.isa.x86.registers import AC, AF, CF, CR0_PE, DF, EAX, FIXED, ID, IF, IOPL, NT, OF, PF, RF, SF, TF, VM, ZF
 from vmlab.isa.x86.semantics.registry import semantic
 from vmlab.isa.x86.semantics.stack import pop, push
 
@@ -39,15 +39,23 @@ def writable_flags(cpu: Processor, size: int) -> int:
     return changed
 
 
+def require_iopl_3(cpu: Processor) -> None:
+    """Raise #GP(0) in virtual-8086 mode with IOPL below 3: what makes an instruction sensitive to IOPL there."""
+    if cpu.flags & VM and cpu.flags & IOPL != IOPL and cpu.cr0 & CR0_PE:
+        raise general_protection()
+
+
 @semantic("pushf")
 def pushf(cpu: Processor, i: Instruction) -> None:
     """PUSHF: VM and RF are pushed as 0."""
+    require_iopl_3(cpu)
     push(cpu, cpu.flags & ~(VM | RF), i.size)
 
 
 @semantic("popf")
 def popf(cpu: Processor, i: Instruction) -> None:
     """POPF: what the privilege level forbids stays silently as it was."""
+    require_iopl_3(cpu)
     changed = writable_flags(cpu, i.size)
     value = pop(cpu, i.size)
     cpu.flags = (cpu.flags & ~(changed | RF) | value & changed) | FIXED
@@ -102,6 +110,7 @@ def cli(cpu: Processor, i: Instruction) -> None:
     if cpu.cpl > iopl(cpu):
         raise general_protection()
     cpu.flags &= ~IF
+    cpu.flags_changed()
 
 
 @semantic("sti")
@@ -112,3 +121,4 @@ def sti(cpu: Processor, i: Instruction) -> None:
     if not cpu.flags & IF:
         cpu.interrupt_shadow = True
     cpu.flags |= IF
+    cpu.flags_changed()

@@ -1,7 +1,7 @@
 """Delivery of an interrupt or exception through the interrupt descriptor table (SDM vol. 3, 6.12).
 
 The handler's frame, from high to low addresses: [SS, ESP where the ring changes,] EFLAGS, CS, EIP [, error code].
-Simplified: no task gates (#GP, as for a wrong type), no virtual-8086 mode.
+From virtual-8086 mode GS, FS, DS and ES come first, above SS. A task gate switches tasks instead.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vmlab.isa.x86.descriptors import (
     INTERRUPT_GATE16,
     INTERRUPT_GATE32,
+    TASK_GATE,
     TRAP_GATE16,
     TRAP_GATE32,
     Descriptor,
@@ -21,16 +22,17 @@ from vmlab.isa.x86.descriptors import (
 from vmlab.isa.x86.faults import ERROR_EXT, ERROR_IDT, NP, TS, Fault, general_protection
 from vmlab.isa.x86.faults import SS as STACK_FAULT
 from vmlab.isa.x86.operands import MASKS
-from vmlab.isa.x86.registers import CR0_PE, CS, ESP, IF, NT, RF, SS, TF, VM
+from vmlab.isa.x86.registers import AC, CR0_PE, CS, DS, ES, ESP, FS, GS, IF, NT, RF, SS, TF, VM
 from vmlab.isa.x86.semantics.segments import checked_stack_segment, fill, mark_accessed, read_descriptor
 from vmlab.isa.x86.semantics.stack import push
+from vmlab.isa.x86.semantics.tasks import CALL, switch_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmlab.isa.x86.semantics.processor import Processor
 
-GATES = frozenset({INTERRUPT_GATE16, INTERRUPT_GATE32, TRAP_GATE16, TRAP_GATE32})
+GATES = frozenset({TASK_GATE, INTERRUPT_GATE16, INTERRUPT_GATE32, TRAP_GATE16, TRAP_GATE32})
 
 
 class InnerStack:
@@ -94,7 +96,8 @@ def _deliver_real(cpu: Processor, vector: int) -> None:
     except Fault:
         cpu.registers[ESP] = old_esp
         raise
-    cpu.flags &= ~(IF | TF | RF)
+    cpu.flags &= ~(IF | TF | RF | AC)
+    cpu.interrupt_shadow = False
     code.set(entry >> 16, (entry >> 16) << 4, code.limit, code.access, big=code.big)
     cpu.ip = entry & 0xFFFF
     cpu.delivered += 1
@@ -115,6 +118,52 @@ def read_gate(cpu: Processor, vector: int, *, software: bool, external: int) -> 
     if not gate.present:
         raise Fault(NP, error)
     return gate
+
+
+def _handler_code(cpu: Processor, gate: Gate, ext: int) -> tuple[Descriptor, int]:
+    """Return the code segment of an interrupt or trap gate and its address, checked."""
+    selector = gate.selector
+    if not selector & 0xFFFC:
+        raise general_protection(ext)
+    descriptor, address = read_descriptor(cpu, selector, external=ext)
+    error = selector & 0xFFFC | ext
+    if not descriptor.is_code or descriptor.dpl > cpu.cpl:
+        raise general_protection(error)
+    if not descriptor.present:
+        raise Fault(NP, error)
+    if gate.offset > descriptor.limit:
+        raise general_protection(ext)
+    if cpu.flags & VM and (descriptor.is_conforming or descriptor.dpl):
+        raise general_protection(error)
+    return descriptor, address
+
+
+def _push_within_ring(cpu: Processor, frame: list[int], size: int, ext: int) -> None:
+    old_esp = cpu.registers[ESP]
+    try:
+        for value in frame:
+            push(cpu, value, size)
+    except Fault as failure:
+        cpu.registers[ESP] = old_esp
+        if failure.vector == STACK_FAULT:
+            raise Fault(STACK_FAULT, ext) from None
+        raise
+
+
+def _push_on_inner_stack(cpu: Processor, level: int, frame: list[int], size: int, ext: int) -> None:
+    segments = cpu.segments
+    outer = [segments[SS].selector, cpu.registers[ESP]]
+    virtual = cpu.flags & VM
+    if virtual:
+        outer = [*(segments[index].selector for index in (GS, FS, DS, ES)), *outer]
+    with inner_stack(cpu, level, ext) as stack:
+        for value in outer + frame:
+            stack.push(value, size)
+        stack.commit()
+    if virtual:
+        for index in (ES, DS, FS, GS):
+            segments[index].set(0, 0, 0, 0, big=False)
+        cpu.segment_changed()
 
 
 def deliver(
@@ -146,39 +195,22 @@ def deliver(
         return
     ext = 0 if software else ERROR_EXT
     gate = read_gate(cpu, vector, software=software, external=ext)
-    size = 32 if gate.type & 8 else 16
-    selector = gate.selector
-    if not selector & 0xFFFC:
-        raise general_protection(ext)
-    descriptor, address = read_descriptor(cpu, selector, external=ext)
-    error = selector & 0xFFFC | ext
-    if not descriptor.is_code or descriptor.dpl > cpu.cpl:
-        raise general_protection(error)
-    if not descriptor.present:
-        raise Fault(NP, error)
-    if gate.offset > descriptor.limit:
-        raise general_protection(ext)
+    if gate.type == TASK_GATE:
+        switch_task(cpu, gate.selector, CALL, external=ext, fault=fault, error_code=error_code)
+        cpu.delivered += 1
+        return
+    descriptor, address = _handler_code(cpu, gate, ext)
     access = mark_accessed(cpu, descriptor, address)
-    registers, code = cpu.registers, cpu.segments[CS]
+    code = cpu.segments[CS]
     frame = [cpu.flags | (RF if fault else 0), code.selector, cpu.ip, *([] if error_code is None else [error_code])]
+    size = 32 if gate.type & 8 else 16
     if descriptor.is_conforming or descriptor.dpl == cpu.cpl:
-        level, old_esp = cpu.cpl, registers[ESP]
-        try:
-            for value in frame:
-                push(cpu, value, size)
-        except Fault as failure:
-            registers[ESP] = old_esp
-            if failure.vector == STACK_FAULT:
-                raise Fault(STACK_FAULT, ext) from None
-            raise
+        level = cpu.cpl
+        _push_within_ring(cpu, frame, size, ext)
     else:
         level = descriptor.dpl
-        outer = [cpu.segments[SS].selector, registers[ESP]]
-        with inner_stack(cpu, level, ext) as stack:
-            for value in outer + frame:
-                stack.push(value, size)
-            stack.commit()
-    fill(code, selector & 0xFFFC | level, descriptor, access)
+        _push_on_inner_stack(cpu, level, frame, size, ext)
+    fill(code, gate.selector & 0xFFFC | level, descriptor, access)
     cpu.ip = gate.offset
     cpu.flags &= ~(TF | NT | RF | VM)
     if gate.type in (INTERRUPT_GATE16, INTERRUPT_GATE32):

@@ -1,4 +1,7 @@
-"""IN and OUT, and who may use a port: IOPL first, then the bitmap in the TSS (SDM vol. 1, 18.5)."""
+"""IN and OUT, and who may use a port: IOPL first, then the bitmap in the TSS (SDM vol. 1, 18.5).
+
+In virtual-8086 mode the bitmap alone counts.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.descriptors import TSS32_BUSY
 from vmlab.isa.x86.faults import general_protection
-from vmlab.isa.x86.registers import CR0_PE
+from vmlab.isa.x86.registers import CR0_PE, VM
 from vmlab.isa.x86.semantics.flags import iopl
 from vmlab.isa.x86.semantics.registry import semantic
 
@@ -19,7 +22,7 @@ TSS_BITMAP_BASE = 0x66
 
 def check_port(cpu: Processor, port: int, width: int) -> None:
     """Raise #GP(0) where this ring may not use `width` ports from `port`."""
-    if not cpu.cr0 & CR0_PE or cpu.cpl <= iopl(cpu):
+    if not cpu.cr0 & CR0_PE or (cpu.cpl <= iopl(cpu) and not cpu.flags & VM):
         return
     task = cpu.tr
     if task.access & 0x0F != TSS32_BUSY or task.limit < TSS_BITMAP_BASE + 1:

@@ -81,6 +81,9 @@ class Processor(Protocol):
     def segment_changed(self) -> None:
         """Note a new ES, SS, DS, FS or GS: its base, limit or type may be another."""
 
+    def debug_trap(self, cause: int) -> None:
+        """Ask for #DB after this instruction, with these bits of DR6."""
+
     def flags_changed(self) -> None:
         """Note that IF or TF may have changed."""
 

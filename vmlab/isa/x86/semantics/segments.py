@@ -2,6 +2,9 @@
 
 Each check of the manual stands in its order, with its fault: a selector beyond the table #GP, a wrong type or
 privilege #GP, not present #NP (#SS for the stack). The accessed bit is set in the table.
+
+In real mode a selector is a paragraph number: it sets the base alone, and the hidden limit and rights stay as protected
+mode left them ("unreal mode"). In virtual-8086 mode limit and rights are fixed (SDM vol. 3, 20.1 and 20.2).
 """
 
 from __future__ import annotations
@@ -11,11 +14,27 @@ from typing import TYPE_CHECKING
 from vmlab.isa.x86.descriptors import ACCESSED, PRESENT, TABLE_INDICATOR, Descriptor
 from vmlab.isa.x86.faults import GP, NP, Fault, general_protection
 from vmlab.isa.x86.faults import SS as STACK_FAULT
-from vmlab.isa.x86.registers import CR0_PE, SS
+from vmlab.isa.x86.registers import CR0_PE, SS, VM
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.descriptors import SegmentRegister
     from vmlab.isa.x86.semantics.processor import Processor
+
+
+DATA_REAL = 0x93
+"""Access byte of a segment in real mode after power-on: present, data, writable, accessed."""
+ACCESS_VIRTUAL_8086 = 0xF3
+"""The same with DPL 3: what every segment has in virtual-8086 mode."""
+
+
+def has_real_segments(cpu: Processor) -> bool:
+    """Say whether selectors are paragraph numbers: in real mode and in virtual-8086 mode."""
+    return not cpu.cr0 & CR0_PE or bool(cpu.flags & VM)
+
+
+def set_virtual_8086(register: SegmentRegister, selector: int) -> None:
+    """Load a segment register as virtual-8086 mode does."""
+    register.set(selector, selector << 4, 0xFFFF, ACCESS_VIRTUAL_8086, big=False)
 
 
 def descriptor_address(cpu: Processor, selector: int) -> int | None:
@@ -51,9 +70,13 @@ def fill(register: SegmentRegister, selector: int, descriptor: Descriptor, acces
 
 def load_segment(cpu: Processor, index: int, selector: int) -> None:
     """Load ES, SS, DS, FS or GS as MOV and POP do."""
+    register = cpu.segments[index]
     if not cpu.cr0 & CR0_PE:
-        register = cpu.segments[index]
-        register.set(selector, selector << 4, register.limit, register.access or 0x93, big=register.big)
+        if not register.access:  # a null selector of protected mode
+            register.set(0, 0, 0xFFFF, DATA_REAL, big=False)
+        register.set(selector, selector << 4, register.limit, register.access, big=register.big)
+    elif cpu.flags & VM:
+        set_virtual_8086(register, selector)
     elif index == SS:
         load_stack_segment(cpu, selector, cpu.cpl)
     else:

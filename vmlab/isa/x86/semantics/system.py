@@ -32,7 +32,7 @@ from vmlab.isa.x86.registers import (
 )  # fmt: skip
 from vmlab.isa.x86.semantics.control_registers import require_ring_0
 from vmlab.isa.x86.semantics.registry import Semantic, semantic
-from vmlab.isa.x86.semantics.segments import descriptor_address, load_segment, system_segment
+from vmlab.isa.x86.semantics.segments import descriptor_address, has_real_segments, load_segment, system_segment
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
@@ -52,7 +52,8 @@ def _require_no_umip(cpu: Processor) -> None:
 
 
 def _require_protected(cpu: Processor) -> None:
-    if not cpu.cr0 & CR0_PE:
+    """Raise #UD in real and virtual-8086 mode, where selectors mean no descriptors."""
+    if has_real_segments(cpu):
         raise undefined()
 
 
