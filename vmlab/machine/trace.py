@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from vmlab.errors import OptionError
 
 __all__ = [
-    "ControlWrite", "Detail", "Emulate", "End", "Event", "Exit", "Inject", "InstructionRetired", "PortAccess", "Resume",
+    "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "Exit", "Inject", "InstructionRetired", "PortAccess", "Resume",
     "ShadowFill", "Switch", "Trace", "Trap",
 ]  # fmt: skip
 
@@ -162,6 +162,10 @@ class End(Event):
     kind: ClassVar[str] = "end"
     outcome: str
     status: int | None
+
+
+KINDS = tuple(dict.fromkeys(kind.kind for kind in Event.__subclasses__()))
+"""Kinds of events."""
 
 
 @dataclass(slots=True)

@@ -79,7 +79,7 @@ class TrapAndEmulate(System):
             platform = Platform(memory, self.copy_disks())
             guest = Guest(image.name if len(images) == 1 else f"{image.name} {index}", image,
                           Processor(platform, model), platform)  # fmt: skip
-            platform.debug_exit.on_exit = self._exit_of(index)
+            platform.debug_exit.on_exit = partial(guest.end, "exit")
             self.guests.append(guest)
             self.worlds.append(World(self.switcher.host, guest.vcpu, memory))
         self._loose = self._loose_frames()
@@ -87,9 +87,6 @@ class TrapAndEmulate(System):
         self.phase = "resume"
         self.slice_end = QUANTUM
         self.machine.in_host = True
-
-    def _exit_of(self, index: int) -> Callable[[int], None]:
-        return lambda status: self.end_guest(index, "exit", status)
 
     # -- the loop --------------------------------------------------------------------------------------------------------
 
@@ -196,6 +193,8 @@ class TrapAndEmulate(System):
             new = getattr(vcpu, name)
             if new != old and self.trace.on:
                 self.trace.emit(ControlWrite(self.steps, vcpu.retired, self.current, name, old, new))
+        if guest.outcome is not None:
+            self.end_guest(self.current, guest.outcome, guest.status)  # the debug-exit port was written
 
     def _inject(self, guest: Guest, act: Callable[[], None], vector: int, name: str) -> None:
         """Deliver an exception or interrupt through the guest's own interrupt descriptor table."""
