@@ -453,7 +453,7 @@ def test_an_empty_channel():
 
 def test_software_reset():
     rig = Rig(slave=sector(1))
-    rig.address(0x44, 5)
+    rig.address(0x44, 5, LBA | SLAVE)
     rig.out(COMMAND, READ)
     rig.out(CONTROL, 4)
     rig.run(1000)
@@ -461,6 +461,7 @@ def test_software_reset():
     rig.out(CONTROL, 0)
     assert rig.inb(CONTROL) == BSY
     rig.wait()
+    assert rig.inb(DEVICE) == 0xA0, "the master is selected"
     for device in (0xA0, 0xB0):
         rig.out(DEVICE, device)
         assert [rig.inb(port) for port in (ERROR, COUNT, LOW, MIDDLE, HIGH, STATUS)] == [1, 1, 1, 0, 0, READY]

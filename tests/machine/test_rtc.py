@@ -169,6 +169,15 @@ def test_periodic_rates(rig, rate, frequency):
     assert [level for _, level in rig.edges] == [True, False] * 4
 
 
+def test_a_new_rate_counts_from_when_it_is_set(rig):
+    rig.write(A, 0x2F)
+    rig.write(B, PIE | H24)
+    rig.run(HZ // 4)
+    rig.write(A, 0x26)
+    assert rig.read(C) == 0, "the ticks that the new rate would have had are not owed"
+    assert HZ // 4 < rig.clock.deadline <= HZ // 4 + HZ // 1024 + 1
+
+
 def test_rate_zero_makes_no_periodic_interrupt(rig):
     rig.write(A, 0x20)
     rig.write(B, PIE | H24)

@@ -202,7 +202,7 @@ class AtaChannel:
         if offset == DEVICE:
             self.selected = 1 if value & DEV else 0
         for each in self.drives:
-            if each is None or each.status & BSY:
+            if each is None:
                 continue
             if offset == DEVICE:
                 each.device = value & 0x4F
