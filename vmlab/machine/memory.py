@@ -10,8 +10,7 @@ watchers (a hypervisor tracing a guest's descriptor table).
 
 Simplified: no ECC, no caches, no memory types; the byte order is little-endian, as the guest's, and the host's must be.
 
-Read more: Intel SDM vol. 3, 3.3 (physical address space); Waldspurger, "Memory Resource Management in VMware ESX
-Server", OSDI 2002 (guest-physical against machine memory).
+Read more: Intel SDM vol. 3, 3.3 (physical address space); Waldspurger, OSDI 2002 (guest-physical, machine memory).
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from vmlab.errors import OptionError, StateError
+from vmlab.machine.memory_parts import CodeBytes, Memory
 from vmlab.machine.state import check_state
 
 __all__ = ["Memory", "MemoryWindow", "PhysicalMemory"]
@@ -43,29 +43,6 @@ WRITTEN = DIRTY | CHANGED  # the state in which one more write has nothing to te
 
 _ZERO_PAGE = bytes(PAGE_SIZE)
 _SELECT = {bit: bytes(bool(flags & bit) for flags in range(256)) for bit in (DIRTY, CHANGED)}
-
-
-class Memory(Protocol):
-    """What a loader or a view needs of a memory, host's or guest's."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-    def read(self, address: int, size: int) -> int:
-        """Read a little-endian integer of 1, 2, 4 or 8 bytes."""
-
-    def write(self, address: int, size: int, value: int) -> None:
-        """Write a little-endian integer of 1, 2, 4 or 8 bytes."""
-
-    def read_bytes(self, address: int, length: int) -> bytes:
-        """Read a run of bytes."""
-
-    def write_bytes(self, address: int, data: bytes) -> None:
-        """Write a run of bytes."""
-
-    def digest(self) -> str:
-        """SHA-256 of the contents, in hexadecimal."""
 
 
 def _check_run(address: int, length: int, size: int) -> None:
@@ -93,8 +70,11 @@ class PhysicalMemory:
         Flag bits of each page. Who writes through `data` or a view must say so **after** the write:
         `if pages[address >> 12] != WRITTEN: touch(address >> 12)`, for each page written.
     decoded : dict
-        Page number to that page's cache of decoded instructions. Fill through `code_page()`; a write to the page
-        empties and drops it.
+        Page number to that page's cache of decoded instructions. Fill through `code_page()`; a write to its code
+        (see `mark_code`) empties and drops it.
+    quick_pages, quick_maps : set of int, list of dict
+        Pages that someone writes without a look at `pages`, because they are WRITTEN and the bytes written are no code,
+        and where they know them from: emptied as soon as this is no longer so.
 
     Raises
     ------
@@ -102,7 +82,10 @@ class PhysicalMemory:
         The size is not allowed.
     """
 
-    __slots__ = ("_known", "_watchers", "data", "decoded", "pages", "size", "view16", "view32", "view64")
+    __slots__ = (
+        "_code", "_known", "_watchers", "data", "decoded", "pages", "quick_maps", "quick_pages", "size", "view16", "view32",
+        "view64",
+    )  # fmt: skip
 
     def __init__(self, size: int) -> None:
         if type(size) is not int:
@@ -124,6 +107,9 @@ class PhysicalMemory:
         self.decoded: dict[int, dict[int, Any]] = {}
         self._watchers: dict[int, list[Callable[[int], None]]] = {}
         self._known: Mapping[int, bytes] = {}
+        self._code = CodeBytes()
+        self.quick_pages: set[int] = set()
+        self.quick_maps: list[dict[int, int]] = []
 
     # -- reading and writing ---------------------------------------------------------------------------------------
 
@@ -146,10 +132,10 @@ class PhysicalMemory:
             self.data[address : address + size] = value.to_bytes(size, "little")
             last = (address + size - 1) >> PAGE_SHIFT
             if last != address >> PAGE_SHIFT and self.pages[last] != WRITTEN:
-                self.touch(last)
+                self.touch(last, 0, size)
         page = address >> PAGE_SHIFT
         if self.pages[page] != WRITTEN:
-            self.touch(page)
+            self.touch(page, address & OFFSET_MASK, size)
 
     def read_bytes(self, address: int, length: int) -> bytes:
         """Read a run of bytes.
@@ -174,17 +160,17 @@ class PhysicalMemory:
         self.data[address : address + len(data)] = data
         for page in range(address >> PAGE_SHIFT, (address + len(data) + OFFSET_MASK) >> PAGE_SHIFT):
             if self.pages[page] != WRITTEN and data:
-                self.touch(page)
+                start = max(address, page << PAGE_SHIFT)
+                self.touch(page, start & OFFSET_MASK, min(PAGE_SIZE, address + len(data) - start))
 
     # -- who wants to know of a write --------------------------------------------------------------------------------
 
-    def touch(self, page: int) -> None:
-        """Note that a page has been written: the slow half of every write, taken only when there is news."""
+    def touch(self, page: int, offset: int = 0, size: int = PAGE_SIZE) -> None:
+        """Note that bytes of a page have been written: the slow half of every write, taken only when there is news."""
         flags = self.pages[page]
-        self.pages[page] = (flags | WRITTEN) & ~CODE
-        if flags & CODE:
-            # Emptied, not only dropped: a processor in the middle of this page may hold the dict itself.
-            self.decoded.pop(page, {}).clear()
+        self.pages[page] = flags | WRITTEN
+        if flags & CODE and self.is_code(page, offset, size):
+            self._drop_code(page)
         if flags & WATCHED:
             for callback in tuple(self._watchers.get(page, ())):
                 callback(page)
@@ -192,7 +178,29 @@ class PhysicalMemory:
     def code_page(self, page: int) -> dict[int, Any]:
         """Return the cache of decoded instructions of a page, empty at first; a write to the page empties it."""
         self.pages[page] |= CODE
+        if page in self.quick_pages and self._code.holds(page, 0, PAGE_SIZE):
+            self._end_quick()
         return self.decoded.setdefault(page, {})
+
+    def mark_code(self, page: int, offset: int, size: int) -> None:
+        """Note which bytes of a page its decoded instructions depend on; where none are noted, it is the whole page."""
+        self._code.mark(page, offset, size)
+        if page in self.quick_pages:
+            self._end_quick()
+
+    def is_code(self, page: int, offset: int, size: int) -> bool:
+        """Say whether decoded instructions depend on any of these bytes of a page."""
+        return bool(self.pages[page] & CODE) and self._code.holds(page, offset, size)
+
+    def _drop_code(self, page: int) -> None:
+        self.pages[page] &= ~CODE & 0xFF
+        self._code.drop(page)
+        self.decoded.pop(page, {}).clear()  # not only dropped: a processor in the middle of this page may hold the dict
+
+    def _end_quick(self) -> None:
+        self.quick_pages.clear()  # everyone looks at `pages` again before writing
+        for each in self.quick_maps:
+            each.clear()
 
     def watch(self, page: int, callback: Callable[[int], None]) -> None:
         """Call `callback(page)` after every write to a page (not after `load` or `restore`)."""
@@ -200,6 +208,7 @@ class PhysicalMemory:
             raise OptionError(f"page {page} is outside memory, which has {len(self.pages)} pages")
         self._watchers.setdefault(page, []).append(callback)
         self.pages[page] |= WATCHED
+        self._end_quick()
 
     def unwatch(self, page: int, callback: Callable[[int], None]) -> None:
         """End a `watch`; unknown watches are ignored."""
@@ -215,6 +224,7 @@ class PhysicalMemory:
         return self._take(DIRTY)
 
     def _take(self, bit: int) -> list[int]:
+        self._end_quick()
         taken = list(self._flagged(bit))
         for page in taken:
             self.pages[page] &= ~bit & 0xFF
@@ -296,8 +306,8 @@ class PhysicalMemory:
             return False
         self.data[start : start + PAGE_SIZE] = contents
         if self.pages[page] & CODE:
-            self.decoded.pop(page, {}).clear()
-        self.pages[page] = (self.pages[page] | DIRTY) & ~CODE
+            self._drop_code(page)
+        self.pages[page] |= DIRTY
         return True
 
     def digest(self) -> str:

@@ -16,6 +16,7 @@ from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.faults import SS as STACK_FAULT
 from vmlab.isa.x86.registers import CR0_PE, CR0_PG, CR0_WP, CR4_PGE, CR4_PSE, CS, SS
 from vmlab.machine.cpu_state import CpuState
+from vmlab.machine.memory import CODE as PAGE_OF_CODE
 from vmlab.machine.memory import WRITTEN, MemoryWindow
 from vmlab.machine.paging import IA32, IA32_PSE, Translation, walk
 from vmlab.machine.tlb import Tlb, TlbEntry
@@ -30,6 +31,9 @@ __all__ = ["MASK", "MemoryAccess"]
 
 MASK = 0xFFFFFFFF
 Maps = tuple[dict[int, int], dict[int, int], dict[int, Any]]
+Quick = tuple[dict[int, int], dict[int, int], set[int]]
+LINE = 0x100
+LAST_PAGE = 0xFFFFF
 
 
 class MemoryAccess(CpuState):
@@ -59,8 +63,8 @@ class MemoryAccess(CpuState):
     """
 
     __slots__ = (
-        "_maps", "_readable", "_window", "_writable", "bus", "control_loads", "horizon", "memory", "model", "on_control",
-        "platform", "ram", "tlb", "user_spaces", "walk_references",
+        "_maps", "_quick", "_readable", "_window", "_writable", "bus", "control_loads", "horizon", "memory", "model",
+        "on_control", "platform", "quick_read", "quick_write", "ram", "tlb", "user_spaces", "walk_references",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel) -> None:
@@ -76,6 +80,9 @@ class MemoryAccess(CpuState):
         self.horizon = 0
         self.user_spaces: dict[int, None] = {}
         self.on_control: Callable[[str, int, int], None] | None = None
+        # The same once more for translated code, per privilege: reads, writes, pages entered. See `quicken`.
+        self._quick: tuple[Quick, Quick] = (({}, {}, set()), ({}, {}, set()))
+        self.ram.quick_maps += [self._quick[0][1], self._quick[1][1]]
         self._forget()
 
     # -- the dictionaries over the TLB ---------------------------------------------------------------------------------
@@ -85,6 +92,9 @@ class MemoryAccess(CpuState):
         # Per privilege (supervisor, user): pages that may be read, written, executed without a look at the TLB.
         # The first two lead to an address in `ram`, the third to instructions kept with the page.
         self._maps: tuple[Maps, Maps] = (({}, {}, {}), ({}, {}, {}))
+        for quick in self._quick:
+            for each in quick:
+                each.clear()
         self.code_changed()
 
     def code_changed(self) -> None:
@@ -94,6 +104,7 @@ class MemoryAccess(CpuState):
             self.user_spaces[self.cr3] = None
         self._readable: dict[int, int] = self._maps[user][0]
         self._writable: dict[int, int] = self._maps[user][1]
+        self.quick_read, self.quick_write, _ = self._quick[user]
 
     def _remember(self, page: int, frame: int, *, writable: bool, user: bool) -> None:
         """Enter a page that the TLB holds into the dictionaries, if RAM answers there."""
@@ -112,8 +123,50 @@ class MemoryAccess(CpuState):
 
     def _drop_page(self, page: int) -> None:
         for maps in self._maps:
-            for quick in maps:
-                quick.pop(page, None)
+            for each in maps:
+                each.pop(page, None)
+        for readable, writable, entered in self._quick:
+            if page in entered:
+                entered.remove(page)
+                readable.pop(page << 12, None)
+                for line in range(page << 12, (page + 1) << 12, LINE):
+                    writable.pop(line, None)
+
+    def readable_place(self, page: int) -> int | None:
+        """Return where in `ram` a page begins that may be read without a look at the TLB."""
+        return self._readable.get(page)
+
+    def writable_place(self, page: int) -> int | None:
+        """Return where in `ram` a page begins that may be written without a look at the TLB."""
+        return self._writable.get(page)
+
+    def quicken(self, linear: int) -> bool:
+        """Enter the page of an address into `quick_read` and `quick_write`; say whether that brought anything new.
+
+        They lead from the linear address of a page, or of a line of 256 bytes, to what is to be added for the place in
+        `ram`, and are always a part of the dictionaries over the TLB. Only lines are entered for writing of which nobody
+        wants to know: no code, nothing watched, written since the last checkpoint. The last page is never entered, so
+        that addresses in an entered page do not wrap around.
+        """
+        page = linear >> 12
+        if page == LAST_PAGE:
+            return False
+        base, ram = page << 12, self.ram
+        readable, writable, entered = self._quick[self.cpl == 3]
+        news = False
+        place = self._readable.get(page)
+        if place is not None and base not in readable:
+            readable[base] = place - base
+            news = True
+        place = self._writable.get(page)
+        if place is not None and linear & -LINE not in writable and ram.pages[place >> 12] & ~PAGE_OF_CODE == WRITTEN:
+            for line in range(0, 0x1000, LINE):
+                if not ram.is_code(place >> 12, line, LINE):
+                    writable[base + line] = place - base
+            ram.quick_pages.add(place >> 12)
+            news = news or linear & -LINE in writable
+        entered.add(page)
+        return news
 
     def forget_translations(self) -> None:
         """Empty the TLB without counting a flush: for a VCPU, whose TLB must not outlive an exit."""
@@ -257,7 +310,7 @@ class MemoryAccess(CpuState):
             if size == 4 and not linear & 3:
                 ram.view32[(frame | linear & 0xFFF) >> 2] = value
                 if ram.pages[frame >> 12] != WRITTEN:
-                    ram.touch(frame >> 12)
+                    ram.touch(frame >> 12, linear & 0xFFF, 4)
                 return
             if linear & 0xFFF <= 0x1000 - size:
                 ram.write(frame | linear & 0xFFF, size, value)

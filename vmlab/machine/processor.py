@@ -21,7 +21,6 @@ from vmlab.isa.x86.faults import DB, DF, GP, DoubleFault, Fault, TripleFault, es
 from vmlab.isa.x86.registers import CS, IF, TF
 from vmlab.isa.x86.semantics import SEMANTICS, Semantic
 from vmlab.isa.x86.semantics.interrupts import deliver
-from vmlab.machine.memory import CODE as CODE_PAGE
 from vmlab.machine.memory_access import MASK, MemoryAccess
 from vmlab.machine.state import COUNT, LONG, WORD, Items, check_state
 
@@ -87,12 +86,6 @@ class Processor(MemoryAccess):
     def code_pages(self) -> dict[int, dict[int, Any]]:
         """Instructions kept with their pages, by EIP >> 12: a part of the TLB; none where EIP is not a linear address."""
         return self._code
-
-    def touch_code(self, page: int) -> bool:
-        """Note a write to a page of `ram`; say whether instructions were kept from it."""
-        was_code = bool(self.ram.pages[page] & CODE_PAGE)
-        self.ram.touch(page)
-        return was_code
 
     def segment_changed(self) -> None:
         """Note a new data or stack segment."""
@@ -191,8 +184,10 @@ class Processor(MemoryAccess):
         user = self.cpl == 3
         physical = self.translate(linear, write=False, user=user)
         cache = {}
+        page = -1
         if self.bus.is_ram(physical):
-            cache = self._linear_code[linear >> 12] = self.ram.code_page(self.ram_address(physical) >> 12)
+            page = self.ram_address(physical) >> 12
+            cache = self._linear_code[linear >> 12] = self.ram.code_page(page)
             found = cache.get(key)
             if found and found[2] <= available:
                 return found
@@ -219,6 +214,8 @@ class Processor(MemoryAccess):
         decoded = (SEMANTICS[instruction.mnemonic], instruction, instruction.length)
         if whole:
             cache[key] = decoded
+            if page >= 0:
+                self.ram.mark_code(page, linear & 0xFFF, instruction.length)
         return decoded
 
     @property

@@ -8,142 +8,146 @@ locals. It never starts an iteration that it might not finish before `budget`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from vmlab.isa.x86.faults import Fault
-from vmlab.isa.x86.operands import Memory
-from vmlab.isa.x86.registers import DS, SS
+from vmlab.isa.x86.registers import ARITHMETIC, CF
 from vmlab.isa.x86.semantics.arithmetic import PARITY
-from vmlab.machine.translator.emit import EMITTERS, Writer, store, translatable, value_of
-from vmlab.machine.translator.flags import HEAD, STORED, Pending, formula
-from vmlab.machine.translator.region import CONDITIONAL, ENDING, Block, Region, discover, followers, target
+from vmlab.machine.translator.emitters import EMITTERS
+from vmlab.machine.translator.flags import HEAD, STORED, Pending, Producer, carry_formula, formula, rest_formula
+from vmlab.machine.translator.region import CONDITIONAL, COUNTED, ENDING, Block, Region, followers, target
+from vmlab.machine.translator.writer import MASK, Writer
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     from vmlab.isa.x86.instruction import Instruction
 
-__all__ = ["Translated", "Unusual", "translate"]
+__all__ = ["Run", "Unusual", "compile_region"]
+
+Run = Callable[[Any, int], "tuple[int, int] | None"]
+"""`run(cpu, budget)`: execute at most `budget` instructions; where one was left to the interpreter, its EIP and key."""
 
 
 class Unusual(Exception):  # noqa: N818 - no error: the interpreter is to do this instruction
     """An access that translated code leaves to the interpreter."""
 
 
-@dataclass(slots=True)
-class Translated:
-    """A region as a function.
+DEEPEST = 20
+"""Levels of indentation below which a block gets a label of its own."""
 
-    Attributes
-    ----------
-    run : callable
-        `run(cpu, budget)`: execute at most `budget` instructions.
-    length : int
-        Instructions of the region: the least budget for which `run` may be called.
-    """
-
-    run: Callable[[Any, int], None]
-    length: int
-
+INLINE = 5
+"""Producers among which code at a label chooses by itself to compute the flags; for more there is a function."""
 
 HEADER = """def run(cpu, budget):
-    last = budget - {length}
+    last = budget - {longest}
     ram = cpu.ram
-    data, view16, view32, pages, touch = ram.data, ram.view16, ram.view32, ram.pages, cpu.touch_code
-    rd, wr = cpu._readable, cpu._writable
-    r0, r1, r2, r3, r4, r5, r6, r7 = registers = cpu.registers
+    data, view16, view32 = ram.data, ram.view16, ram.view32
+    rd, wr = cpu.quick_read, cpu.quick_write
+    registers = cpu.registers
+    {load}
     fl = cpu.flags
-    n = ft = pc = 0
+    missed = None
+    n = fc = fr = pc = 0
     try:
         while True:
 """
 
-DEEPEST = 12
-"""Levels of indentation below which a block gets a label of its own."""
-
-FOOTER = """    except (KeyError, Unusual, Fault) as stop:
-        done, ip, fl = recover(stop.__traceback__.tb_lineno, fl, ft, locals())
+FOOTER = """    except (KeyError, Unusual) as stop:
+        done, ip, fl = recover(stop.__traceback__.tb_lineno, fl, fc, fr, locals())
         n += done
-    registers[0] = r0; registers[1] = r1; registers[2] = r2; registers[3] = r3
-    registers[4] = r4; registers[5] = r5; registers[6] = r6; registers[7] = r7
+        missed = ip, stop.args[0] if stop.args else 0
+    {store}
     cpu.flags = fl
     cpu.ip = ip
     cpu.retired += n
+    return missed
 """
+
+REGISTER = re.compile(r"\br([0-7])\b")
+WRITTEN = re.compile(r"^ *r([0-7]) = ", re.MULTILINE)
 
 
 class _Compiler:
     """Writes one region: a tree of blocks below each block that can be jumped to."""
 
-    def __init__(self, region: Region) -> None:
+    def __init__(self, region: Region, careful: frozenset[int]) -> None:
         self.region = region
+        self.careful = careful
         self.writer = Writer()
         self.blocks = {block.start: block for block in region.blocks}
         entered = Counter(place for block in region.blocks for place in followers(block))
-        joined = [start for start in self.blocks if entered[start] > 1 and start != region.blocks[0].start]
-        self.labels = {region.blocks[0].start: 0}
-        for start in joined:
-            self.labels[start] = len(self.labels)
+        first = region.blocks[0].start
+        self.labels = {first: 0}
+        for start in self.blocks:
+            if entered[start] > 1 and start != first:
+                self.labels[start] = len(self.labels)
+        # Behind a call whose goal has a label, nobody knows any more who called: the return looks the place up.
+        self.returns: dict[int, int] = {}
+        for block in region.blocks:
+            place, last = block.code[-1]
+            if last.mnemonic == "call" and block.end in self.blocks and target(place, last) in self.labels:
+                self.label(block.end)
+                self.returns[block.end] = self.labels[block.end]
         self.waiting = list(self.labels)
+        self.written: set[int] = set()
         self.current = -1
-        self.tags: list[Pending] = []
+        self.tags: list[Producer] = []
+        self.ends: list[Pending] = []  # where the flags may be when the budget ends
         self.done: list[int] = []  # instructions since the label that come before each instruction
         self.places: list[int] = []  # EIP of each instruction
+        self.longest = 1
 
-    def compile(self) -> Callable[[Any, int], None]:
+    def label(self, place: int) -> int:
+        """Return the number of a block's label, a new one if need be."""
+        if place not in self.labels:
+            self.labels[place] = len(self.labels)
+        return self.labels[place]
+
+    def compile(self) -> tuple[Run, int]:
+        """Return the function, and the least budget with which it may be called."""
         w = self.writer
+        parts: list[int] = []
         while self.waiting:
             start = self.waiting.pop(0)
             self.current = self.labels[start]
             w.number = len(self.places)
             w.indent = 0
-            w.put(f"if pc == {self.current}:")
-            w.indent = 1
             w.pending = Pending(HEAD, HEAD)
+            parts.append(len(w.lines))
             self.block(self.blocks[start], 0, ())
-        return self.build()
+        parts.append(len(w.lines))
+        return self.build(parts), self.longest
 
     def block(self, block: Block, count: int, calls: tuple[int, ...]) -> None:
         """Write a block that is entered after `count` instructions, within calls that return to `calls`."""
         w = self.writer
+        self.written.add(block.start)
         for place, instruction in block.code:
             w.number = len(self.places)
-            w.stores = False
+            w.careful = place in self.careful
             self.places.append(place)
             self.done.append(count)
             w.points.append(w.pending)
             count += 1
+            self.longest = max(self.longest, count)
             if instruction.mnemonic in ENDING:
                 self.ending(place, instruction, count, calls)
                 return
-            EMITTERS[instruction.mnemonic](w, instruction)
-            if w.stores:
-                self.leave_if_changed(str(place + instruction.length & 0xFFFFFFFF), count)
+            EMITTERS[instruction.mnemonic][0](w, instruction)
         self.go(block.end, count, calls)
 
     # -- leaving a block -------------------------------------------------------------------------------------------------
 
-    def settle(self) -> None:
-        """Write the flags into `fl` before leaving the function, without changing what is known after it."""
+    def leave(self, ip: str, count: int) -> None:
+        """Leave the function with EIP `ip`, `count` instructions after the label."""
         w = self.writer
         pending = w.pending
         w.store_flags()
         w.pending = pending
-
-    def leave(self, ip: str, count: int) -> None:
-        """Leave the function with EIP `ip`, `count` instructions after the label."""
-        self.settle()
-        self.writer.put(f"n += {count}; ip = {ip}; break")
-
-    def leave_if_changed(self, following: str, count: int) -> None:
-        """Leave after a store that changed code: this code, perhaps."""
-        w = self.writer
-        w.put("if pages[p >> 12] != 9 and touch(p >> 12):")
-        w.indent += 1
-        self.leave(following, count)
-        w.indent -= 1
+        w.put(f"n += {count}; ip = {ip}; break")
 
     def go(self, place: int, count: int, calls: tuple[int, ...]) -> None:
         """Go to a constant address: on in this tree, to a label, or out."""
@@ -151,51 +155,61 @@ class _Compiler:
         block = self.blocks.get(place)
         if block is None:
             self.leave(str(place), count)
-        elif place in self.labels:
-            self.enter(self.labels[place], place, count)
-        elif w.indent >= DEEPEST:
-            self.labels[place] = len(self.labels)
+            return
+        if place not in self.labels and (w.indent >= DEEPEST or place in self.written):
+            self.label(place)
             self.waiting.append(place)
-            self.enter(self.labels[place], place, count)
+        if place in self.labels:
+            self.enter(self.labels[place], str(place), count)
         else:
             pending = w.pending
             self.block(block, count, calls)
             w.pending = pending
 
-    def enter(self, label: int, place: int, count: int) -> None:
+    def enter(self, label: int | str, place: str, count: int) -> None:
         """Go to a label, as long as the budget lasts."""
         w = self.writer
+        before = w.pending
         w.put(f"n += {count}", "if n > last:")
         w.indent += 1
-        self.settle()
+        if before != Pending(STORED, STORED):
+            if before not in self.ends:
+                self.ends.append(before)
+            w.put(f"fl = exact({self.ends.index(before)}, fl, fc, fr, locals())")  # rare: it may take its time
         w.put(f"ip = {place}; break")
         w.indent -= 1
-        pending = w.pending
-        if pending != Pending(HEAD, HEAD):
-            if HEAD in (pending.carry, pending.rest):
-                w.store_flags()
-            w.put(f"ft = {0 if w.pending == Pending(STORED, STORED) else self.tag()}")
-            w.pending = pending
+        w.spill_all()
+        carry, rest = w.pending.carry, w.pending.rest
+        tags = [f"fc = {self.tag(carry)}"] if carry != HEAD else []
+        tags += [f"fr = {self.tag(rest)}"] if rest != HEAD else []
+        if tags:
+            w.put("; ".join(tags))
+        w.pending = before
         if label != self.current:
             w.put(f"pc = {label}")
         w.put("continue")
 
-    def tag(self) -> int:
-        """Return the number by which the code at a label knows where the flags are now."""
-        if self.writer.pending not in self.tags:
-            self.tags.append(self.writer.pending)
-        return self.tags.index(self.writer.pending) + 1
+    def tag(self, producer: Producer) -> int:
+        """Return the number by which the code at a label knows this producer."""
+        if producer == STORED:
+            return 0
+        if producer not in self.tags:
+            self.tags.append(producer)
+        return self.tags.index(producer) + 1
 
     # -- transfers of control --------------------------------------------------------------------------------------------
 
     def ending(self, place: int, instruction: Instruction, count: int, calls: tuple[int, ...]) -> None:
         """Write a jump, call or return."""
         w = self.writer
-        following = place + instruction.length & 0xFFFFFFFF
+        following = place + instruction.length & MASK
         goal = target(place, instruction)
-        if instruction.mnemonic in CONDITIONAL:
+        mnemonic = instruction.mnemonic
+        if mnemonic in CONDITIONAL:
             assert goal is not None
-            held = w.test(instruction.mnemonic[1:])
+            if mnemonic == "loop":
+                w.set(1, f"r1 - 1 if r1 else {MASK}")
+            held = COUNTED.get(mnemonic) or w.test(mnemonic[1:])
             pending = w.pending
             w.put(f"if {held}:")
             w.indent += 1
@@ -203,19 +217,18 @@ class _Compiler:
             w.indent -= 1
             w.pending = pending
             self.go(following, count, calls)
-        elif instruction.mnemonic == "ret":
+        elif mnemonic == "ret":
             extra = instruction.operands[0].value if instruction.operands else 0  # type: ignore[attr-defined]  # RET takes Immediate
-            w.put("if r4 & 3: raise Unusual", "to = view32[(rd[r4 >> 12] | r4 & 4095) >> 2]")
-            w.put(f"r4 = r4 + {4 + extra} & {0xFFFFFFFF}")
+            w.load("r4", 32, "to")
+            w.set(4, f"r4 + {4 + extra} & {MASK}" if extra else "r4 + 4")
             self.back(count, calls)
         else:
             if goal is None:
-                w.put(f"to = {value_of(w, instruction.operands[0])}")
-            if instruction.mnemonic == "call":
-                w.put(f"t = r4 - 4 & {0xFFFFFFFF}", "if t & 3: raise Unusual", "p = wr[t >> 12] | t & 4095")
-                store(w, str(following), 32)
-                w.put("r4 = t")
-                self.leave_if_changed("to" if goal is None else str(goal), count)
+                w.put(f"to = {w.value(instruction.operands[0])}")
+            if mnemonic == "call":
+                w.put("t = r4 - 4")
+                w.store("t", 32, str(following))
+                w.set(4, "t")
                 calls = (*calls, following)
             if goal is None:
                 self.leave("to", count)
@@ -232,71 +245,127 @@ class _Compiler:
             self.go(calls[-1], count, calls[:-1])
             w.indent -= 1
             w.pending = pending
+        if self.returns:
+            w.put("if to in returns:")
+            w.indent += 1
+            w.put("pc = returns[to]")
+            self.enter(self.current, "to", count)
+            w.indent -= 1
         self.leave("to", count)
 
     # -- the function ----------------------------------------------------------------------------------------------------
 
-    def build(self) -> Callable[[Any, int], None]:
+    def build(self, parts: list[int]) -> Run:
+        """Compile what is written; `parts` are the lines at which labels start, and the end."""
         w = self.writer
-        header = HEADER.format(length=self.region.length)
+        lines: list[str] = []
+        owners: list[int] = []
+
+        def write(low: int, high: int, indent: str) -> None:
+            if high - low > 1:
+                middle = (low + high) // 2
+                for test, start, end in ((f"if pc < {middle}:", low, middle), ("else:", middle, high)):
+                    lines.append(indent + test)
+                    owners.append(0)
+                    write(start, end, indent + "    ")
+                return
+            for number in range(parts[low], parts[high]):
+                line = w.lines[number]
+                stripped = line.lstrip()
+                prefix = indent + line[: len(line) - len(stripped)]
+                for each in self.settle() if stripped == "@flags" else [stripped]:
+                    lines.append(prefix + each)
+                    owners.append(w.owners[number])
+
+        write(0, len(parts) - 1, "            ")
+        body = "\n".join(lines) + "\n"
+        named = {
+            name
+            for point in (*w.points, *self.ends)
+            for producer in (point.carry, point.rest)
+            for name in producer.names
+        }
+        used = sorted({*REGISTER.findall(body), *(name[1:] for name in named if REGISTER.fullmatch(name))})
+        changed = sorted({*WRITTEN.findall(body)})
+        load = "; ".join(f"r{k} = registers[{k}]" for k in used) or "pass"
+        store = "; ".join(f"registers[{k}] = r{k}" for k in changed) or "pass"
+        if len(used) == 8:
+            load = "r0, r1, r2, r3, r4, r5, r6, r7 = registers"
+        if len(changed) == 8:
+            store = "registers[:] = r0, r1, r2, r3, r4, r5, r6, r7"
+        header = HEADER.format(longest=self.longest, load=load)
+        return self.assemble(header, body + FOOTER.format(store=store), owners)
+
+    def settle(self) -> list[str]:
+        """Return lines that compute into `fl` what a jump to this label has left in `fc` and `fr`."""
+        if len(self.tags) > INLINE:
+            return ["if fc or fr: fl = settle(fl, fc, fr, locals()); fc = fr = 0"]
+        lines: list[str] = []
+        for number, tag in enumerate(self.tags, 1):
+            if tag.kind != "bit":
+                lines.append(
+                    f"{'el' if lines else ''}if fr == {number}: fl = fl & {MASK & ~(ARITHMETIC & ~CF)} | {rest_formula(tag)}"
+                )
+        first = True
+        for number, tag in enumerate(self.tags, 1):
+            if tag.kind not in ("inc", "dec"):
+                lines.append(f"{'' if first else 'el'}if fc == {number}: fl = fl & {MASK & ~CF} | {carry_formula(tag)}")
+                first = False
+        return [*lines, "fc = fr = 0"]
+
+    def assemble(self, header: str, rest: str, owners: list[int]) -> Run:
+        """Compile the text; bind what it calls."""
         first = header.count("\n") + 1
-        source = header + "".join(f"            {line}\n" for line in w.lines) + FOOTER
-        owners, places, done = w.owners, self.places, self.done
-        heads = [_compiled(pending) for pending in self.tags]
-        points = [(pending, _compiled(pending)) for pending in w.points]
+        tags, ends, points, places, done = self.tags, self.ends, self.writer.points, self.places, self.done
+        codes: dict[Pending, CodeType] = {}
 
-        def settle(tag: int, names: dict[str, int]) -> int:
-            flags: int = eval(heads[tag - 1], GLOBALS, names)  # noqa: S307 - our own formula
-            return flags
+        def evaluate(pending: Pending, flags: int, carry: int, rest: int, names: dict[str, Any]) -> int:
+            known = Pending(
+                (tags[carry - 1] if carry else STORED) if pending.carry == HEAD else pending.carry,
+                (tags[rest - 1] if rest else STORED) if pending.rest == HEAD else pending.rest,
+            )
+            if known == Pending(STORED, STORED):
+                return flags
+            code = codes.get(known)
+            if code is None:
+                code = codes[known] = compile(formula(known), "<flags>", "eval")
+            value: int = eval(code, GLOBALS, names)  # noqa: S307 - our own formula
+            return value
 
-        def recover(line: int, flags: int, tag: int, names: dict[str, int]) -> tuple[int, int, int]:
+        def settle(flags: int, carry: int, rest: int, names: dict[str, Any]) -> int:
+            return evaluate(Pending(HEAD, HEAD), flags, carry, rest, names)
+
+        def exact(number: int, flags: int, carry: int, rest: int, names: dict[str, Any]) -> int:
+            return evaluate(ends[number], flags, carry, rest, names)
+
+        def recover(line: int, flags: int, carry: int, rest: int, names: dict[str, Any]) -> tuple[int, int, int]:
             number = owners[line - first]
-            pending, code = points[number]
-            if tag and HEAD in (pending.carry, pending.rest):
-                flags = settle(tag, names)
-                names["fl"] = flags
-            if pending != Pending(HEAD, HEAD):
-                flags = eval(code, GLOBALS, names)  # noqa: S307 - our own formula
-            return done[number], places[number], flags
+            return done[number], places[number], evaluate(points[number], flags, carry, rest, names)
 
-        scope = GLOBALS | {"settle": settle, "recover": recover}
-        exec(compile(source, "<translated>", "exec"), scope)  # noqa: S102 - our own source
-        run: Callable[[Any, int], None] = scope["run"]
+        scope = GLOBALS | {"settle": settle, "exact": exact, "recover": recover, "returns": self.returns}
+        exec(compile(header + rest, "<translated>", "exec"), scope)  # noqa: S102 - our own source
+        run: Run = scope["run"]
         return run
 
 
-GLOBALS: dict[str, Any] = {"PARITY": PARITY, "Unusual": Unusual, "Fault": Fault, "KeyError": KeyError}
+GLOBALS: dict[str, Any] = {"PARITY": PARITY, "Unusual": Unusual, "KeyError": KeyError, "from_bytes": int.from_bytes}
 
 
-def _compiled(pending: Pending) -> CodeType:
-    """Compile the formula of the flags; parts of a head are in `fl` by then."""
-    carry = STORED if pending.carry == HEAD else pending.carry
-    rest = STORED if pending.rest == HEAD else pending.rest
-    return compile(formula(Pending(carry, rest)), "<flags>", "eval")
-
-
-def _known(instruction: Instruction) -> bool:
-    """Say whether an instruction can be translated: operands in flat segments, transfers of 32 bits."""
-    if instruction.segment not in (-1, DS, SS):  # nothing may be written through a flat CS, nor always read
-        return False
-    if instruction.mnemonic in ENDING:
-        return instruction.size == 32 and not any(
-            isinstance(o, Memory) and o.address_size != 32 for o in instruction.operands
-        )
-    return instruction.mnemonic in EMITTERS and translatable(instruction)
-
-
-def translate(page: bytes, entry: int) -> Translated | None:
-    """Translate the region of an address, or return None where nothing can be gained.
+def compile_region(region: Region, careful: frozenset[int]) -> tuple[Run, int]:
+    """Compile a region.
 
     Parameters
     ----------
-    page : bytes
-        The 4096 bytes of the page of code.
-    entry : int
-        EIP.
+    region : Region
+        What to compile.
+    careful : frozenset of int
+        EIP of instructions whose accesses may be unaligned, or wrap around at 4 GiB.
+
+    Returns
+    -------
+    run : callable
+        The function.
+    longest : int
+        Least budget with which it may be called.
     """
-    region = discover(page, entry, _known)
-    if region is None:
-        return None
-    return Translated(_Compiler(region).compile(), region.length)
+    return _Compiler(region, careful).compile()

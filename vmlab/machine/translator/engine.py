@@ -1,7 +1,7 @@
 """The engine: runs a processor by translated regions where it can, by the interpreter where it must.
 
-A region is kept with the page of memory that its code came from, as decoded instructions are, so that a write to the
-page drops it. An address is translated after it has been passed a number of times: compiling costs as much as
+A region is kept with the page of memory that its code came from, as decoded instructions are, so that a write to its
+code drops it. An address is translated after it has been passed a number of times: compiling costs as much as
 thousands of interpreted instructions.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.isa.x86.registers import DS, SS
-from vmlab.machine.translator.compiler import Translated, translate
+from vmlab.isa.x86.registers import DS, ES, SS
+from vmlab.machine.translator.cache import Translated, is_kept, translate
+from vmlab.machine.translator.strings import BULK
 
 if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
@@ -20,11 +21,26 @@ __all__ = ["Engine"]
 WARM = 24
 """Passes of an address before it is translated."""
 
+MISSES = 8
+"""Accesses of a region left to the interpreter after which it is translated again, with care."""
+
+MOST_CAREFUL = 32
+"""Instructions of a region that may be careful."""
+
+SHORT = 32
+"""Budget below which nothing is counted: who runs single steps gains nothing by translations."""
+
 LONGEST = 15
 """Bytes of the longest instruction."""
 
 REGION = 0x10000
 """Added to an EIP, the key of a region among the decoded instructions of a page, whose keys are smaller."""
+
+BREAKPOINTS = 0xFF
+"""Enable bits of DR7: what looks at single accesses is the interpreter's."""
+
+PAGE = 0x1000
+MASK = 0xFFFFFFFF
 
 
 class Engine:
@@ -33,7 +49,7 @@ class Engine:
     Attributes
     ----------
     regions : int
-        Regions translated so far.
+        Regions compiled so far.
     """
 
     def __init__(self) -> None:
@@ -43,41 +59,65 @@ class Engine:
         """Execute until `retired` reaches `until`, attention is needed, or a fault is raised: as `Processor.run`."""
         if cpu.attention:
             return
-        if cpu.fetch_bits != 32 or not self.flat(cpu):
+        if cpu.fetch_bits != 32 or not self.flat(cpu) or cpu.debug[7] & BREAKPOINTS:
             cpu.run(until)
             return
         cpu.horizon = until
-        code = cpu.code_pages
-        execute = cpu.execute
+        code, execute = cpu.code_pages, cpu.execute
         entered = True  # by a transfer of control, or behind something that is not translated: a region may start
-        while cpu.retired < cpu.horizon:
+        while (budget := cpu.horizon - cpu.retired) > 0:
             ip = cpu.ip
+            missed = found = None
             page = code.get(ip >> 12)
-            found: Translated | int | None = 0
             if page is not None:
                 found = page.get(ip + REGION, 0)
-                if type(found) is Translated:
-                    retired = cpu.retired
-                    if found.length <= cpu.horizon - retired:
-                        found.run(cpu, cpu.horizon - retired)
-                        entered = True
-                        if cpu.retired != retired:
+                if found.__class__ is Translated:
+                    if found.longest <= budget:
+                        missed = found.run(cpu, budget)
+                        if missed is None:
+                            entered = True
                             continue
-                elif entered and found is not None:
-                    page[ip + REGION] = found + 1 if found < WARM else self.translate(cpu, ip)
+                        ip = cpu.ip
+                elif entered and found is not None and budget >= SHORT:
+                    if found >= WARM or (not found and is_kept(ip)):
+                        page[ip + REGION] = self.translate(cpu, ip)
+                        continue
+                    page[ip + REGION] = found + 1
+            decoded = page.get(ip & 0xFFF) if page is not None else None
+            bulk = BULK.get(decoded[0]) if decoded is not None else None
+            if bulk is not None and bulk(cpu, decoded[1], cpu.horizon - cpu.retired):
+                entered = True
+                continue
             execute()
-            entered = not 0 < cpu.ip - ip <= LONGEST or type(found) is Translated or found is None
+            entered = found is None or missed is not None or not 0 < cpu.ip - ip <= LONGEST
+            if missed and found:
+                self.missed(cpu, found, *missed)
 
     @staticmethod
     def flat(cpu: Processor) -> bool:
-        """Say whether offsets in DS and SS are linear addresses."""
-        data, stack = cpu.segments[DS], cpu.segments[SS]
-        return data.flat_write and stack.flat_write and stack.big
+        """Say whether offsets in DS, ES and SS are linear addresses."""
+        segments = cpu.segments
+        stack = segments[SS]
+        return segments[DS].flat_write and segments[ES].flat_write and stack.flat_write and stack.big
 
-    def translate(self, cpu: Processor, ip: int) -> Translated | None:
+    def missed(self, cpu: Processor, found: Translated, ip: int, key: int) -> None:
+        """Note that a region left an instruction to the interpreter: a page was not there, or something unusual."""
+        if 0 < key <= MASK and cpu.quicken(key & -0x100):
+            return
+        found.missed += 1
+        if found.missed > MISSES and ip not in found.careful and (key & 3 or not 0 <= key <= MASK):
+            found.missed = 0
+            page = cpu.code_pages.get(found.entry >> 12)
+            if page is not None and len(found.careful) < MOST_CAREFUL and page.get(found.entry + REGION) is found:
+                page[found.entry + REGION] = self.translate(cpu, found.entry, found.careful | {ip})
+
+    def translate(self, cpu: Processor, ip: int, careful: frozenset[int] = frozenset()) -> Translated | None:
         """Translate the region at an address of the present code page."""
-        physical = cpu.ram_address(cpu.translate(ip, write=False, user=cpu.cpl == 3))
-        start = physical & -0x1000
-        region = translate(bytes(cpu.ram.data[start : start + 0x1000]), ip)
-        self.regions += region is not None
+        start = cpu.ram_address(cpu.translate(ip, write=False, user=cpu.cpl == 3)) & -PAGE
+        executed = cpu.ram.decoded.get(start >> 12) if WARM else None
+        region, new = translate(bytes(cpu.ram.data[start : start + PAGE]), ip, careful, executed)
+        self.regions += new
+        if region is not None:
+            for offset, raw in region.ranges:
+                cpu.ram.mark_code(start >> 12, offset, len(raw))
         return region

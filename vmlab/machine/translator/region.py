@@ -7,24 +7,26 @@ physical page, so that a write to that page is all that can make it wrong.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.decoder import DecodeError, decode
 from vmlab.isa.x86.operands import Relative
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from vmlab.isa.x86.instruction import Instruction
 
-__all__ = ["CONDITIONAL", "ENDING", "Block", "Region", "discover", "followers", "target"]
+__all__ = ["CONDITIONAL", "COUNTED", "ENDING", "Block", "Region", "discover", "followers", "target"]
 
 MOST_INSTRUCTIONS = 160
 MOST_BLOCKS = 24
 PAGE = 0x1000
+COUNTED = {"loop": "r1", "jecxz": "not r1"}
+"""Conditions on ECX: when they jump."""
 CONDITIONAL = frozenset(
     f"j{suffix}" for suffix in ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
-)
+) | frozenset(COUNTED)
 ENDING = CONDITIONAL | {"jmp", "call", "ret"}
 
 
@@ -83,7 +85,12 @@ def followers(block: Block) -> list[int]:
 
 
 def _read_block(
-    page: bytes, start: int, known: Callable[[Instruction], bool], leaders: Collection[int], room: int
+    page: bytes,
+    start: int,
+    known: Callable[[Instruction], bool],
+    leaders: Collection[int],
+    room: int,
+    executed: Mapping[int, Any] | None,
 ) -> Block | None:
     """Decode from `start` to a transfer of control, an instruction that is not known, or another block."""
     code: list[tuple[int, Instruction]] = []
@@ -91,10 +98,15 @@ def _read_block(
     while len(code) < room and (address == start or address not in leaders):
         if address & -PAGE != start & -PAGE:
             break
-        try:
-            instruction = decode(page[address & PAGE - 1 :][:15])
-        except DecodeError:
-            break
+        if executed is not None:
+            if address & PAGE - 1 not in executed:
+                break
+            instruction = executed[address & PAGE - 1][1]
+        else:
+            try:
+                instruction = decode(page[address & PAGE - 1 :][:15])
+            except DecodeError:
+                break
         if (address & PAGE - 1) + instruction.length > PAGE or instruction.lock or not known(instruction):
             break
         code.append((address, instruction))
@@ -104,7 +116,9 @@ def _read_block(
     return Block(start, code, address) if code else None
 
 
-def discover(page: bytes, entry: int, known: Callable[[Instruction], bool]) -> Region | None:
+def discover(
+    page: bytes, entry: int, known: Callable[[Instruction], bool], executed: Mapping[int, Any] | None = None
+) -> Region | None:
     """Return the region of an address, or None where its first instruction is not one that is translated.
 
     Parameters
@@ -115,12 +129,15 @@ def discover(page: bytes, entry: int, known: Callable[[Instruction], bool]) -> R
         EIP at which the region starts.
     known : callable
         Whether an instruction can be translated.
+    executed : mapping, optional
+        Offset in the page → `(_, instruction, _)` of what has been executed: the rest is left out then. What was never
+        reached in many passes is not worth compiling.
     """
     blocks: list[Block] = []
     waiting, seen, count = [entry], {entry}, 0
     while waiting and len(blocks) < MOST_BLOCKS and count < MOST_INSTRUCTIONS:
         start = waiting.pop(0)
-        block = _read_block(page, start, known, seen - {start}, MOST_INSTRUCTIONS - count)
+        block = _read_block(page, start, known, seen - {start}, MOST_INSTRUCTIONS - count, executed)
         if block is None:
             continue
         blocks.append(block)

@@ -1,0 +1,130 @@
+"""Translations by what they were made from: EIP and bytes.
+
+A translated function is pure: it knows no processor and no memory but those it is called with. So the same code is
+compiled once, however often checkpoints are restored, pages written, or the same guest run again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vmlab.isa.x86.operands import Memory
+from vmlab.machine.translator import emit_arithmetic, emit_data
+from vmlab.machine.translator.compiler import Run, compile_region
+from vmlab.machine.translator.emitters import translatable
+from vmlab.machine.translator.region import COUNTED, ENDING, discover
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vmlab.isa.x86.instruction import Instruction
+
+__all__ = ["Translated", "is_kept", "known", "translate"]
+
+MOST = 4096
+"""Addresses of which translations are kept."""
+VARIANTS = 4
+"""Translations kept of one address: of different bytes there."""
+OFFSET = 0xFFF
+_FAMILIES = (emit_arithmetic, emit_data)
+
+
+@dataclass(slots=True)
+class Translated:
+    """A region as a function.
+
+    Attributes
+    ----------
+    entry : int
+        EIP.
+    run : callable
+        See `vmlab.machine.translator.compiler.Run`.
+    longest : int
+        The least budget for which `run` may be called.
+    ranges : tuple of (int, bytes)
+        The code: offsets within its page, and the bytes there.
+    careful : frozenset of int
+        EIP of instructions written for accesses out of the ordinary.
+    missed : int
+        How often an instruction was left to the interpreter since.
+    """
+
+    entry: int
+    run: Run
+    longest: int
+    ranges: tuple[tuple[int, bytes], ...]
+    careful: frozenset[int]
+    missed: int = 0
+
+
+_KEPT: dict[tuple[int, frozenset[int]], list[Translated]] = {}
+
+
+def _transfers(instruction: Instruction) -> bool:
+    """Say whether a transfer of control is translated."""
+    if (
+        instruction.size != 32
+        or instruction.lock
+        or (instruction.mnemonic in COUNTED and instruction.address_size != 32)
+    ):
+        return False
+    return instruction.segment < 0 and not any(
+        isinstance(o, Memory) and o.address_size != 32 for o in instruction.operands
+    )
+
+
+def known(instruction: Instruction) -> bool:
+    """Say whether an instruction can be translated: operands in flat segments, transfers of 32 bits."""
+    return _transfers(instruction) if instruction.mnemonic in ENDING else translatable(instruction)
+
+
+def is_kept(entry: int) -> bool:
+    """Say whether there may be a translation of an address already."""
+    return (entry, frozenset()) in _KEPT
+
+
+def translate(
+    page: bytes, entry: int, careful: frozenset[int] = frozenset(), executed: Mapping[int, Any] | None = None
+) -> tuple[Translated | None, bool]:
+    """Translate the region of an address.
+
+    Parameters
+    ----------
+    page : bytes
+        The 4096 bytes of the page of code.
+    entry : int
+        EIP.
+    careful : frozenset of int
+        See `Translated`.
+    executed : mapping, optional
+        See `vmlab.machine.translator.region.discover`.
+
+    Returns
+    -------
+    Translated or None
+        None where nothing can be gained.
+    bool
+        True where it was compiled just now.
+    """
+    key = entry, careful
+    variants = _KEPT.pop(key, [])
+    for found in variants:
+        if all(page[start : start + len(code)] == code for start, code in found.ranges):
+            _KEPT[key] = variants
+            return found, False
+    region = discover(page, entry, known, executed)
+    if region is None:
+        if variants:
+            _KEPT[key] = variants
+        return None, False
+    run, longest = compile_region(region, careful)
+    ranges = tuple(
+        (block.start & OFFSET, page[block.start & OFFSET :][: (block.end - block.start) & 0xFFFFFFFF])
+        for block in region.blocks
+    )
+    found = Translated(entry, run, longest, ranges, careful)
+    _KEPT[key] = [found, *variants[: VARIANTS - 1]]
+    while len(_KEPT) > MOST:
+        del _KEPT[next(iter(_KEPT))]
+    return found, True
