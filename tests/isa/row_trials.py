@@ -60,7 +60,7 @@ def is_transfer(row: Row) -> bool:
 
 def is_compared(row: Row) -> bool:
     """Say whether Unicorn can try this row. TEST by F6 /1 and F7 /1, and some hints, are undefined to it."""
-    if row.mnemonic in NOT_COMPARED or row.size == 64 or row.address_size == 64 or not row.operand_sizes(32):
+    if row.mnemonic in NOT_COMPARED or not row.operand_sizes(32):
         return False
     return not (row.mnemonic in ("test", "nop") and row.alias)
 

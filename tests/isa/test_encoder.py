@@ -8,10 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.isa.test_decoder import random_code
 from vmlab.errors import OptionError
 from vmlab.isa.x86.decoder import DecodeError, decode
 from vmlab.isa.x86.encoder import encode, encode_instruction
-from vmlab.isa.x86.operands import FarPointer, Immediate, Memory, Register8, Register16, Register32, Relative
+from vmlab.isa.x86.operands import (
+    FarPointer,
+    Immediate,
+    Memory,
+    Register8,
+    Register16,
+    Register32,
+    Register64,
+    Relative,
+    RelativeMemory,
+)
 from vmlab.isa.x86.table import rows_of
 
 
@@ -30,6 +41,13 @@ def same_meaning(code: bytes, bits: int) -> None:
     if any(isinstance(operand, Memory) for operand in first.operands) or first.row.repeat:
         assert second.address_size == first.address_size
     assert encode_instruction(second, bits) == encoded
+
+
+@pytest.mark.parametrize("bits", [64, 32, 16])
+def test_random_code_survives_the_round_trip(bits: int) -> None:
+    rng = random.Random(bits)
+    for _ in range(10_000):
+        same_meaning(random_code(rng), bits)
 
 
 @given(st.binary(min_size=15, max_size=15), st.sampled_from((16, 32, 64)))
@@ -116,3 +134,59 @@ def test_a_forced_displacement_must_hold_the_value() -> None:
     )
     with pytest.raises(OptionError):
         encode(row, [Register32(0), Memory(3, 0, -1, 1, 400, 0)], size=32, displacement_size=8)
+
+
+@pytest.mark.parametrize(
+    ("memory", "code"),
+    [
+        (Memory(3, 0, -1, 1, 0, 64, 64), "48 8b 08"),
+        (Memory(3, 12, -1, 1, 0, 64, 64), "49 8b 0c 24"),
+        (Memory(3, 13, -1, 1, 0, 64, 64), "49 8b 4d 00"),
+        (Memory(2, 5, 12, 4, -1, 64, 64), "4a 8b 4c a5 ff"),
+        (Memory(3, -1, 9, 8, 0, 64, 64), "4a 8b 0c cd 00 00 00 00"),
+        (Memory(3, -1, -1, 1, -5, 64, 64), "48 8b 0c 25 fb ff ff ff"),
+        (Memory(3, -1, -1, 1, 5, 64, 32), "67 48 8b 0c 25 05 00 00 00"),
+        (Memory(5, 0, -1, 1, 0, 64, 64), "65 48 8b 08"),
+        (RelativeMemory(3, -2, 64), "48 8b 0d fe ff ff ff"),
+        (RelativeMemory(4, 2, 64, 32), "64 67 48 8b 0d 02 00 00 00"),
+    ],
+)
+def test_addressing_forms_of_64_bit_code(memory: Memory, code: str) -> None:
+    row = next(row for row in rows_of("mov") if row.operands == ("Gv", "Ev"))
+    assert encode(row, [Register64(1), memory], size=64, bits=64).hex(" ") == code
+
+
+def test_prefixes_of_64_bit_code() -> None:
+    assert encode(rows_of("push")[0], [Register64(12)], bits=64).hex() == "4154"
+    assert encode(rows_of("push")[0], [Register16(4)], bits=64, size=16).hex() == "6654"
+    assert encode(rows_of("ret")[0], bits=64).hex() == "c3"
+    assert encode(rows_of("iret")[0], bits=64, size=64).hex() == "48cf"
+    assert encode(rows_of("movs")[1], bits=64, size=64, repeat="rep", segment=4, address_size=32).hex() == "f3646748a5"
+    assert encode(rows_of("add")[0], [Register8(4, rex=True), Register8(0)], bits=64).hex() == "4000c4"
+    assert encode(rows_of("add")[0], [Register8(4), Register8(0)], bits=64).hex() == "00c4"
+    invpcid = rows_of("invpcid")[0]
+    assert encode(invpcid, [Register64(8), Memory(3, 0, -1, 1, 0, 128, 64)], bits=64).hex() == "66440f388200"
+
+
+@pytest.mark.parametrize(
+    ("mnemonic", "operands", "message"),
+    [
+        ("pusha", [], "undefined in 64-bit code"),
+        ("add", [Register8(4), Register8(8)], "beside what needs a REX prefix"),
+        ("add", [Register8(4), Register8(4, rex=True)], "beside what needs a REX prefix"),
+        ("lea", [Register64(0), Memory(3, 3, 6, 1, 0, 0, 16)], "16-bit addresses in 64-bit code"),
+        ("lea", [Register64(0), Memory(3, 0, -1, 1, 1 << 31, 0, 64)], "does not fit in 32 bits"),
+        ("lea", [Register64(0), RelativeMemory(3, 1 << 31, 0)], "does not fit in 32 bits"),
+        ("lea", [Register64(0), Memory(3, 0, 4, 1, 0, 0, 64)], "esp is no index"),
+    ],
+)
+def test_what_64_bit_code_cannot_say_is_refused(mnemonic: str, operands: list, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        encode(rows_of(mnemonic)[0], operands, bits=64, size=64)
+
+
+def test_constants_that_sign_extension_does_not_give_are_refused() -> None:
+    row = next(row for row in rows_of("add") if row.operands == ("Ev", "Iz"))
+    assert encode(row, [Register64(1), Immediate(-(1 << 31), 64)], bits=64, size=64).hex() == "4881c100000080"
+    with pytest.raises(OptionError, match="sign-extended"):
+        encode(row, [Register64(1), Immediate(1 << 31, 64)], bits=64, size=64)

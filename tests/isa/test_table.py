@@ -65,3 +65,22 @@ def test_one_mnemonic_may_have_several_classes() -> None:
 
 def test_unknown_mnemonic_has_no_rows() -> None:
     assert rows_of("frobnicate") == ()
+
+
+def test_operand_sizes_begin_with_the_default() -> None:
+    assert rows_of("add")[1].operand_sizes(16) == (16, 32)
+    assert rows_of("add")[1].operand_sizes(64) == (32, 64, 16)
+    assert rows_of("ret")[0].operand_sizes(64) == (64,)
+    assert rows_of("pushf")[0].operand_sizes(64) == (64, 16)
+    assert rows_of("pushf")[0].operand_sizes(32) == (32, 16)
+    assert rows_of("ins")[1].operand_sizes(64) == (32, 16)
+
+
+def test_what_64_bit_code_lacks_and_what_it_alone_has() -> None:
+    lacking = {row.mnemonic for row in ROWS if not row.operand_sizes(64)}
+    assert lacking - {row.mnemonic for row in ROWS if row.operand_sizes(64)} == {
+        "daa", "das", "aaa", "aas", "aam", "aad", "pusha", "popa", "les", "lds", "into", "bound", "arpl", "jcxz",
+    }  # fmt: skip
+    new = {row.mnemonic for row in ROWS if not row.operand_sizes(32)}
+    assert new == {"cdqe", "cqo", "movsxd", "jrcxz", "cmpxchg16b", "swapgs"}
+    assert {row.in_64 for row in ROWS} == {"", "i64", "o64", "d64", "f64", "n64"}

@@ -1,7 +1,8 @@
 """Disassembler: decoded instructions as text, in NASM's syntax, so that the assembler reads them back.
 
 What the operands do not show is said in words: `o16 ret` has another operand size than its code segment, `a16`
-another address size, `fs` before a string instruction another segment. Prefixes without effect are not shown.
+another address size, `fs` before a string instruction another segment. Prefixes without effect are not shown. An address
+relative to RIP is shown where it leads; without a name for it NASM would read `[rel 0x1000]` as an absolute one.
 Where to read more: NASM manual, chapter 3.1.
 """
 

@@ -93,8 +93,8 @@ class Row:
         (64, 16)
         """
         if bits == 64:
-            return _SIZES_64[self.in_64]
-        return () if self.in_64 == "o64" else (bits, 48 - bits)
+            return _SIZES_64[self.in_64] if self.address_size != 16 else ()
+        return () if self.in_64 == "o64" or 64 in (self.size, self.address_size) else (bits, 48 - bits)
 
 
 _SIZES_64 = {

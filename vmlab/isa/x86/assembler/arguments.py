@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from vmlab.isa.x86.assembler.expressions import Scope, Value
+from vmlab.isa.x86.assembler.expressions import Scope, Value, wrap
 from vmlab.isa.x86.instruction import FIXED
 from vmlab.isa.x86.opcode_maps import operand_width
 from vmlab.isa.x86.operands import (
@@ -20,8 +20,8 @@ from vmlab.isa.x86.operands import (
     Memory,
     Operand,
     Relative,
+    RelativeMemory,
     SegmentOperand,
-    general_register,
 )
 from vmlab.isa.x86.registers import DS
 from vmlab.isa.x86.table import rows_of
@@ -43,13 +43,15 @@ class Place(Scope, Protocol):
     Attributes
     ----------
     bits : int
-        16 or 32.
+        16, 32 or 64.
     address : int
         Final address of the instruction.
     section : str
         Name of its section.
     final : bool
         True when all addresses are settled, so that what does not fit is an error.
+    relative : bool
+        True after `default rel`.
     """
 
     @property
@@ -60,6 +62,8 @@ class Place(Scope, Protocol):
     def section(self) -> str: ...
     @property
     def final(self) -> bool: ...
+    @property
+    def relative(self) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -104,8 +108,14 @@ class Wanted(NamedTuple):
     demanded: int
     place: Place
 
+    @property
+    def default(self) -> int:
+        """The operand size without a prefix."""
+        return self.row.operand_sizes(self.place.bits)[0]
+
 
 _WHOLE_REGISTER = frozenset({"mov", "lar", "lsl"})  # read 16 bits of a register that may be named as a whole one
+_WHOLE_DESTINATION = frozenset({"mov", "sldt"})  # in 64-bit code 32 bits fill the whole register
 _SPECIAL = {"S": ("segment", SegmentOperand), "C": ("control", ControlRegister), "D": ("debug", DebugRegister)}
 
 
@@ -125,20 +135,23 @@ def _constant_one(argument: Argument) -> Operand | None:
 
 def _fixed_register(code: str, argument: Argument, size: int) -> Operand | None:
     register = argument.register
-    name = ("ax", "eax")[size == 32] if code == "eAX" else code.lower()
+    name = {16: "ax", 32: "eax", 64: "rax"}[size] if code == "eAX" else code.lower()
     if register is None or register.name != name:
         return None
     if register.kind == "segment":
         return SegmentOperand(register.index)
-    return general_register(register.index, register.size)
+    return register.operand(register.size)
 
 
 def _general(code: str, argument: Argument, wanted: Wanted) -> Operand | None:
     width = operand_width(code, wanted.size)
-    whole = code == "Ew" and argument.general == 32 and wanted.row.mnemonic in _WHOLE_REGISTER
+    name = wanted.row.mnemonic
+    whole = (code == "Ew" and argument.general in (32, 64) and name in _WHOLE_REGISTER) or (
+        code == "Er" and (argument.general, width) == (64, 32) and name in _WHOLE_DESTINATION
+    )
     if argument.register is None or not (argument.general == width or whole):
         return None
-    return general_register(argument.register.index, width)
+    return argument.register.operand(width)
 
 
 def _special(code: str, argument: Argument, wanted: Wanted) -> Operand | None:
@@ -160,31 +173,44 @@ def _memory(code: str, argument: Argument, wanted: Wanted) -> Operand | None:
         fits = argument.size in (0, wanted.size)
     else:
         fits = width == 0 or (argument.syntax.distance != "far" and argument.size in (0, width))
-    if not fits or (code[0] == "O" and (address.base >= 0 or address.index >= 0)):
+    if not fits or (code[0] == "O" and not _is_offset(address)):
         return None
     segment = argument.syntax.segment
     if segment < 0:
         segment = address.default_segment if code[0] != "O" else DS
+    if address.relative:
+        return RelativeMemory(segment, address.displacement, width, address.address_size)
     return Memory(
         segment, address.base, address.index, address.scale, address.displacement, width, address.address_size
     )
 
 
+def _is_offset(address: Address) -> bool:
+    """Tell whether an address is an offset of its full width, as `mov` of the accumulator has it without ModRM."""
+    return address.base < 0 and address.index < 0 and (address.address_size < 64 or address.displacement_size == 64)
+
+
 def _immediate(code: str, argument: Argument, wanted: Wanted) -> Operand | None:
-    value, size = argument.value, wanted.size
+    value, size, name = argument.value, wanted.size, wanted.row.mnemonic
     if argument.kind != "immediate" or argument.syntax.distance or value is None:
         return None
     said = argument.size if argument.size > 8 else wanted.demanded
-    if wanted.row.mnemonic == "push" and size != (said or wanted.place.bits):
+    said = max(said, 64) if said == 32 and size == 64 else said  # written with 32 bits, used with 64
+    if name == "push" and size != (said or wanted.default):
         return None  # no register tells the operand size, so it is the default, whatever the constant
     if code == "Ix":
+        byte = Immediate((value.number + 128 & 0xFF) - 128, size)  # what does not fit is found at the end
         if argument.size == 8:
-            return Immediate(value.number, size)
+            return byte
         short = bool(value.unknown) or (value.simple and (value.number + 128) & (1 << size) - 1 <= 255)
-        fits = short and not argument.syntax.strict and argument.size in (0, size)
-        return Immediate(value.number, size) if fits else None
+        fits = (
+            short
+            and not argument.syntax.strict
+            and argument.size in (0, size, size if name == "imul" else min(size, 32))
+        )
+        return byte if fits else None
     width = operand_width(code, size)
-    return Immediate(value.number, width) if argument.size in (0, width) else None
+    return Immediate(value.number, width) if argument.size in (0, width, size if code == "Iz" else width) else None
 
 
 def _relative(code: str, argument: Argument, wanted: Wanted) -> Operand | None:
@@ -192,7 +218,7 @@ def _relative(code: str, argument: Argument, wanted: Wanted) -> Operand | None:
     value, syntax, place = argument.value, argument.syntax, wanted.place
     if argument.kind != "immediate" or value is None or value.registers:
         return None
-    if wanted.size != (argument.size or wanted.demanded or place.bits):
+    if wanted.size != (argument.size or wanted.demanded or wanted.default):
         return None
     target = Relative(0, wanted.size)
     if code != "Jb":
@@ -205,8 +231,8 @@ def _relative(code: str, argument: Argument, wanted: Wanted) -> Operand | None:
         return None
     if value.unknown:
         return target
-    length = len(wanted.row.opcode) + 1 + (wanted.size != place.bits)
-    near = -128 <= value.number - place.address - length <= 127
+    length = len(wanted.row.opcode) + 1 + (wanted.size != wanted.default)
+    near = -128 <= wrap(value.number - place.address - length) <= 127
     return target if near and value.sections == {place.section: 1} else None
 
 

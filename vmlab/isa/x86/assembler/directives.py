@@ -103,8 +103,8 @@ def equ(program: Program, statement: Statement) -> None:
 def bits_directive(program: Program, statement: Statement) -> None:
     """Change the default size of code."""
     bits = program.known(statement.values[0], "bits")
-    if bits not in (16, 32):
-        raise statement.line.error(f"bits are 16 or 32, not {bits}", statement.column)
+    if bits not in (16, 32, 64):
+        raise statement.line.error(f"bits are 16, 32 or 64, not {bits}", statement.column)
     program.bits = bits
 
 
@@ -135,6 +135,21 @@ def use_32(program: Program, statement: Statement) -> None:
     program.bits = 32
 
 
+def use_64(program: Program, statement: Statement) -> None:
+    """Change to 64-bit code."""
+    program.bits = 64
+
+
+def default_directive(program: Program, statement: Statement) -> None:
+    """Choose how 64-bit code addresses a label: relative to the instruction pointer, or absolute."""
+    for word in statement.values:
+        choice = str(word).lower()
+        if choice in ("rel", "abs"):
+            program.relative = choice == "rel"
+        elif choice not in ("bnd", "nobnd"):
+            raise statement.line.error(f"default is rel or abs, not {word!r}", statement.column)
+
+
 def nothing(program: Program, statement: Statement) -> None:
     """Carry out nothing: the directive speaks to a linker, or was heeded already."""
 
@@ -142,11 +157,13 @@ def nothing(program: Program, statement: Statement) -> None:
 HANDLERS: dict[str, Callable[[Program, Statement], None]] = {
     **dict.fromkeys(DATA, data),
     **dict.fromkeys(RESERVE, space),
-    **dict.fromkeys(("global", "extern", "static", "default", "cpu", "org"), nothing),
+    **dict.fromkeys(("global", "extern", "static", "cpu", "org"), nothing),
     **dict.fromkeys(("section", "segment"), section_directive),
     **dict.fromkeys(("align", "alignb"), align),
     "equ": equ,
     "bits": bits_directive,
     "use16": use_16,
     "use32": use_32,
+    "use64": use_64,
+    "default": default_directive,
 }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vmlab.errors import AssemblyError
     from vmlab.isa.x86.assembler.lexer import SourceLine, Token
 
-__all__ = ["Cursor", "Expression", "Scope", "Value", "parse_expression"]
+__all__ = ["Cursor", "Expression", "Scope", "Value", "parse_expression", "wrap"]
 
 _MOVED = ""  # "section" of a value that depends on addresses in a way that no subtraction undoes
 
@@ -59,7 +59,7 @@ class Value:
 
 def number(value: int) -> Value:
     """Return a plain number, wrapped to 64 bits."""
-    return Value(_wrap(value), {}, {})
+    return Value(wrap(value), {}, {})
 
 
 class Scope(Protocol):
@@ -130,7 +130,8 @@ def describe(token: Token) -> str:
     return "the end of the line" if token.kind == "end" else f"'{token.text}'"
 
 
-def _wrap(value: int) -> int:
+def wrap(value: int) -> int:
+    """Return a number as a signed one of 64 bits."""
     return (value + (1 << 63) & (1 << 64) - 1) - (1 << 63)
 
 
@@ -224,7 +225,7 @@ class Expression:
         if operator == "-":
             return _combine(number(0), value, -1)
         self._refuse_registers(operator, value, value, column)
-        result = Value(_wrap(_UNARY[operator](value.number)), {}, {}, value.unknown)
+        result = Value(wrap(_UNARY[operator](value.number)), {}, {}, value.unknown)
         result.sections = {_MOVED: 1} if value.sections else {}
         return result
 
@@ -243,7 +244,7 @@ class Expression:
                 raise self.line.error("division by zero", column)
             return Value(0, {}, {}, unknown=1)
         moved = {_MOVED: 1} if a.sections or b.sections else {}
-        return Value(_wrap(int(_BINARY[operator](a.number, b.number))), moved, {}, unknown)
+        return Value(wrap(int(_BINARY[operator](a.number, b.number))), moved, {}, unknown)
 
     def _refuse_registers(self, operator: str, a: Value, b: Value, column: int) -> None:
         if a.registers or b.registers:
@@ -263,7 +264,7 @@ def _sum(a: dict[str, int], b: dict[str, int], sign: int) -> dict[str, int]:
 
 def _combine(a: Value, b: Value, sign: int) -> Value:
     return Value(
-        _wrap(a.number + sign * b.number),
+        wrap(a.number + sign * b.number),
         _sum(a.sections, b.sections, sign),
         _sum(a.registers, b.registers, sign),
         a.unknown + sign * b.unknown,
@@ -274,7 +275,7 @@ def _combine(a: Value, b: Value, sign: int) -> Value:
 def _scale(value: Value, factor: int) -> Value:
     registers = {name: count * factor for name, count in value.registers.items() if factor}
     sections = {_MOVED: 1} if value.sections else {}
-    return Value(_wrap(value.number * factor), sections, registers, value.unknown, (value.hint[0], False))
+    return Value(wrap(value.number * factor), sections, registers, value.unknown, (value.hint[0], False))
 
 
 def parse_expression(cursor: Cursor, *, registers: bool = False) -> Expression:

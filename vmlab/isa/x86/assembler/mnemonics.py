@@ -14,7 +14,9 @@ from vmlab.isa.x86.table import CONDITIONS, ROWS
 
 __all__ = ["PREFIXES", "Mnemonic", "known_mnemonics", "resolve"]
 
-PREFIXES = frozenset({"lock", "rep", "repe", "repz", "repne", "repnz", "o16", "o32", "a16", "a32", *SEGMENT_NAMES})
+PREFIXES = frozenset(
+    {"lock", "rep", "repe", "repz", "repne", "repnz", "o16", "o32", "o64", "a16", "a32", "a64", *SEGMENT_NAMES}
+)
 
 CONDITION_SYNONYMS = {
     "c": "b", "nae": "b", "nc": "ae", "nb": "ae", "z": "e", "nz": "ne", "na": "be", "nbe": "a",
@@ -23,11 +25,11 @@ CONDITION_SYNONYMS = {
 
 STRINGS = ("movs", "cmps", "stos", "lods", "scas", "ins", "outs")
 _HIDDEN = frozenset({*STRINGS, "callf", "jmpf"})
-_LETTERS = {"b": 8, "w": 16, "d": 32}
+_LETTERS = {"b": 8, "w": 16, "d": 32, "q": 64}
 
 
 class Mnemonic(NamedTuple):
-    """The mnemonic of the table, and the operand size that the written one implies (8, 16, 32, or 0)."""
+    """The mnemonic of the table, and the operand size that the written one implies (8 to 64, or 0)."""
 
     name: str
     size: int
@@ -37,9 +39,14 @@ class Mnemonic(NamedTuple):
 def _mnemonics() -> dict[str, Mnemonic]:
     names = {row.mnemonic: Mnemonic(row.mnemonic, 0) for row in ROWS if row.mnemonic not in _HIDDEN}
     for base in STRINGS:
-        names |= {base + letter: Mnemonic(base, size) for letter, size in _LETTERS.items()}
-    for base in ("pusha", "popa", "pushf", "popf", "iret"):
-        names |= {base + letter: Mnemonic(base, size) for letter, size in _LETTERS.items() if size != 8}
+        widest = 32 if base in ("ins", "outs") else 64
+        names |= {base + letter: Mnemonic(base, size) for letter, size in _LETTERS.items() if size <= widest}
+    for base in ("pusha", "popa", "pushf", "popf", "iret", "retf"):
+        widest = 32 if base in ("pusha", "popa") else 64
+        names |= {base + letter: Mnemonic(base, size) for letter, size in _LETTERS.items() if 8 < size <= widest}
+    for base in ("sysret", "sysexit"):
+        names[base + "q"] = Mnemonic(base, 64)
+    names["lretq"] = Mnemonic("retf", 64)
     for family in ("j", "set", "cmov"):
         assert family + CONDITIONS[0] in names
         names |= {family + name: Mnemonic(family + meaning, 0) for name, meaning in CONDITION_SYNONYMS.items()}

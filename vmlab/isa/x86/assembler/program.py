@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.assembler.directives import HANDLERS
-from vmlab.isa.x86.assembler.expressions import Expression, Value
+from vmlab.isa.x86.assembler.expressions import Expression, Value, wrap
 from vmlab.isa.x86.assembler.limits import (
     FREE_PASSES,
     GROWING_PASSES,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Assembly", "Program"]
 
 _LONGEST = 1 << 10
+_LARGEST_ADDRESS = (1 << 64) - 1
 _HEXADECIMAL = re.compile("[a-f][0-9a-f]*h", re.IGNORECASE)
 
 
@@ -74,6 +75,7 @@ class Program:
     def __init__(self, lines: list[SourceLine], origin: int | None, bits: int) -> None:
         self.initial_bits = self.bits = bits
         self.given_origin = origin
+        self.relative = False
         self.defined: dict[str, Statement] = {}
         self.externals: set[str] = set()
         self.values: dict[str, Value] = {}
@@ -124,7 +126,9 @@ class Program:
             if not expression.fixed:
                 raise statement.line.error("org needs a plain number", expression.column)
             number = expression.evaluate(self).number
-            if not 0 <= number < LARGEST_MEMORY:
+            if self.has_long_code():
+                number &= _LARGEST_ADDRESS
+            elif not 0 <= number < LARGEST_MEMORY:
                 raise statement.line.error(f"origin {number:#x} is outside of 32 bits", expression.column)
             if value is not None and number != value:
                 other = f"line {found.line.number}" if found else "the caller"
@@ -133,6 +137,14 @@ class Program:
                 )
             found, value = statement, number
         return value or 0
+
+    def has_long_code(self) -> bool:
+        """Tell whether any of it is 64-bit code, whose addresses have as many bits."""
+        for statement in self.statements:
+            value = statement.values[0] if statement.name == "bits" else None
+            if isinstance(value, Expression) and value.fixed and value.evaluate(self).number == 64:
+                return True
+        return self.initial_bits == 64 or any(statement.name == "use64" for statement in self.statements)
 
     # What expressions ask for
 
@@ -148,11 +160,11 @@ class Program:
 
     def here(self) -> Value:
         """Return `$`."""
-        return Value(self.address, {self.current.name: 1}, {})
+        return Value(wrap(self.address), {self.current.name: 1}, {})
 
     def section_start(self) -> Value:
         """Return `$$`."""
-        return Value(self.current.base, {self.current.name: 1}, {})
+        return Value(wrap(self.current.base), {self.current.name: 1}, {})
 
     def symbol(self, name: str, column: int) -> Value:
         """Return a label or constant as known so far."""
@@ -202,7 +214,11 @@ class Program:
         self.final = True
         if self.one_pass():
             raise self.unsettled()
-        labels = {name: value.number for name, value in self.values.items() if self.defined[name].name != "equ"}
+        labels = {
+            name: value.number & _LARGEST_ADDRESS
+            for name, value in self.values.items()
+            if self.defined[name].name != "equ"
+        }
         constants = {name: value.number for name, value in self.values.items() if self.defined[name].name == "equ"}
         sections = self.sections
         return Assembly(sections.image(), sections.origin, labels, self.lines, constants, sections.size)
@@ -219,6 +235,7 @@ class Program:
         self.sections.begin_pass()
         self.current = self.sections.get(".text")
         self.bits = self.initial_bits
+        self.relative = False
         self.changed = False
         self.written = 0
         for statement in self.statements:
@@ -296,7 +313,7 @@ class Program:
             self.emit(statement, statement.code, count)
             return
         shortest = _LONGEST if self.longest else statement.length if self.growing else 0
-        moves = _is_relative(statement) and count > 1
+        moves = count > 1 and (_is_relative(statement) or self.bits == 64)
         if moves and count > MOST_JUMPS:
             raise statement.line.error(f"a jump can be repeated {MOST_JUMPS} times at most", statement.column)
         for _ in range(count if moves else 1):

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["OperandSyntax", "Statement", "parse_line"]
 
-SIZES = {"byte": 8, "word": 16, "dword": 32, "qword": 64}
+SIZES = {"byte": 8, "word": 16, "dword": 32, "qword": 64, "oword": 128}
 DATA = {"db": 1, "dw": 2, "dd": 4, "dq": 8}
 RESERVE = {"resb": 1, "resw": 2, "resd": 4, "resq": 8}
 DIRECTIVES = frozenset(
-    {*DATA, *RESERVE, "equ", "times", "org", "align", "alignb", "bits", "use16", "use32", "section", "segment",
+    {*DATA, *RESERVE, "equ", "times", "org", "align", "alignb", "bits", "use16", "use32", "use64", "section", "segment",
      "global", "extern", "static", "default", "cpu"}
 )  # fmt: skip
 REFUSED = {
-    "incbin": "files cannot be included", "struc": "structures are not supported: use equ", "use64": "64-bit code is not supported",
+    "incbin": "files cannot be included", "struc": "structures are not supported: use equ",
     "istruc": "structures are not supported: use equ", "common": "there is no linker", "dt": "there is no x87 unit",
     "rest": "there is no x87 unit", "absolute": "use equ", "ptr": "NASM writes the size alone: dword [ebx]",
     "offset": "NASM writes the label alone: its name is its address",
@@ -64,6 +64,8 @@ class OperandSyntax:
         Segment register written in the brackets, or -1.
     inner_size : int
         Bits said within the brackets, which is the width of displacement, or 0.
+    reference : str
+        `rel` or `abs` if said within the brackets.
     """
 
     kind: str
@@ -76,6 +78,7 @@ class OperandSyntax:
     strict: bool = False
     segment: int = -1
     inner_size: int = 0
+    reference: str = ""
 
 
 @dataclass(slots=True)
@@ -332,5 +335,8 @@ def _memory(cursor: Cursor, start: int) -> OperandSyntax:
 
 def _inner_words(cursor: Cursor, operand: OperandSyntax) -> None:
     """Take the words within brackets that choose the width of the displacement or the address."""
-    while cursor.token.lower in SIZES or cursor.token.lower in ("abs", "nosplit"):
-        operand.inner_size = SIZES.get(cursor.take().lower, operand.inner_size)
+    while cursor.token.lower in SIZES or cursor.token.lower in ("rel", "abs", "nosplit"):
+        word = cursor.take().lower
+        operand.inner_size = SIZES.get(word, operand.inner_size)
+        if word in ("rel", "abs"):
+            operand.reference = word
