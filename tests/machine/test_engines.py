@@ -17,7 +17,7 @@ from vmlab.machine.translator import Engine
 if TYPE_CHECKING:
     from vmlab.machine.machine import Machine
 
-LONG_SEEDS = 2_000
+LONG_SEEDS = 600
 
 
 def assert_same(interpreted: Machine, translated: Machine, steps: int, seed: int) -> None:
