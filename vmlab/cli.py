@@ -6,14 +6,16 @@ A wrong argument gets one clear line on standard error and exit code 2, never a 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from vmlab.errors import OptionError, VmlabError
+from vmlab.errors import AssemblyError, OptionError, VmlabError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 WRONG_USE = 2
+INTERRUPTED = 130
+ESCAPES = {"n": 10, "r": 13, "t": 9, "b": 8, "e": 27, "0": 0, "\\": 92}
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -44,7 +48,7 @@ def parse_size(text: str) -> int:
     OptionError
         It is no size.
     """
-    found = re.fullmatch(r"(0[xX][0-9a-fA-F]+|[0-9]+)([kKmMgG]?)(?:i?[bB])?", text.strip())
+    found = re.fullmatch(r"(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,18})([kKmMgG]?)(?:i?[bB])?", text.strip())
     if not found:
         raise OptionError(f"memory size {text!r} is not a number of bytes: write it as 16M, 4096K or 16777216")
     return int(found[1], 0 if found[1][:2].lower() == "0x" else 10) * UNITS[found[2].upper()]
@@ -58,9 +62,36 @@ def read_count(text: str) -> int:
     OptionError
         It is none.
     """
-    if not re.fullmatch(r"[0-9][0-9_]*", text) or int(text) <= 0:
-        raise OptionError(f"the limit of instructions is a positive number, not {text!r}")
+    if len(text) > 24 or not re.fullmatch(r"[0-9]+(_[0-9]+)*", text) or int(text) <= 0:
+        raise OptionError(f"the limit of instructions is a positive number, as 50000000 or 50_000_000, not {text!r}")
     return int(text)
+
+
+def read_input(text: str) -> bytes:
+    r"""Read what is to be typed at the serial console: text with the escapes `\n \r \t \b \e \0 \\ \xHH`.
+
+    >>> read_input(r"ls\n\x04")
+    b'ls\n\x04'
+
+    Raises
+    ------
+    OptionError
+        There is no such escape.
+    """
+    result = bytearray()
+    for found in re.finditer(r"\\x([0-9a-fA-F]{2})|\\(.?)|([^\\]+)", text, re.DOTALL):
+        if found[1]:
+            result.append(int(found[1], 16))
+        elif found[3]:
+            result += found[3].encode("utf-8", "surrogateescape")
+        elif found[2] in ESCAPES:
+            result.append(ESCAPES[found[2]])
+        else:
+            allowed = " ".join(f"\\{letter}" for letter in ESCAPES)
+            raise OptionError(
+                f"--input: there is no escape {found[0]!r}: write {allowed} or \\x and two hexadecimal digits"
+            )
+    return bytes(result)
 
 
 def read_image(path: str) -> Image:
@@ -91,7 +122,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, object]:
         "cpu": arguments.cpu,
         "max_instructions": read_count(arguments.max_instructions),
         "disks": arguments.disk,
-        "input": arguments.input.encode().decode("unicode_escape").encode("latin-1"),
+        "input": read_input(arguments.input),
     }
 
 
@@ -171,16 +202,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _one_line(error: VmlabError, image: str | None) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, AssemblyError) and error.line:
+        text = f"{image}: line {error.line}, column {error.column}: {error.message}"
+    # A file's name may hold anything, and a terminal would obey it.
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parsed = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a guest may print what this terminal cannot
     try:
         action: int = parsed.action(parsed)
+        sys.stdout.flush()
     except VmlabError as error:
-        print(f"vmlab: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"vmlab: {_one_line(error, getattr(parsed, 'image', None))}", file=sys.stderr)
         return WRONG_USE
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
         return 0
+    except KeyboardInterrupt:
+        print("vmlab: interrupted", file=sys.stderr)
+        return INTERRUPTED
     return action
 
 

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from vmlab.isa.x86.assembler import assemble
+from vmlab.isa.x86.descriptors import encode_descriptor
 from vmlab.machine.image import flat
 from vmlab.vmm.techniques import build
 
@@ -24,9 +25,19 @@ def prelude():
 def kernel(source: str, name: str = "kernel"):
     """Return the image of a kernel: the prelude, then `source`, which holds `main`."""
     first = prelude()
-    labels = "\n".join(f"{label} equ {value}" for label, value in first.symbols.items() if f"\n{label} equ" not in HEADER and "." not in label)
+    labels = "\n".join(
+        f"{label} equ {value}"
+        for label, value in first.symbols.items()
+        if f"\n{label} equ" not in HEADER and "." not in label
+    )
     program = assemble(f"{HEADER}\n{labels}\norg {first.symbols['body']}\njmp near main\n{source}")
     return flat(first.code + program.code, first.origin, first.symbols["start"], name, first.symbols | program.symbols)
+
+
+def put(selector: str, base: int, limit: int, access: int, *, big: bool = True) -> str:
+    """Return code that writes a descriptor into the GDT."""
+    raw = encode_descriptor(base, limit, access, big=big)
+    return f"mov dword [gdt + {selector}], {raw & 0xFFFFFFFF}\n mov dword [gdt + {selector} + 4], {raw >> 32}\n"
 
 
 def seen(guest) -> dict:

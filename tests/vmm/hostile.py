@@ -53,7 +53,15 @@ def noise(seed: int):
         # More of what concerns a hypervisor, with small operands.
         pieces = [SYSTEM_BYTES[n : n + 2] for n in range(0, len(SYSTEM_BYTES), 1)]
         code = b"".join(
-            generator.choice(pieces) if generator.random() < 0.6 else bytes([generator.choice((0, 1, 4, 5, 0x10, 0x18, 0x20, 0x30, 0x40, 0xC0, 0xD8, 0xE0, 0xFF, generator.randrange(256)))])
+            generator.choice(pieces)
+            if generator.random() < 0.6
+            else bytes(
+                [
+                    generator.choice(
+                        (0, 1, 4, 5, 0x10, 0x18, 0x20, 0x30, 0x40, 0xC0, 0xD8, 0xE0, 0xFF, generator.randrange(256))
+                    )
+                ]
+            )
             for _ in range(length // 2)
         )
     if kind != 2:

@@ -15,7 +15,26 @@ REGISTERS = ("eax", "ecx", "edx", "ebx", "esi", "edi", "ebp")
 ALU = ("add", "sub", "xor", "and", "or", "adc", "sbb", "cmp", "test")
 SHIFTS = ("shl", "shr", "sar", "rol", "ror", "rcl", "rcr")
 FRAMES = (0x400, 0x401, 0x4FF, 0x7FF, 0x280, 0x2FF, 0xB8, 0x900, 0xFFC00)
-PORTS = (0x20, 0x21, 0xA1, 0x40, 0x41, 0x42, 0x43, 0x61, 0x80, 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD, 0x3FE, 0x3FF, 0x500)
+PORTS = (
+    0x20,
+    0x21,
+    0xA1,
+    0x40,
+    0x41,
+    0x42,
+    0x43,
+    0x61,
+    0x80,
+    0x3F8,
+    0x3F9,
+    0x3FA,
+    0x3FB,
+    0x3FC,
+    0x3FD,
+    0x3FE,
+    0x3FF,
+    0x500,
+)
 
 FRAME = """
 main:   mov dword [hooks + 0x20 * 4], acknowledge
@@ -86,7 +105,9 @@ class Writer:
         return self.choices.choice(REGISTERS)
 
     def number(self) -> int:
-        return self.choices.choice((0, 1, 2, 7, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x12345678, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF))
+        return self.choices.choice(
+            (0, 1, 2, 7, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x12345678, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+        )
 
     def address(self) -> int:
         """Return an address: mostly of memory for the test, sometimes of something special, or wild."""
@@ -124,7 +145,11 @@ class Writer:
             )
         )  # fmt: skip
         first, _, rest = kind.partition("\n")
-        return f"try {first}" if not rest else f"mov dword [resume], .r{self.labels + 1}\n {kind}\n.r{self.labels + 1}: {self._count()}"
+        return (
+            f"try {first}"
+            if not rest
+            else f"mov dword [resume], .r{self.labels + 1}\n {kind}\n.r{self.labels + 1}: {self._count()}"
+        )
 
     def _count(self) -> str:
         self.labels += 1
@@ -143,7 +168,13 @@ class Writer:
     def stack(self) -> str:
         a, b = self.register(), self.register()
         return self.choices.choice(
-            (f"push {a}\n pop {b}", "pushad\n popad", f"push {a}\n push {b}\n add esp, 8", "enter 16, 2\n leave", f"push word 5\n pop ax\n push {a}\n pop {a}")
+            (
+                f"push {a}\n pop {b}",
+                "pushad\n popad",
+                f"push {a}\n push {b}\n add esp, 8",
+                "enter 16, 2\n leave",
+                f"push word 5\n pop ax\n push {a}\n pop {a}",
+            )
         )
 
     def call(self) -> str:
@@ -163,9 +194,14 @@ class Writer:
 
     def port(self) -> str:
         choices = self.choices
-        port, value = choices.choice(PORTS), choices.choice((0, 0x20, 0x34, 0x36, 0x60, 0x00, 0x01, 0x80, 0xEE, 0xFE, 0xFF, 0x0B, 0x41))
+        port, value = (
+            choices.choice(PORTS),
+            choices.choice((0, 0x20, 0x34, 0x36, 0x60, 0x00, 0x01, 0x80, 0xEE, 0xFE, 0xFF, 0x0B, 0x41)),
+        )
         size = choices.choice(("al", "al", "al", "ax", "eax"))
-        return choices.choice((f"mov dx, {port}\n in {size}, dx", f"mov eax, {value}\n mov dx, {port}\n out dx, {size}"))
+        return choices.choice(
+            (f"mov dx, {port}\n in {size}, dx", f"mov eax, {value}\n mov dx, {port}\n out dx, {size}")
+        )
 
     def string_port(self) -> str:
         return f"mov dx, {self.choices.choice((0x3F8, 0x80, 0x3FD))}\n mov esi, {self.address()}\n mov edi, {self.address()}\n mov ecx, {self.choices.randint(1, 5)}\n try rep {self.choice_of('insb', 'outsb', 'outsd')}"  # fmt: skip
@@ -185,11 +221,30 @@ class Writer:
     def directory(self) -> str:
         choices = self.choices
         index = choices.choice((1, 2, 0x3FE, 0x3FF))
-        entry = choices.choice(("TABLE_1 + 7", "TABLE_1 + 7", "TABLE_1 + 3", "TABLE_1 + 5", "0x00400087", "0x00000087", "0x00800083", "0x00402087", "0"))
+        entry = choices.choice(
+            (
+                "TABLE_1 + 7",
+                "TABLE_1 + 7",
+                "TABLE_1 + 3",
+                "TABLE_1 + 5",
+                "0x00400087",
+                "0x00000087",
+                "0x00800083",
+                "0x00402087",
+                "0",
+            )
+        )
         return f"mov dword [DIRECTORY + {index * 4}], {entry}\n mov eax, cr3\n mov cr3, eax"
 
     def flush(self, linear: int) -> str:
-        return self.choices.choice((f"invlpg [{linear}]", "mov eax, cr3\n mov cr3, eax", "mov eax, cr4\n mov cr4, eax", f"invlpg [{linear + 5}]"))
+        return self.choices.choice(
+            (
+                f"invlpg [{linear}]",
+                "mov eax, cr3\n mov cr3, eax",
+                "mov eax, cr4\n mov cr4, eax",
+                f"invlpg [{linear + 5}]",
+            )
+        )
 
     def mode(self) -> str:
         return self.choices.choice(
@@ -204,8 +259,18 @@ class Writer:
     def segment(self) -> str:
         choices = self.choices
         slot = choices.choice((0x30, 0x38, 0x40))
-        low, high = self.choice_of("0x0000FFFF", "0x00001234", "0x00000000", "0x28000FFF"), self.choice_of(
-            "0x00CF9200", "0x00CF9300", "0x0010F228", "0x00409640", "0x00CF9A00", "0x00CF1200", "0x00008228", "0x00CFB300"
+        low, high = (
+            self.choice_of("0x0000FFFF", "0x00001234", "0x00000000", "0x28000FFF"),
+            self.choice_of(
+                "0x00CF9200",
+                "0x00CF9300",
+                "0x0010F228",
+                "0x00409640",
+                "0x00CF9A00",
+                "0x00CF1200",
+                "0x00008228",
+                "0x00CFB300",
+            ),
         )
         register = self.choice_of("es", "fs", "gs")
         selector = choices.choice((slot, slot, slot, 0, 4, 8, 0x10, 0x18, 0x20, 0x28, 0x7FF8, 0xFFD8)) & ~3

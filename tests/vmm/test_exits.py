@@ -50,7 +50,11 @@ def test_native_cycles_by_cause():
         ("rdtsc\n rdtsc", ExitReason.RDTSC, 2),
         ("mov dword [spare], 0\n mov dword [spare], 5", ExitReason.TRACED_WRITE, 2),
         ("mov eax, KERNEL_DATA\n mov ss, eax\n jmp KERNEL_CODE:.on\n.on:", ExitReason.SEGMENT_LOAD, 1),
-        ("call paging_on\n mov dword [TABLE_1], 0\n mov eax, cr3\n mov cr3, eax\n try mov eax, [0x400000]", ExitReason.TRUE_PAGE_FAULT, 1),
+        (
+            "call paging_on\n mov dword [TABLE_1], 0\n mov eax, cr3\n mov cr3, eax\n try mov eax, [0x400000]",
+            ExitReason.TRUE_PAGE_FAULT,
+            1,
+        ),
     ],
 )
 def test_reasons(body, reason, count):
@@ -61,7 +65,10 @@ def test_reasons(body, reason, count):
 
 def test_exits_are_the_traps_from_the_guest():
     """Each trap of the hardware out of the guest is one exit, no more and no less."""
-    system = finish(kernel("main: call paging_on\n int 0x30\n try ud2\n mov eax, [0x500000]\n mov [0x500000], eax\n call quit"), "trap-and-emulate")
+    system = finish(
+        kernel("main: call paging_on\n int 0x30\n try ud2\n mov eax, [0x500000]\n mov [0x500000], eax\n call quit"),
+        "trap-and-emulate",
+    )
     assert sum(system.guests[0].exits.values()) == system.machine.cpu.delivered
     assert system.counters["emulated"] == sum(system.guests[0].emulated.values())
 

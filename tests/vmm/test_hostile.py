@@ -202,7 +202,9 @@ def alone(short_slices):
 def own_frames(system) -> list[bytes]:
     """Return the hypervisor's IDT, TSS and entry points."""
     host = system.switcher.host
-    return [system.machine.memory.read_bytes(host.host_address(place), 4096) for place in (host.idt, host.tss, host.entry)]
+    return [
+        system.machine.memory.read_bytes(host.host_address(place), 4096) for place in (host.idt, host.tss, host.entry)
+    ]
 
 
 @pytest.mark.parametrize("malice", MALICE)
@@ -228,7 +230,7 @@ def test_noise_as_a_kernel(seed, alone):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(0, 6_000))
+@pytest.mark.parametrize("seed", range(6_000))
 def test_more_noise(seed):
     system = finish(noise(seed), "trap-and-emulate", max_instructions=4_000, memory=MEMORY)
     assert system.machine.outcome is None

@@ -68,7 +68,10 @@ def test_stores_of_system_registers(name):
         "str": 0x28, "smsw": cpu.cr0 & 0xFFFF,
     }[name]  # fmt: skip
     assert int.from_bytes(native.guests[0].memory.read_bytes(0x280000, count), "little") == expected
-    assert native.guests[0].memory.read_bytes(0x280000, count) != virtual.guests[0].memory.read_bytes(0x280000, count) or name == "sldt"
+    assert (
+        native.guests[0].memory.read_bytes(0x280000, count) != virtual.guests[0].memory.read_bytes(0x280000, count)
+        or name == "sldt"
+    )
 
 
 @pytest.mark.parametrize("name", STORES)
@@ -108,7 +111,9 @@ user:   try sgdt [FREE]
 
 def test_popf_leaves_the_interrupt_flag_alone_and_the_guest_notices():
     """The example of the textbook: what the kernel believes and what it gets."""
-    native, virtual = both("cli\n push dword 0x202\n popfd\n mov ecx, 300\n.l: loop .l\n mov eax, [events]\n mov [FREE], eax")
+    native, virtual = both(
+        "cli\n push dword 0x202\n popfd\n mov ecx, 300\n.l: loop .l\n mov eax, [events]\n mov [FREE], eax"
+    )
     assert found(native) > 0
     assert found(virtual) == 0
     assert virtual.guests[0].emulated["popf"] == 0

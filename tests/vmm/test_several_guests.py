@@ -65,7 +65,9 @@ def test_slices_and_world_switches_are_counted(monkeypatch):
 
 
 def test_a_guest_that_halts_for_ever_does_not_stop_the_others(images):
-    system = finish([kernel("main: cli\n hlt"), images[0], kernel("main: ud2\n hlt")], "trap-and-emulate", max_instructions=60_000)
+    system = finish(
+        [kernel("main: cli\n hlt"), images[0], kernel("main: ud2\n hlt")], "trap-and-emulate", max_instructions=60_000
+    )
     assert [guest.outcome for guest in system.guests] == ["halt", "exit", "limit"]
     assert system.guests[1].console.splitlines()[-1] == "00000000"
 
@@ -80,7 +82,9 @@ def test_the_same_image_three_times():
 
 
 def test_input_goes_to_each():
-    echo = kernel("main: mov dx, 0x3FD\n.w: in al, dx\n test al, 1\n jz .w\n mov dx, 0x3F8\n in al, dx\n out dx, al\n cmp al, '!'\n je quit\n mov dx, 0x3FD\n jmp .w")
+    echo = kernel(
+        "main: mov dx, 0x3FD\n.w: in al, dx\n test al, 1\n jz .w\n mov dx, 0x3F8\n in al, dx\n out dx, al\n cmp al, '!'\n je quit\n mov dx, 0x3FD\n jmp .w"
+    )
     result = run([echo, echo], "trap-and-emulate", input="hi!", memory=8 << 20)
     assert [guest.console[:3] for guest in result.guests] == ["hi!", "hi!"]
 

@@ -127,7 +127,10 @@ traced: inc eax
 
 def test_a_step_that_ends_at_the_limit_is_not_delivered():
     for limit in range(1_850, 1_900, 7):
-        twins(kernel(f"main: {STEPPED}\n {set_tf('traced')}\ntraced: cli\n nop\n wbinvd\n jmp traced\n {stepping(100)}"), max_instructions=limit)
+        twins(
+            kernel(f"main: {STEPPED}\n {set_tf('traced')}\ntraced: cli\n nop\n wbinvd\n jmp traced\n {stepping(100)}"),
+            max_instructions=limit,
+        )
 
 
 @pytest.mark.parametrize("kind", ["db 0xF1", "db 0x66, 0xF1"])
