@@ -10,16 +10,39 @@ of a kind rules, as processors do. Where to read more: Intel SDM vol. 2, chapter
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
 
-from vmlab.isa.x86.decode_errors import MAXIMUM_LENGTH, DecodeError, InvalidOpcode, TooLong, Truncated
-from vmlab.isa.x86.decoder_64 import decode_64, modrm_after_third_byte
 from vmlab.isa.x86.instruction import Instruction
 from vmlab.isa.x86.opcode_maps import CONSTANT, FAR, IMMEDIATE, LOW, MAPS, OFFSET, REG, RELATIVE, RM, SIGNED, Part
 from vmlab.isa.x86.operands import MASKS, FarPointer, Immediate, Memory, Operand, Relative
 from vmlab.isa.x86.registers import DS, EBP, EBX, EDI, ESI, ESP, SS
 
-__all__ = ["MAXIMUM_LENGTH", "DecodeError", "InvalidOpcode", "TooLong", "Truncated", "decode"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["MAXIMUM_LENGTH", "DecodeError", "InvalidOpcode", "TooLong", "Truncated", "decode", "modrm_after_third_byte"]
+
+MAXIMUM_LENGTH = 15
+"""Bytes an instruction may have, prefixes included (SDM vol. 2, 2.3.11)."""
+
+
+class DecodeError(Exception):
+    """Bytes that are no instruction; the processor, not the user, did something wrong."""
+
+
+class InvalidOpcode(DecodeError):  # noqa: N818 - named after the exception
+    """The encoding is undefined: the processor raises #UD."""
+
+
+class Truncated(DecodeError):  # noqa: N818 - says what the bytes are
+    """More bytes are needed than were given."""
+
+
+class TooLong(DecodeError):  # noqa: N818 - says what the bytes are
+    """The instruction exceeds 15 bytes: the processor raises #GP(0)."""
+
 
 SEGMENT_PREFIXES = {0x26: 0, 0x2E: 1, 0x36: 2, 0x3E: 3, 0x64: 4, 0x65: 5}
 _PREFIXES = frozenset({*SEGMENT_PREFIXES, 0x66, 0x67, 0xF0, 0xF2, 0xF3})
@@ -59,11 +82,18 @@ def decode(code: bytes, bits: int = 32) -> Instruction:
     (Register32(0, 32), Immediate(5, 32))
     """
     try:
-        return decode_64(code) if bits == 64 else _decode(code, bits)
+        return _decoder_64()(code) if bits == 64 else _decode(code, bits)
     except IndexError:
         if len(code) >= MAXIMUM_LENGTH:
             raise TooLong(f"more than {MAXIMUM_LENGTH} bytes") from None
         raise Truncated(f"{len(code)} bytes are not enough") from None
+
+
+@cache
+def _decoder_64() -> Callable[[bytes], Instruction]:
+    """Return the decoder of 64-bit code, imported when there is some, so that `import vmlab` stays quick."""
+    decoder: Callable[[bytes], Instruction] = import_module("vmlab.isa.x86.decoder_64").decode_64
+    return decoder
 
 
 class Prefixes(NamedTuple):
@@ -149,6 +179,19 @@ def _decode(code: bytes, bits: int) -> Instruction:
     return Instruction(
         row, tuple(operands), form_size, address_size, position, repeat_name, lock, segment, code[:position]
     )
+
+
+def modrm_after_third_byte(code: bytes, position: int, repeat: int, operand_size_prefix: bool) -> int:
+    """Return the ModRM byte after an opcode of the map 0F 38, whose instructions here need 66 and an operand in memory.
+
+    Raises
+    ------
+    InvalidOpcode
+        If the prefixes or ModRM make it another, undefined instruction.
+    """
+    if repeat or not operand_size_prefix or code[position] >= 0xC0:
+        raise InvalidOpcode(f"undefined opcode {code[:position].hex(' ')}")
+    return code[position]
 
 
 def _operands(

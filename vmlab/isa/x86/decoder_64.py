@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmlab.isa.x86.decode_errors import MAXIMUM_LENGTH, InvalidOpcode, TooLong, Truncated
+from vmlab.isa.x86.decoder import MAXIMUM_LENGTH, InvalidOpcode, TooLong, Truncated, modrm_after_third_byte
 from vmlab.isa.x86.instruction import Instruction
 from vmlab.isa.x86.opcode_maps import (
     CONSTANT,
@@ -33,7 +33,7 @@ from vmlab.isa.x86.registers import DS, EBP, ESP, FS, GS, SS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["decode_64", "modrm_after_third_byte"]
+__all__ = ["decode_64"]
 
 _SEGMENTS = {0x64: FS, 0x65: GS}
 _IGNORED = frozenset({0x26, 0x2E, 0x36, 0x3E})
@@ -121,19 +121,6 @@ def decode_64(code: bytes) -> Instruction:
     return Instruction(
         form.row, tuple(operands), form.size, address_size, position, repeat_name, lock, segment, code[:position]
     )
-
-
-def modrm_after_third_byte(code: bytes, position: int, repeat: int, operand_size_prefix: bool) -> int:
-    """Return the ModRM byte after an opcode of the map 0F 38, whose instructions here need 66 and an operand in memory.
-
-    Raises
-    ------
-    InvalidOpcode
-        If the prefixes or ModRM make it another, undefined instruction.
-    """
-    if repeat or not operand_size_prefix or code[position] >= 0xC0:
-        raise InvalidOpcode(f"undefined opcode {code[:position].hex(' ')}")
-    return code[position]
 
 
 def _operands(

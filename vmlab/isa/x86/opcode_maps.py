@@ -41,12 +41,6 @@ REGISTERS: Mapping[int, Sequence[Operand]] = {
     16: tuple(map(Register16, range(8))),
     32: tuple(map(Register32, range(8))),
 }
-REGISTERS_REX: Mapping[int, Sequence[Operand]] = {
-    size: tuple([general_register_64(index, size) for index in range(16)]) for size in (8, 16, 32, 64)
-}
-REGISTERS_OF = {LEGACY: REGISTERS, LONG: {**REGISTERS_REX, 8: REGISTERS[8]}, REX: REGISTERS_REX}
-"""General registers by kind of encoding and width: without REX, byte registers 4 to 7 are `ah ch dh bh`."""
-
 SEGMENTS: Sequence[Operand] = tuple([SegmentOperand(index & 7) for index in range(16)])  # REX.R is ignored
 CONTROLS: Sequence[Operand] = tuple(map(ControlRegister, range(9)))
 DEBUGS: Sequence[Operand] = tuple(map(DebugRegister, range(8)))
@@ -92,7 +86,7 @@ def operand_width(code: str, size: int) -> int:
 @cache
 def _part(code: str, size: int, low: int, encoding: str) -> Part:
     """Resolve one operand code; `low` is the register number in the opcode's low bits."""
-    registers_of = REGISTERS_OF[encoding]
+    registers_of = _registers_of(encoding)
     if code in FIXED:
         return CONSTANT, (_fixed(code, size, registers_of),), 0
     letter, width = code[0], operand_width(code, size)
@@ -116,6 +110,15 @@ def _part(code: str, size: int, low: int, encoding: str) -> Part:
         "S": (REG, SEGMENTS),
     }[letter]
     return kind, registers, size if letter == "A" else width
+
+
+@cache
+def _registers_of(encoding: str) -> Mapping[int, Sequence[Operand]]:
+    """Return the general registers by width. Without REX, byte registers 4 to 7 are `ah ch dh bh`."""
+    if encoding == LEGACY:
+        return REGISTERS
+    registers = {size: tuple([general_register_64(index, size) for index in range(16)]) for size in (8, 16, 32, 64)}
+    return registers if encoding == REX else {**registers, 8: REGISTERS[8]}
 
 
 def _fixed(code: str, size: int, registers_of: Mapping[int, Sequence[Operand]]) -> Operand:
