@@ -1,4 +1,4 @@
-"""IA-32: what its instructions are, and everything that one table says about them.
+"""IA-32 and x86-64: what its instructions are, and everything that one table says about them.
 
 `table` holds the instructions; `decoder`, `encoder`, `assembler`, `disassembler`, `classification` and `semantics`
 read it. Names are imported when they are first used, so that `import vmlab` stays quick.
