@@ -16,6 +16,8 @@ from vmlab.machine.state import BYTE, COUNT, LONG, WORD, Entries, Items, check_s
 __all__ = ["CpuState"]
 
 FLAT_CODE, FLAT_DATA = 0x9B, 0x93
+BOOT_CODE, BOOT_DATA = 0x08, 0x10
+"""Selectors that the loader leaves: the specification lets them undefined, QEMU's loader has these, kernels count on it."""
 SCALARS = ("ip", "flags", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit", "cr0", "cr2", "cr3", "cr4")
 PARTS = {"selector": WORD, "base": LONG, "limit": LONG, "access": BYTE, "big": bool}
 RESET_DEBUG = (0, 0, 0, 0, 0xFFFF0FF0, 0x400, 0xFFFF0FF0, 0x400)
@@ -57,8 +59,8 @@ class CpuState:
         self.registers = [0] * 8
         self.ip = 0
         self.flags = FIXED
-        self.segments = [SegmentRegister(0, 0, 0xFFFFFFFF, FLAT_DATA, big=True) for _ in SEGMENT_NAMES]
-        self.segments[CS] = SegmentRegister(0, 0, 0xFFFFFFFF, FLAT_CODE, big=True)
+        self.segments = [SegmentRegister(BOOT_DATA, 0, 0xFFFFFFFF, FLAT_DATA, big=True) for _ in SEGMENT_NAMES]
+        self.segments[CS] = SegmentRegister(BOOT_CODE, 0, 0xFFFFFFFF, FLAT_CODE, big=True)
         self.ldtr = SegmentRegister()
         self.tr = SegmentRegister()
         self.gdtr_base = self.idtr_base = 0

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import StateError
 from vmlab.machine.bus import Bus
 from vmlab.machine.clock import Clock
-from vmlab.machine.devices import AtaChannel, Cga, DebugExit, IoApic, Keyboard, LocalApic, Pic, Pit, Rtc, Uart
+from vmlab.machine.devices import AtaChannel, Cga, DebugExit, IoApic, Keyboard, LocalApic, PciBus, Pic, Pit, Rtc, Uart
 from vmlab.machine.devices.apic_bus import ApicBus
+from vmlab.machine.firmware_tables import build_tables, io_apic_identifier
 from vmlab.machine.state import COUNT, check_state, rollback
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Platform"]
 
 TIMER_IRQ, KEYBOARD_IRQ, SERIAL_IRQ, CLOCK_IRQ, DISK_IRQ = 0, 1, 4, 8, 14
+
+PROCESSORS = 1
 
 PATIENCE = 10_000
 """Device deadlines without an interrupt after which a halted processor is taken to sleep for ever: a timer runs, masked."""
@@ -55,7 +58,7 @@ class Platform:
         self.pic = Pic()
         self.apics = ApicBus()
         self.interrupts = LocalApic(self.clock, self.apics, external=self.pic)
-        self.io_apic = IoApic(self.apics.send)
+        self.io_apic = IoApic(self.apics.send, io_apic_identifier(PROCESSORS))
         self.apics.on_end.append(self.io_apic.end_of_interrupt)
         self.pic.on_output = self.interrupts.set_lint0
         self.interrupts.virtual_wire()  # as firmware leaves it: the PIC's interrupts pass through
@@ -64,11 +67,12 @@ class Platform:
         self.uart = Uart(self.line(SERIAL_IRQ))
         self.rtc = Rtc(self.clock, self.line(CLOCK_IRQ), memory.size)
         self.ata = AtaChannel(self.clock, self.line(DISK_IRQ), *disks)
+        self.pci = PciBus()
         self.debug_exit = DebugExit()
         self.cga = Cga()
         for device in (
-            self.pic, self.apics, self.io_apic, self.pit, self.keyboard, self.uart, self.rtc, self.ata, self.debug_exit,
-            self.cga,
+            self.pic, self.apics, self.io_apic, self.pit, self.keyboard, self.uart, self.rtc, self.ata, self.pci,
+            self.debug_exit, self.cga,
         ):  # fmt: skip
             device.attach(self.bus)
 
@@ -81,6 +85,11 @@ class Platform:
             io_apic(high)
 
         return drive
+
+    def install_firmware(self) -> None:
+        """Write the tables by which firmware tells a kernel what there is."""
+        for address, data in build_tables(PROCESSORS).items():
+            self.memory.write_bytes(address, data)
 
     @property
     def devices(self) -> dict[str, Device]:

@@ -58,7 +58,8 @@ class Guest:
         self.emulated: Counter[str] = Counter()
 
     def boot(self, command_line: str = "") -> None:
-        """Load the image and set the registers as a multiboot loader does."""
+        """Do what firmware and a multiboot loader do: write the firmware's tables, load the image, set the registers."""
+        self.platform.install_firmware()
         state = place(self.image, self.memory, command_line)
         registers = self.vcpu.registers
         registers[0], registers[3] = state.eax, state.ebx

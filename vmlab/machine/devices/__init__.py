@@ -8,9 +8,10 @@ from vmlab.machine.devices.debug_exit import DebugExit
 from vmlab.machine.devices.io_apic import IoApic
 from vmlab.machine.devices.keyboard import Keyboard
 from vmlab.machine.devices.local_apic import LocalApic
+from vmlab.machine.devices.pci import PciBus
 from vmlab.machine.devices.pic import Pic
 from vmlab.machine.devices.pit import Pit
 from vmlab.machine.devices.rtc import Rtc
 from vmlab.machine.devices.uart import Uart
 
-__all__ = ["AtaChannel", "Cga", "DebugExit", "IoApic", "Keyboard", "LocalApic", "Pic", "Pit", "Rtc", "Uart"]
+__all__ = ["AtaChannel", "Cga", "DebugExit", "IoApic", "Keyboard", "LocalApic", "PciBus", "Pic", "Pit", "Rtc", "Uart"]

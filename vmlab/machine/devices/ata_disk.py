@@ -8,7 +8,7 @@ has been written, and when a command without data is done.
     error:   [ 7 6 5 media | IDNF 4 | 3 | ABRT 2 | 1 0 ]
     device:  [ 1 | LBA 6 | 1 | DEV 4 | head or LBA 27:24 ]
 
-Simplified: each stretch of work takes `COMMAND_TIME`. No DMA, no packet commands, no security, no SMART. The medium never
+Simplified: each stretch of work takes `COMMAND_TIME`, but a write asks for its first block at once. No DMA, no packet commands, no security, no SMART. The medium never
 fails; sectors beyond its end are not found (IDNF).
 
 Read more: ANSI INCITS 361-2002 (ATA/ATAPI-6): 7 (registers), 8 (commands), 9 (protocols).
@@ -93,6 +93,8 @@ class AtaDisk:
         """Begin a command; one that was moving data is abandoned."""
         self.command, self.interrupt = command, False
         self._be_busy(COMMAND, now)
+        if self._COMMANDS.get(self.command) is AtaDisk._write:
+            self.work()  # a drive's buffer is ready at once, and kernels send the first block without a look at DRQ
 
     def hold_reset(self) -> None:
         """Take the software reset: busy until it is released."""
