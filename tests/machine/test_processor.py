@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.machine.computer import CODE, CODE_OF_RING, DATA, DATA_OF_RING, STACK, TASK, TSS, Computer
+from tests.machine.computer import CODE, CODE_OF_RING, DATA, DATA_OF_RING, STACK, TSS, Computer
 from vmlab.errors import StateError
 from vmlab.isa.x86.descriptors import encode_descriptor
 from vmlab.isa.x86.faults import GP
