@@ -28,7 +28,23 @@ CODE_PARAGRAPH, IP = 0x3000, 0x100
 CODE = CODE_PARAGRAPH * 16 + IP
 TRIALS = 40
 SYSTEM = frozenset(
-    {"hlt", "lgdt", "lidt", "sgdt", "sidt", "lldt", "ltr", "lmsw", "smsw", "clts", "invd", "wbinvd", "invlpg", "rdmsr", "wrmsr"}
+    {
+        "hlt",
+        "lgdt",
+        "lidt",
+        "sgdt",
+        "sidt",
+        "lldt",
+        "ltr",
+        "lmsw",
+        "smsw",
+        "clts",
+        "invd",
+        "wbinvd",
+        "invlpg",
+        "rdmsr",
+        "wrmsr",
+    }
 )
 # Where Unicorn is no guide: ENTER loads BP alone; IRET, POPF with TF; loads of segments in 32-bit frames.
 OTHERWISE = frozenset({"enter", "iret", "popf", "lar", "lsl", "verr", "verw", "arpl", "sldt", "str"})
@@ -153,4 +169,6 @@ def _undefined(pair: Pair, row: Any, code: bytes, registers: tuple[int, ...]) ->
         pair.cpu.registers[:] = registers
         count = instruction.operands[-1].read(pair.cpu)
         pair.cpu.registers[:] = after
-    return ~undefined_flags(row.mnemonic, instruction.size, count), undefined_result(row.mnemonic, instruction.size, count)
+    return ~undefined_flags(row.mnemonic, instruction.size, count), undefined_result(
+        row.mnemonic, instruction.size, count
+    )

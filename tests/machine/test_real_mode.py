@@ -52,11 +52,18 @@ def test_power_on() -> None:
     machine.cpu.reset()
     cpu = machine.cpu
     assert (cpu.linear_ip, cpu.fetch_bits, cpu.cpl, cpu.cr0) == (0xFFFF_FFF0, 16, 0, 0x6000_0010)
-    assert (cpu.segments[CS].selector, cpu.idtr_base, cpu.flags, cpu.registers[2]) == (0xF000, 0, 2, cpu.model.signature)
+    assert (cpu.segments[CS].selector, cpu.idtr_base, cpu.flags, cpu.registers[2]) == (
+        0xF000,
+        0,
+        2,
+        cpu.model.signature,
+    )
 
 
 def test_segments_are_paragraphs() -> None:
-    real = Real("mov ax, 0x1234\n mov ds, ax\n mov byte [0x10], 0x77\n mov es, ax\n mov cx, es\n push ds\n pop ss\n hlt").run()
+    real = Real(
+        "mov ax, 0x1234\n mov ds, ax\n mov byte [0x10], 0x77\n mov es, ax\n mov cx, es\n push ds\n pop ss\n hlt"
+    ).run()
     assert real.memory.read(0x12350, 1) == 0x77
     assert (real.cpu.registers[1], real.cpu.segments[2].base) == (0x1234, 0x12340)
 
@@ -128,7 +135,7 @@ def test_code_that_changes_itself() -> None:
 
 
 def test_limits_stay_when_protected_mode_is_left() -> None:
-    """"Unreal" mode: a data segment of 4 GiB in real mode."""
+    """ "Unreal" mode: a data segment of 4 GiB in real mode."""
     source = """
         lgdt [table]
         mov eax, cr0
@@ -181,7 +188,9 @@ def test_to_protected_mode_and_back() -> None:
     """
     real = Real(source)
     gdt = real.symbols["gdt"]
-    for n, raw in enumerate((encode_descriptor(0, 0xFFFF_FFFF, 0x9A), encode_descriptor(0, 0xFFFF, 0x9A, big=False)), 1):
+    for n, raw in enumerate(
+        (encode_descriptor(0, 0xFFFF_FFFF, 0x9A), encode_descriptor(0, 0xFFFF, 0x9A, big=False)), 1
+    ):
         real.memory.write(gdt + 8 * n, 8, raw)
     inner = assemble(f"mov edx, 0x12345678\n jmp 0x10:{real.symbols['real']}", real.symbols["protected"], 32)
     real.memory.write_bytes(real.symbols["protected"], inner.code)

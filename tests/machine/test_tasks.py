@@ -50,7 +50,9 @@ def task(
     for n, selector in enumerate(selectors[: 6 if wide else 4]):
         memory.write(OTHER_TSS + where + width * n, 2, selector)
     memory.write(OTHER_TSS + 0x64, 2, trap)
-    computer.descriptor(OTHER, encode_descriptor(OTHER_TSS, 0x67 if wide else 0x2B, 0x80 | (TSS32 if wide else TSS16), big=False))
+    computer.descriptor(
+        OTHER, encode_descriptor(OTHER_TSS, 0x67 if wide else 0x2B, 0x80 | (TSS32 if wide else TSS16), big=False)
+    )
 
 
 @pytest.fixture
@@ -85,7 +87,12 @@ def test_return(computer: Computer) -> None:
     cpu = computer.cpu
     cpu.registers[:] = [1, 2, 3, 4, STACK, 6, 7, 8]
     computer.step(3)
-    assert (cpu.ip, cpu.registers, cpu.tr.selector, cpu.flags) == (computer.symbols["behind"], [1, 2, 3, 4, STACK, 6, 7, 8], TASK, FIXED)
+    assert (cpu.ip, cpu.registers, cpu.tr.selector, cpu.flags) == (
+        computer.symbols["behind"],
+        [1, 2, 3, 4, STACK, 6, 7, 8],
+        TASK,
+        FIXED,
+    )
     assert (busy(computer, TASK), busy(computer, OTHER)) == (True, False)
     # The other task goes on behind its IRET when it is called again; NT is clear in what it saved.
     assert [computer.word(OTHER_TSS + 0x20), computer.word(OTHER_TSS + 0x24)] == [OTHER_CODE + 2, FIXED]
@@ -178,7 +185,9 @@ def test_refused_in_the_old_task(computer: Computer, name: str) -> None:
         assert (trap.what, trap.ip, computer.cpu.tr.selector) == (expected, CODE, TASK)
 
 
-@pytest.mark.parametrize(("selector", "dpl", "allowed"), [(0x50, 0, False), (0x53, 3, True), (0x50, 3, True), (0x53, 2, False)])
+@pytest.mark.parametrize(
+    ("selector", "dpl", "allowed"), [(0x50, 0, False), (0x53, 3, True), (0x50, 3, True), (0x53, 2, False)]
+)
 def test_privilege_of_a_task(computer: Computer, selector: int, dpl: int, allowed: bool) -> None:
     task(computer)
     computer.descriptor(OTHER, encode_descriptor(OTHER_TSS, 0x67, 0x80 | TSS32 | dpl << 5, big=False))

@@ -47,7 +47,9 @@ def test_no_entry_from_an_outer_ring() -> None:
     assert computer.cpu.flags == FIXED
 
 
-@pytest.mark.parametrize(("source", "vector"), [("ud2", UD), ("div cl", DE), ("hlt", GP), ("mov eax, cr0", GP), ("sldt ax", UD)])
+@pytest.mark.parametrize(
+    ("source", "vector"), [("ud2", UD), ("div cl", DE), ("hlt", GP), ("mov eax, cr0", GP), ("sldt ax", UD)]
+)
 def test_exit_by_a_fault(source: str, vector: int) -> None:
     computer = enter(source, IF)
     computer.step()
@@ -94,7 +96,9 @@ def test_sensitive_to_iopl(source: str, level: int) -> None:
 
 
 def test_cli_sti_pushf_and_popf_with_iopl_3() -> None:
-    computer = enter("sti\n cli\n pushf\n pop ax\n or ah, 0x40\n and ah, 0xcf\n push ax\n popf\n pushfd\n pop ebx", IOPL)
+    computer = enter(
+        "sti\n cli\n pushf\n pop ax\n or ah, 0x40\n and ah, 0xcf\n push ax\n popf\n pushfd\n pop ebx", IOPL
+    )
     for _ in range(10):
         computer.step()
     assert computer.vector is None
@@ -153,4 +157,8 @@ def test_back_by_iret() -> None:
     computer.memory.write_bytes(HANDLERS + 16 * UD, bytes.fromhex("83042402 cf"))  # add dword [esp], 2; iret
     computer.step(3)
     cpu = computer.cpu
-    assert (cpu.ip, cpu.flags & VM, [register.selector for register in cpu.segments][3:]) == (0x12, VM, [0x2222, 0x3333, 0x4444])
+    assert (cpu.ip, cpu.flags & VM, [register.selector for register in cpu.segments][3:]) == (
+        0x12,
+        VM,
+        [0x2222, 0x3333, 0x4444],
+    )

@@ -66,7 +66,8 @@ class Platform:
         self.keyboard = Keyboard(self.line(KEYBOARD_IRQ))
         self.uart = Uart(self.line(SERIAL_IRQ))
         self.rtc = Rtc(self.clock, self.line(CLOCK_IRQ), memory.size)
-        self.ata = AtaChannel(self.clock, self.line(DISK_IRQ), *disks)
+        first, second = (*disks, None, None)[:2]
+        self.ata = AtaChannel(self.clock, self.line(DISK_IRQ), first, second)
         self.pci = PciBus()
         self.debug_exit = DebugExit()
         self.cga = Cga()

@@ -115,7 +115,8 @@ def show(recording: Recording, *, step: int = 0) -> Theatre:
     options = {
         "memory": system.guests[0].memory.size,
         "max_instructions": system.limit,
-        "input": system.input, "disks": system.disks,
+        "input": system.input,
+        "disks": system.disks,
     }
 
     def make(technique: str, cpu_model: str) -> Recording:

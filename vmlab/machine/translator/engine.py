@@ -85,7 +85,7 @@ class Engine:
                     page[ip + REGION] = found + 1
             decoded = page.get(ip & 0xFFF) if page is not None else None
             bulk = BULK.get(decoded[0]) if decoded is not None else None
-            if bulk is not None and bulk(cpu, decoded[1], cpu.horizon - cpu.retired):
+            if decoded is not None and bulk is not None and bulk(cpu, decoded[1], cpu.horizon - cpu.retired):
                 entered = True
                 continue
             execute()
