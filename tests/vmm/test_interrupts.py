@@ -229,3 +229,33 @@ main:   {TIMER_HOOK}
         call quit
 """
     )
+
+
+@pytest.mark.parametrize("phase", range(4))
+def test_a_load_of_ss_holds_interrupts_back_even_if_the_next_instruction_faults(phase):
+    """In ring 3 SS is loaded without a trap; the hidden page fault behind it must not let an interrupt in."""
+    same(
+        f"""
+main:   {TIMER_HOOK}
+        mov dword [hooks + 0x80 * 4], quit
+        call paging_on
+        mov ah, 0xFE
+        call pic_on
+        mov ecx, 20
+        call timer_on
+        to_user user
+user:   mov edx, USER_DATA
+        times {phase} nop
+        mov edi, 0x400000
+        mov esi, 0x600000
+.next:  mov ss, edx
+        mov eax, [edi]
+        mov ss, edx
+        mov [esi], eax
+        add edi, 0x1000
+        add esi, 0x1000
+        cmp edi, 0x4C0000
+        jb .next
+        int 0x80
+"""
+    )

@@ -72,6 +72,9 @@ class Machine:
         Vector of that interrupt.
     guest : int
         Index of the guest that runs, for events.
+    shadowed : bool
+        True where the last event was delivered while interrupts waited for one more instruction, as a VMX processor
+        tells in its interruptibility state (SDM vol. 3, 24.4.2).
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Machine:
         self.counter_vector = 0
         self.guest = 0
         self.guest_time = 0
+        self.shadowed = False
         self.platform.debug_exit.on_exit = self._exit
         self.platform.interrupts.on_output = self._interrupt_line
 
@@ -193,6 +197,7 @@ class Machine:
         cpu = self.cpu
         ring, address = cpu.cpl, cpu.ip + cpu.segments[CS].base & 0xFFFFFFFF
         self.events += 1
+        self.shadowed = cpu.interrupt_shadow
         try:
             act()
         except TripleFault:
@@ -218,13 +223,14 @@ class Machine:
             "counter_limit": self.counter_limit,
             "guest": self.guest,
             "guest_time": self.guest_time,
+            "shadowed": self.shadowed,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
         none = type(None)
         numbers = {"events": COUNT, "guest": COUNT, "guest_time": int, "counter_limit": (COUNT, none)}
-        others = {"outcome": (str, none), "status": (int, none), "in_host": bool}
+        others = {"outcome": (str, none), "status": (int, none), "in_host": bool, "shadowed": bool}
         check_state(state, "machine", {"cpu": dict, "platform": dict, **numbers, **others})
         with rollback(self):
             self.platform.load(state["platform"])

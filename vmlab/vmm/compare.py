@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
+from vmlab.machine.memory import PAGE_SIZE
 from vmlab.vmm.run import Run, run
 
 if TYPE_CHECKING:
@@ -46,13 +47,15 @@ class Comparison:
             for name, value in registers.items()
             if value != others[name]
         ]
-        if first.memory.digest() != other.memory.digest():
-            size = first.memory.size
-            left, right = first.memory.read_bytes(0, size), other.memory.read_bytes(0, size)
-            count = sum(a != b for a, b in zip(left, right, strict=True))
-            place = next(n for n, (a, b) in enumerate(zip(left, right, strict=True)) if a != b)
+        size = first.memory.size
+        left, right = first.memory.read_bytes(0, size), other.memory.read_bytes(0, size)
+        pages = [at for at in range(0, size, PAGE_SIZE) if left[at : at + PAGE_SIZE] != right[at : at + PAGE_SIZE]]
+        places = [n for at in pages for n in range(at, at + PAGE_SIZE) if left[n] != right[n]]
+        if places:
+            place = places[0]
             found.append(
-                f"memory: {count} bytes differ, the first at {place:#x}: {left[place]:#04x} against {right[place]:#04x}"
+                f"memory: {len(places)} bytes differ, the first at {place:#x}: "
+                f"{left[place]:#04x} against {right[place]:#04x}"
             )
         return found
 

@@ -250,6 +250,10 @@ class WorldSwitch:
         vcpu.ip = ip
         vcpu.flags = (vcpu.flags & ~DIRECT_FLAGS | flags & DIRECT_FLAGS) | FIXED
         vcpu.retired += cpu.retired - self._retired
+        if self.machine.shadowed:
+            vcpu.shadow_at = (
+                vcpu.retired
+            )  # the guest has just loaded SS itself: no interrupt before its next instruction
         selectors = {index: cpu.segments[index].selector for index in DATA_SEGMENTS}
         selectors |= {CS: code & 0xFFFF, SS: stack & 0xFFFF}
         for index, selector in selectors.items():
