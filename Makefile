@@ -71,7 +71,8 @@ $(TEST): pyproject.toml | $(PY)
 	$(SETTINGS)
 	@touch $@ $(LAB)
 
-$(CHECK): pyproject.toml $(LAB) | $(PY)
+# The type checker looks at tools/ too, which drive the browser by a package of the tests.
+$(CHECK): pyproject.toml $(TEST) | $(PY)
 	@$(PIP) install --quiet --upgrade "pip>=25.1"
 	$(PIP) install --quiet --group check
 	@touch $@
