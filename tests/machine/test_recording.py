@@ -12,6 +12,7 @@ from tests.vmm.test_saving import BUSY
 from vmlab.errors import OptionError
 from vmlab.machine import recording as module
 from vmlab.machine.recording import Recording
+from vmlab.machine.translator import Engine
 from vmlab.vmm.techniques import build
 
 OPTIONS = {"memory": 8 << 20, "max_instructions": 60_000, "input": "text"}
@@ -69,6 +70,13 @@ def check(recording, instants, generator, visits):
 def test_any_instant_is_that_of_the_straight_run(straight):
     kind, instants = straight
     check(Recording(system(kind)), instants, random.Random(5), 8)
+
+
+def test_the_block_translator_comes_to_the_same_instants(straight):
+    kind, instants = straight
+    translated = system(kind)
+    translated.machine.engine = Engine()
+    check(Recording(translated), instants, random.Random(8), 4)
 
 
 def test_few_checkpoints_with_more_around_the_cursor(straight, monkeypatch):

@@ -15,26 +15,11 @@ REGISTERS = ("eax", "ecx", "edx", "ebx", "esi", "edi", "ebp")
 ALU = ("add", "sub", "xor", "and", "or", "adc", "sbb", "cmp", "test")
 SHIFTS = ("shl", "shr", "sar", "rol", "ror", "rcl", "rcr")
 FRAMES = (0x400, 0x401, 0x4FF, 0x7FF, 0x280, 0x2FF, 0xB8, 0x900, 0xFFC00)
+APIC = (0xFEE000B0, 0xFEE00080, 0xFEE000F0, 0xFEE00320, 0xFEE00380, 0xFEE00390, 0xFEC00000, 0xFEC00010)
 PORTS = (
-    0x20,
-    0x21,
-    0xA1,
-    0x40,
-    0x41,
-    0x42,
-    0x43,
-    0x61,
-    0x80,
-    0x3F8,
-    0x3F9,
-    0x3FA,
-    0x3FB,
-    0x3FC,
-    0x3FD,
-    0x3FE,
-    0x3FF,
-    0x500,
-)
+    0x20, 0x21, 0xA1, 0x40, 0x41, 0x42, 0x43, 0x61, 0x80, 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD, 0x3FE, 0x3FF, 0x500,
+    0x60, 0x64, 0x70, 0x71, 0x1F0, 0x1F2, 0x1F6, 0x1F7, 0x3F6, 0x92, 0xCF8, 0xCFC,
+)  # fmt: skip
 
 FRAME = """
 main:   mov dword [hooks + 0x20 * 4], acknowledge
@@ -118,7 +103,7 @@ class Writer:
         if kind < 7:
             return 0x400000 + self.choices.choice((0, 1, 2, 3, 0x10, 0x11, 0x3FE)) * 0x1000 + offset
         if kind == 7:
-            return self.choices.choice((0xB8000, 0xB8F9E, 0xB7FFE, 0xBFFFF, 0x7FFFFE, 0x800000))
+            return self.choices.choice((0xB8000, 0xB8F9E, 0xB7FFE, 0xBFFFF, 0x7FFFFE, 0x800000, *APIC))
         return self.choices.choice((0xFFC00000, 0xFFC01FFE, 0xFFFFFFFE, 0xFFBFFFFE, 0xC0000000, 0x10000000))
 
     # -- blocks ----------------------------------------------------------------------------------------------------------
@@ -280,6 +265,19 @@ class Writer:
             f" try mov {register}, eax\n {access}\n mov eax, KERNEL_DATA\n mov es, eax"
         )
 
+    def local_table(self) -> str:
+        limit, access = (
+            self.choice_of("0x0FFF", "0xFFFF"),
+            self.choice_of("0x00CF9200", "0x00409200", "0x00CF9A00", "0x00CFF200"),
+        )
+        register = self.choice_of("es", "fs", "gs")
+        return (
+            f"mov dword [FREE + 0xF000], 0x28000000 + {limit}\n mov dword [FREE + 0xF004], {access}\n"
+            " mov dword [gdt + 0x48], 0xF000000F\n mov dword [gdt + 0x4C], 0x00008228\n mov eax, 0x48\n try lldt ax\n"
+            f" mov eax, 4\n try mov {register}, eax\n try mov ebx, [{register}:0x800]\n mov eax, KERNEL_DATA\n mov es, eax\n"
+            f" mov fs, eax\n mov gs, eax\n xor eax, eax\n lldt ax"
+        )
+
     def self_modifying(self) -> str:
         place = self.label()
         return f"mov dword [{place} + 1], {self.number()}\n{place}: mov ecx, 5\n add eax, ecx"
@@ -311,14 +309,14 @@ class Writer:
 
     def user_only(self) -> str:
         selector = self.choices.choice((0, 3, 8, 0x10, 0x13, 0x1B, 0x23, 0x20, 0x28, 0x30, 0x33, 0xFFDB, 0xFF83))
-        return self.choice_of("try cli", "try sti", "try hlt", "try mov eax, cr0", "try int 0x30", "int 0x80", "int3", "try ud2", f"mov eax, {selector}\n try mov gs, eax", "try invlpg [0]", "try lidt [FREE]", "push dword 0x23\n pop fs", "try db 0xF1")  # fmt: skip
+        return self.choice_of("try cli", "try sti", "try hlt", "try mov eax, cr0", "try int 0x30", "int 0x80", "int3", "try ud2", f"mov eax, {selector}\n try mov gs, eax", "try invlpg [0]", "try lidt [FREE]", "push dword 0x23\n pop fs", "try db 0xF1", f"mov eax, 0x23\n mov ss, eax\n {self.memory()}")  # fmt: skip
 
     def kernel(self) -> str:
         """Return the source of one kernel."""
         kinds: tuple[Callable[[], str], ...] = (
             self.arithmetic, self.arithmetic, self.memory, self.memory, self.memory, self.string, self.stack, self.call,
             self.loop, self.interrupt, self.flags, self.port, self.string_port, self.timer, self.page, self.page,
-            self.directory, self.mode, self.segment, self.self_modifying, self.machine, self.halt, self.step, self.ring_3,
+            self.directory, self.mode, self.segment, self.local_table, self.self_modifying, self.machine, self.halt, self.step, self.ring_3,
             self.ring_3,
         )  # fmt: skip
         blocks = [self.choices.choice(kinds)() for _ in range(self.choices.randint(1, 30))]

@@ -312,3 +312,40 @@ selectors_end:
 """
         )
     )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("ring", [0, 3])
+@pytest.mark.parametrize("first", [0, 0x2000, 0xA000, 0xF000])
+def test_thousands_of_selectors(first, ring):
+    """In ring 0 those with RPL 0; in ring 3 all. The table has descriptors up to its end, some of them good."""
+    twins(
+        kernel(
+            f"""
+main:   mov dword [hooks + 13 * 4], skip
+        mov dword [hooks + 11 * 4], skip
+        mov dword [hooks + 0x80 * 4], quit
+        mov word [gdt_pointer], 0xFFF7
+        lgdt [gdt_pointer]
+        mov edi, gdt + 0x2000
+        mov ecx, 0xDC00 / 8
+.fill:  mov dword [edi], 0x0000FFFF
+        mov eax, edi
+        and eax, 0x0000FF00
+        or eax, 0x00C00000
+        mov [edi + 4], eax
+        add edi, 8
+        loop .fill
+        {"jmp user" if ring == 0 else "to_user user"}
+skip:   add dword [ebx + F_EIP], 2
+        ret
+user:   mov eax, {first}
+.next:  mov gs, eax
+        {"add eax, 4" if ring == 0 else "inc eax"}
+        cmp eax, {first + 0x1000}
+        jb .next
+        {"call quit" if ring == 0 else "int 0x80"}
+"""
+        ),
+        max_instructions=500_000,
+    )

@@ -111,6 +111,7 @@ class TrapAndEmulate(System):
         while self.steps < goal and not self.finished:
             if not self.machine.in_host:
                 self.machine.run(goal - self.steps)
+                assert self.machine.outcome is None, "a guest has stopped the host"
             else:
                 self.machine.events += 1
                 if self.phase == "handle":
