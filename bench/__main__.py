@@ -7,9 +7,14 @@ import os
 import platform
 import sys
 
-from bench import first_stage, imports, interpreter
+from bench import first_stage, imports, interpreter, translator
 
-FIGURES = {"interpreter": interpreter.measure, "imports": imports.measure, "first-stage": first_stage.measure}
+FIGURES = {
+    "interpreter": interpreter.measure,
+    "translator": translator.measure,
+    "imports": imports.measure,
+    "first-stage": first_stage.measure,
+}
 
 
 def main() -> int:

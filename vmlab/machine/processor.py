@@ -54,18 +54,23 @@ class Processor(MemoryAccess):
         Memory references of page walks, IN and OUT, exceptions and interrupts delivered, control-register loads.
     debug_causes : int
         Why the instruction just executed asks for #DB, as bits of DR6; 0 where it does not.
+    flat_data : bool
+        What `has_flat_data` was when an engine last looked.
+    deadline : int or None
+        That of the clock when `run` began.
     attention : bool
         True where the next boundary needs more than the next instruction: an interrupt waits, or TF is set.
     """
 
     __slots__ = (
-        "_code", "_deliveries", "_linear_code", "_mode", "attention", "debug_causes", "delivered", "fetch_bits", "port_accesses",
+        "_code", "_deliveries", "_linear_code", "_mode", "attention", "deadline", "debug_causes", "delivered", "fetch_bits", "flat_data", "port_accesses",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel) -> None:
         self.port_accesses = self.delivered = 0
         self._deliveries = (0, 0)
-        self.attention = False
+        self.attention = self.flat_data = False
+        self.deadline: int | None = None
         self.debug_causes = 0
         super().__init__(platform, model)
 
@@ -89,7 +94,14 @@ class Processor(MemoryAccess):
 
     def segment_changed(self) -> None:
         """Note a new data or stack segment."""
-        self.horizon = 0  # ends the loop of an engine, which may count on flat segments
+        if self.flat_data != self.has_flat_data:
+            self.horizon = 0  # ends the loop of an engine, which may count on flat segments
+
+    @property
+    def has_flat_data(self) -> bool:
+        """True where offsets in DS, ES and SS are linear addresses that may be read and written."""
+        extra, _, stack, data, *_ = self.segments
+        return stack.flat_write and stack.big and data.flat_write and extra.flat_write
 
     def flags_changed(self) -> None:
         """Note that IF or TF may have changed."""
@@ -137,7 +149,8 @@ class Processor(MemoryAccess):
 
     def device_changed(self) -> None:
         """A device was touched: its interrupt line and its next deadline may be others."""
-        super().device_changed()
+        if self.platform.clock.deadline != self.deadline:
+            self.horizon = 0
         self.flags_changed()
 
     def read_msr(self, number: int) -> int:
@@ -265,7 +278,7 @@ class Processor(MemoryAccess):
         """
         if self.attention:
             return
-        self.horizon = until
+        self.horizon, self.deadline = until, self.platform.clock.deadline
         if not self.segments[CS].flat_code:
             self._run_segmented()
             return

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import random
 
 DIRECTORY, TABLE, ABSENT, ALIAS = 0x4_0000, 0x4_1000, 0x3_0000, 0x10_0000
-MEMORY = 2 << 20
+MEMORY = 1 << 20
 WIDE = ("eax", "ecx", "edx", "ebx", "ebp", "esi", "edi")
 HALF = ("ax", "cx", "dx", "bx", "bp", "si", "di")
 BYTE = ("al", "cl", "dl", "bl", "ah", "ch", "dh", "bh")

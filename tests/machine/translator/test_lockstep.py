@@ -6,9 +6,14 @@ import random
 
 import pytest
 
+import vmlab
+import vmlab.guests
+from tests.kernels.build import PROGRAMS, build
 from tests.machine.chaos import chaos, check_shortcuts
 from tests.machine.translator.programs import computer
+from vmlab.machine.recording import Recording
 from vmlab.machine.translator import Engine
+from vmlab.vmm import techniques
 
 LONG_SEEDS = 20_000
 
@@ -25,7 +30,7 @@ def observe(machine):
     events = []
     machine.trace.detail = "events"
     machine.trace.observers.append(events.append)
-    return lambda: (machine.save(), machine.memory.digest(), events)
+    return lambda: (machine.save(), bytes(machine.memory.data), events)
 
 
 def check_quick(cpu):
@@ -55,22 +60,86 @@ def compare(make, rng, steps):
     return quick
 
 
-@pytest.mark.parametrize("start", range(0, 60, 10))
+@pytest.mark.parametrize("start", range(0, 24, 8))
 @pytest.mark.usefixtures("eager")
 def test_random_programs(start):
     regions = 0
-    for seed in range(start, start + 10):
+    for seed in range(start, start + 8):
         rng = random.Random(seed)
         machine = compare(lambda seed=seed: computer(random.Random(seed)).machine, rng, 1500)
         regions += machine.engine.regions
     assert regions > 10
 
 
-@pytest.mark.parametrize("start", range(0, 60, 20))
+@pytest.mark.parametrize("start", range(0, 40, 20))
 @pytest.mark.usefixtures("eager")
 def test_noise(start):
     for seed in range(start, start + 20):
         compare(lambda seed=seed: chaos(seed), random.Random(seed), 800)
+
+
+@pytest.mark.parametrize("until", range(1, 60))
+@pytest.mark.usefixtures("eager")
+def test_every_small_budget(until):
+    plain, quick = computer(random.Random(7)).machine, computer(random.Random(7)).machine
+    quick.engine = Engine()
+    for machine in (plain, quick):
+        for _ in range(6):
+            machine.run(until)
+    assert plain.save() == quick.save()
+
+
+def system_states(image, under, engine, steps, limit):
+    """Return what a system is like every so many steps, and its events."""
+    system = techniques.build(image, under, engine=engine, memory=4 << 20, max_instructions=limit, detail="events")
+    events, states = [], []
+    system.trace.observers.append(events.append)
+    while not system.finished:
+        system.advance(steps)
+        states.append((system.save(), system.machine.memory.digest()))
+    return states, events
+
+
+@pytest.mark.parametrize("under", list(techniques.TECHNIQUES))
+@pytest.mark.parametrize("name", vmlab.guests.names())
+def test_guests(name, under):
+    image = vmlab.guests.load(name)
+    assert system_states(image, under, "auto", 7919, 40_000) == system_states(image, under, "interpreter", 7919, 40_000)
+
+
+@pytest.mark.parametrize("variant", ["O0", "O2"])
+@pytest.mark.parametrize("name", ["division64", "system"])
+def test_gcc_programs(name, variant, cc32, tmp_path):
+    image = vmlab.load(build(name, variant, cc32, tmp_path))
+    assert system_states(image, "native", "auto", 30_011, 150_000) == system_states(
+        image, "native", "interpreter", 30_011, 150_000
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("variant", ["O0", "O2"])
+@pytest.mark.parametrize("name", [*PROGRAMS, "system"])
+@pytest.mark.parametrize("under", list(techniques.TECHNIQUES))
+def test_all_gcc_programs(name, variant, under, cc32, tmp_path):
+    image = vmlab.load(build(name, variant, cc32, tmp_path))
+    assert system_states(image, under, "auto", 997, 300_000) == system_states(image, under, "interpreter", 997, 300_000)
+
+
+def test_a_recording_seeks_to_the_same_states():
+    image = vmlab.guests.load("minios")
+    recordings = [
+        Recording(techniques.build(image, engine=engine, memory=2 << 20)) for engine in ("auto", "interpreter")
+    ]
+    assert recordings[0].length == recordings[1].length
+    assert recordings[0].events == recordings[1].events
+    rng = random.Random(1)
+    for _ in range(12):
+        step = rng.randrange(recordings[0].length)
+        states = []
+        for recording in recordings:
+            recording.seek(step)
+            states.append((recording.system.save(), recording.system.machine.memory.digest()))
+        assert states[0] == states[1]
 
 
 @pytest.mark.long

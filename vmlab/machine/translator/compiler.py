@@ -21,7 +21,7 @@ from vmlab.machine.translator.region import CONDITIONAL, COUNTED, ENDING, Block,
 from vmlab.machine.translator.writer import MASK, Writer
 
 if TYPE_CHECKING:
-    from types import CodeType
+    from types import CodeType, TracebackType
 
     from vmlab.isa.x86.instruction import Instruction
 
@@ -56,7 +56,7 @@ HEADER = """def run(cpu, budget):
 """
 
 FOOTER = """    except (KeyError, Unusual) as stop:
-        done, ip, fl = recover(stop.__traceback__.tb_lineno, fl, fc, fr, locals())
+        done, ip, fl = recover(stop.__traceback__, fl, fc, fr, locals())
         n += done
         missed = ip, stop.args[0] if stop.args else 0
     {store}
@@ -94,6 +94,7 @@ class _Compiler:
         self.waiting = list(self.labels)
         self.written: set[int] = set()
         self.current = -1
+        self.doubled: set[tuple[int, int]] = set()  # in which tree a jump stands once more, and which
         self.tags: list[Producer] = []
         self.ends: list[Pending] = []  # where the flags may be when the budget ends
         self.done: list[int] = []  # instructions since the label that come before each instruction
@@ -159,7 +160,15 @@ class _Compiler:
         if place not in self.labels and (w.indent >= DEEPEST or place in self.written):
             self.label(place)
             self.waiting.append(place)
-        if place in self.labels:
+        mnemonic = block.code[0][1].mnemonic
+        alone = len(block.code) == 1 and mnemonic in CONDITIONAL and (self.current, place) not in self.doubled
+        if place in self.labels and alone and mnemonic not in COUNTED and w.can_test(mnemonic[1:]):
+            # A jump alone: better once more here, where the flags that it asks for are at hand.
+            self.doubled.add((self.current, place))
+            pending = w.pending
+            self.block(block, count, calls)
+            w.pending = pending
+        elif place in self.labels:
             self.enter(self.labels[place], str(place), count)
         else:
             pending = w.pending
@@ -338,8 +347,14 @@ class _Compiler:
         def exact(number: int, flags: int, carry: int, rest: int, names: dict[str, Any]) -> int:
             return evaluate(ends[number], flags, carry, rest, names)
 
-        def recover(line: int, flags: int, carry: int, rest: int, names: dict[str, Any]) -> tuple[int, int, int]:
-            number = owners[line - first]
+        numbers: dict[int, int] = {}  # of instructions, by the place of the bytecode: to find a line takes long
+
+        def recover(
+            stop: TracebackType, flags: int, carry: int, rest: int, names: dict[str, Any]
+        ) -> tuple[int, int, int]:
+            number = numbers.get(stop.tb_lasti)
+            if number is None:
+                number = numbers[stop.tb_lasti] = owners[stop.tb_lineno - first]
             return done[number], places[number], evaluate(points[number], flags, carry, rest, names)
 
         scope = GLOBALS | {"settle": settle, "exact": exact, "recover": recover, "returns": self.returns}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.isa.x86.registers import DS, ES, SS
 from vmlab.machine.translator.cache import Translated, is_kept, translate
 from vmlab.machine.translator.strings import BULK
 
@@ -59,10 +58,11 @@ class Engine:
         """Execute until `retired` reaches `until`, attention is needed, or a fault is raised: as `Processor.run`."""
         if cpu.attention:
             return
-        if cpu.fetch_bits != 32 or not self.flat(cpu) or cpu.debug[7] & BREAKPOINTS:
+        cpu.flat_data = cpu.has_flat_data
+        if cpu.fetch_bits != 32 or not cpu.flat_data or cpu.debug[7] & BREAKPOINTS:
             cpu.run(until)
             return
-        cpu.horizon = until
+        cpu.horizon, cpu.deadline = until, cpu.platform.clock.deadline
         code, execute = cpu.code_pages, cpu.execute
         entered = True  # by a transfer of control, or behind something that is not translated: a region may start
         while (budget := cpu.horizon - cpu.retired) > 0:
@@ -84,21 +84,14 @@ class Engine:
                         continue
                     page[ip + REGION] = found + 1
             decoded = page.get(ip & 0xFFF) if page is not None else None
-            bulk = BULK.get(decoded[0]) if decoded is not None else None
-            if decoded is not None and bulk is not None and bulk(cpu, decoded[1], cpu.horizon - cpu.retired):
+            bulk = BULK.get(decoded[0]) if decoded else None
+            if decoded and bulk and bulk(cpu, decoded[1], cpu.horizon - cpu.retired):
                 entered = True
                 continue
             execute()
             entered = found is None or missed is not None or not 0 < cpu.ip - ip <= LONGEST
             if missed and found:
                 self.missed(cpu, found, *missed)
-
-    @staticmethod
-    def flat(cpu: Processor) -> bool:
-        """Say whether offsets in DS, ES and SS are linear addresses."""
-        segments = cpu.segments
-        stack = segments[SS]
-        return segments[DS].flat_write and segments[ES].flat_write and stack.flat_write and stack.big
 
     def missed(self, cpu: Processor, found: Translated, ip: int, key: int) -> None:
         """Note that a region left an instruction to the interpreter: a page was not there, or something unusual."""

@@ -100,20 +100,19 @@ class Writer:
             self.put(f"fl = {formula(pending)}")
         self.pending = Pending(STORED, STORED)
 
-    def test(self, suffix: str) -> str:
-        """Return an expression for a condition; flags of a block's head are stored first."""
+    def can_test(self, suffix: str) -> bool:
+        """Say whether a condition asks only for flags whose producer is known."""
         pending = self.pending
-        if (pending.carry if suffix in ("b", "ae") else pending.rest) == HEAD or (
-            pending.carry == HEAD and suffix in ("be", "a")
-        ):
+        if suffix in ("b", "ae"):
+            return pending.carry != HEAD
+        return pending.rest != HEAD and (suffix not in ("be", "a") or pending.carry != HEAD)
+
+    def test(self, suffix: str) -> str:
+        """Return an expression for a condition; flags of a block's head are stored first, if it asks for them."""
+        if not self.can_test(suffix):
             self.store_flags()
-        elif HEAD in (pending.carry, pending.rest):
-            # The other part is not looked at.
-            pending = Pending(
-                STORED if pending.carry == HEAD else pending.carry, STORED if pending.rest == HEAD else pending.rest
-            )
-            return condition(suffix, pending)
-        return condition(suffix, self.pending)
+        carry, rest = (STORED if each == HEAD else each for each in (self.pending.carry, self.pending.rest))
+        return condition(suffix, Pending(carry, rest))
 
     # -- registers -------------------------------------------------------------------------------------------------------
 
@@ -187,11 +186,25 @@ class Writer:
         """Write a read of what is to be written back, by `put_back`; its place is in `p`."""
         view, shift = VIEWS[size]
         t = self.place(memory)
-        self.put(f"p = {t} + wr[{t} & {LINE_KEY[size]}]" + (f" >> {shift}" if shift else ""), f"{into} = {view}[p]")
+        if not self.careful or size == 8:
+            self.put(f"p = {t} + wr[{t} & {LINE_KEY[size]}]" + (f" >> {shift}" if shift else ""), f"{into} = {view}[p]")
+            return
+        width = size >> 3
+        self.put(f"if {t} & {width - 1}:", f"    if {t} & 255 > {0x100 - width}: raise Unusual")
+        self.put(
+            f"    p = {t} + wr[{t} & {LINE_KEY[8]}]", f"    {into} = from_bytes(data[p:p + {width}], 'little')", "else:"
+        )
+        self.put(f"    p = {t} + wr[{t} & {LINE_KEY[size]}]", f"    {into} = {view}[p >> {shift}]")
 
     def put_back(self, size: int, value: str) -> None:
         """Write a store to where `modify` read."""
-        self.put(f"{VIEWS[size][0]}[p] = {value}")
+        view, shift = VIEWS[size]
+        if not self.careful or size == 8:
+            self.put(f"{view}[p] = {value}")
+            return
+        width = size >> 3
+        self.put(f"if p & {width - 1}: data[p:p + {width}] = ({value}).to_bytes({width}, 'little')")
+        self.put(f"else: {view}[p >> {shift}] = {value}")
 
     def value(self, operand: Operand, into: str = "v") -> str:
         """Write the read of an operand; return an expression for its value, a name where it is in memory."""
