@@ -35,6 +35,7 @@ class ExitReason(StrEnum):
     SOFTWARE_INTERRUPT = "software interrupt"
     TRACED_WRITE = "traced write"
     TRUE_PAGE_FAULT = "true page fault"
+    WINDOW = "access behind the hypervisor's window"
 
 
 _BY_MNEMONIC = {

@@ -157,7 +157,7 @@ class TrapAndEmulate(System):
             return
         hpa = world.shadow.fill(linear, gpa, writable=writable, user=user)
         if hpa is None:
-            self._emulate(guest, ExitReason.MMIO)
+            self._emulate(guest, ExitReason.WINDOW if guest.platform.bus.is_ram(gpa) else ExitReason.MMIO)
             return
         self.switcher.forget(linear)
         self.counters["shadow fills"] += 1
