@@ -62,7 +62,7 @@ def build(  # noqa: PLR0913 - the options of a run
     input: bytes | str = b"",  # noqa: A002 - the option's name
     disks: Sequence[Disk | str | os.PathLike[str] | None] = (),
     detail: Detail = "none",
-    engine: str = "auto",
+    engine: str = "interpreter",
 ) -> System:
     """Build a system, ready to run.
 
