@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.registers import CS, DS, ES, FS, GS, SS
-from vmlab.views.listing import Listings, labels_of
+from vmlab.vmm.listing import Listings, labels_of
 from vmlab.vmm.world import DIRECT_FLAGS
 
 if TYPE_CHECKING:

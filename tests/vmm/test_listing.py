@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import vmlab
 from vmlab.machine.image import flat
-from vmlab.views.listing import Listings, labels_of, read_code
+from vmlab.vmm.listing import Listings, labels_of, read_code
 
 PROGRAM = """
         org 0x100000
