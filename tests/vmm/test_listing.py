@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import vmlab
 from vmlab.machine.image import flat
 from vmlab.vmm.listing import Listings, labels_of, read_code
@@ -15,6 +17,11 @@ start:  cli
         db 0xff, 0xff, 0xff      ; no code
 next:   hlt
 """
+
+
+@pytest.fixture(scope="module")
+def trapped():
+    return vmlab.record(vmlab.guests.load("minios"), under="trap-and-emulate", memory=2 << 20)
 
 
 def guest_of(recording):
