@@ -101,7 +101,7 @@ class Machine:
         self.guest_time = 0
         self.shadowed = False
         self.platform.debug_exit.on_exit = self._exit
-        self.platform.interrupts.on_output = self._interrupt_line
+        self.cpu.interrupts.on_output = self._interrupt_line
 
     def _exit(self, status: int) -> None:
         self.outcome, self.status = "exit", status
@@ -153,8 +153,8 @@ class Machine:
             self.counter_limit = None
             self._deliver(lambda: cpu.interrupt(self.counter_vector), self.counter_vector, "timer", None)
             return True
-        if platform.interrupts.output and cpu.interruptible:
-            vector = platform.interrupts.acknowledge()
+        if cpu.interrupts.output and cpu.interruptible:
+            vector = cpu.interrupts.acknowledge()
             self._deliver(lambda: cpu.interrupt(vector), vector, f"interrupt {vector:#x}", None)
             return True
         return False

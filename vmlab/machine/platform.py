@@ -26,14 +26,12 @@ __all__ = ["Platform"]
 
 TIMER_IRQ, KEYBOARD_IRQ, SERIAL_IRQ, CLOCK_IRQ, DISK_IRQ = 0, 1, 4, 8, 14
 
-PROCESSORS = 1
-
 PATIENCE = 10_000
 """Device deadlines without an interrupt after which a halted processor is taken to sleep for ever: a timer runs, masked."""
 
 
 class Platform:
-    """A PC without its processor.
+    """A PC without its processors.
 
     Parameters
     ----------
@@ -41,27 +39,30 @@ class Platform:
         Physical memory, or what a guest takes for it.
     disks : sequence of Disk
         At most two, on the first ATA channel.
+    processors : int
+        How many processors there are, each with its local APIC; the first starts the computer.
 
     Attributes
     ----------
-    interrupts : LocalApic
-        The processor's interrupt controller; the PIC pair is behind it.
     idle : int
         Time spent halted, in units of the clock; `clock.now` is retired instructions plus this.
     """
 
-    def __init__(self, memory: PhysicalMemory | MemoryWindow, disks: Sequence[Disk | None] = ()) -> None:
+    def __init__(
+        self, memory: PhysicalMemory | MemoryWindow, disks: Sequence[Disk | None] = (), processors: int = 1
+    ) -> None:
         self.memory = memory
         self.bus = Bus(memory)
         self.clock = Clock()
         self.idle = 0
         self.pic = Pic()
         self.apics = ApicBus()
-        self.interrupts = LocalApic(self.clock, self.apics, external=self.pic)
-        self.io_apic = IoApic(self.apics.send, io_apic_identifier(PROCESSORS))
+        for number in range(processors):
+            LocalApic(self.clock, self.apics, number, bootstrap=not number, external=self.pic)
+        self.io_apic = IoApic(self.apics.send, io_apic_identifier(processors))
         self.apics.on_end.append(self.io_apic.end_of_interrupt)
-        self.pic.on_output = self.interrupts.set_lint0
-        self.interrupts.virtual_wire()  # as firmware leaves it: the PIC's interrupts pass through
+        self.pic.on_output = self._pic_output
+        self.local_apics[0].virtual_wire()  # as firmware leaves it: the PIC's interrupts pass through
         self.pit = Pit(self.clock, self.line(TIMER_IRQ))
         self.keyboard = Keyboard(self.line(KEYBOARD_IRQ))
         self.uart = Uart(self.line(SERIAL_IRQ))
@@ -89,8 +90,18 @@ class Platform:
 
     def install_firmware(self) -> None:
         """Write the tables by which firmware tells a kernel what there is."""
-        for address, data in build_tables(PROCESSORS).items():
+        for address, data in build_tables(len(self.local_apics)).items():
             self.memory.write_bytes(address, data)
+
+    @property
+    def local_apics(self) -> list[LocalApic]:
+        """The interrupt controllers of the processors; the PIC pair is behind each."""
+        return self.apics.local_apics
+
+    def _pic_output(self, level: bool) -> None:
+        """Drive the processors' LINT0, to which the PIC pair leads (MultiProcessor Specification 1.4, 3.6.2.2)."""
+        for apic in self.local_apics:
+            apic.set_lint0(level)
 
     @property
     def devices(self) -> dict[str, Device]:
@@ -127,7 +138,7 @@ class Platform:
         """Pass the time of a halted processor until the interrupt controller asks for it; False if it never will."""
         for _ in range(PATIENCE):
             self.now(retired)
-            if self.interrupts.output:
+            if self.local_apics[0].output:
                 return True
             deadline = self.clock.deadline
             if deadline is None:

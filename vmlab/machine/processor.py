@@ -45,9 +45,13 @@ class Processor(MemoryAccess):
         Bus, clock and interrupt controller.
     model : CpuModel
         What CPUID says and which features exist.
+    number : int
+        Which of the platform's processors this is.
 
     Attributes
     ----------
+    interrupts : LocalApic
+        Its interrupt controller.
     retired : int
         Instructions completed; each element of a repeated string instruction counts.
     walk_references, port_accesses, delivered, control_loads : int
@@ -63,10 +67,12 @@ class Processor(MemoryAccess):
     """
 
     __slots__ = (
-        "_code", "_deliveries", "_linear_code", "_mode", "attention", "deadline", "debug_causes", "delivered", "fetch_bits", "flat_data", "port_accesses",
+        "_code", "_deliveries", "_linear_code", "_mode", "attention", "deadline", "debug_causes", "delivered", "fetch_bits", "flat_data", "interrupts",
+        "port_accesses",
     )  # fmt: skip
 
-    def __init__(self, platform: Platform, model: CpuModel) -> None:
+    def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
+        self.interrupts = platform.local_apics[number]
         self.port_accesses = self.delivered = 0
         self._deliveries = (0, 0)
         self.attention = self.flat_data = False
@@ -105,7 +111,7 @@ class Processor(MemoryAccess):
 
     def flags_changed(self) -> None:
         """Note that IF or TF may have changed."""
-        self.attention = bool(self.flags & TF) or (bool(self.flags & IF) and self.platform.interrupts.output)
+        self.attention = bool(self.flags & TF) or (bool(self.flags & IF) and self.interrupts.output)
         if self.attention:
             self.horizon = 0
 

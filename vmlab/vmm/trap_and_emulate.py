@@ -226,7 +226,7 @@ class TrapAndEmulate(System):
         if guest.outcome is not None:
             return False
         deadlines = [self.slice_end, self.limit]
-        if platform.interrupts.output and vcpu.flags & IF:
+        if vcpu.interrupts.output and vcpu.flags & IF:
             deadlines.append(vcpu.retired + 1)  # the guest is in the shadow of STI: take it back after one instruction
         deadline = platform.next_deadline()
         if deadline is not None:
@@ -244,8 +244,8 @@ class TrapAndEmulate(System):
             self._inject(guest, vcpu.single_step, DB, vector_name(DB))
         if vcpu.halted and not (vcpu.flags & IF and platform.await_interrupt(vcpu.retired)):
             self.end_guest(self.current, "halt")
-        while platform.interrupts.output and vcpu.interruptible and guest.outcome is None:
-            vector = platform.interrupts.acknowledge()
+        while vcpu.interrupts.output and vcpu.interruptible and guest.outcome is None:
+            vector = vcpu.interrupts.acknowledge()
             self._inject(guest, partial(vcpu.interrupt, vector), vector, f"interrupt {vector:#x}")
 
     def _schedule(self) -> None:
