@@ -28,8 +28,9 @@ help:
 lab: $(LAB)
 	$(PY) -m vmlab.cli lab $(OPTIONS)
 
+# A test file stays in one process: what its tests share is made once.
 test: requirements $(TEST)
-	$(PY) -m pytest $(OPTIONS)
+	$(PY) -m pytest -n auto --dist loadscope $(OPTIONS)
 
 test-long: requirements $(TEST)
 	$(PY) -m pytest tests -m long --hypothesis-profile=long $(OPTIONS)
