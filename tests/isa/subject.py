@@ -57,7 +57,7 @@ class Subject:
         self.memory.write_bytes(trial.address, trial.code + JUMP_TO_SELF)
         for address, data in trial.pokes:
             self.memory.write_bytes(address, data)
-        cpu.registers[:] = trial.registers
+        cpu.registers[:8] = trial.registers
         cpu.flags = trial.flags
         cpu.ip = trial.address
         self.port_writes.clear()
@@ -71,7 +71,7 @@ class Subject:
             vector = fault.vector
         check_invariants(cpu)
         selectors = tuple(register.selector for register in cpu.segments)
-        return Result(tuple(cpu.registers), cpu.ip, cpu.flags, selectors, vector)
+        return Result(tuple(cpu.registers[:8]), cpu.ip, cpu.flags, selectors, vector)
 
     def low_memory(self) -> bytes:
         """Return the low memory."""

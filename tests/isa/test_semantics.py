@@ -81,7 +81,7 @@ class Bench:
         except DecodeError:
             return -1, False
         if row.mnemonic in SHIFTS | DOUBLE_SHIFTS | ROTATES:
-            self.subject.cpu.registers[:] = trial.registers
+            self.subject.cpu.registers[:8] = trial.registers
             count = instruction.operands[-1].read(self.subject.cpu)
         mask = ~undefined_flags(row.mnemonic, instruction.size, count)
         return mask, undefined_result(row.mnemonic, instruction.size, count)

@@ -112,7 +112,7 @@ class Pair:
         for register in cpu.segments:
             register.set(0, 0, 0xFFFF, 0x93, big=False)
         cpu.segments[CS].set(CODE_PARAGRAPH, CODE_PARAGRAPH << 4, 0xFFFF, 0x9B, big=False)
-        cpu.registers[:], cpu.flags, cpu.ip = registers, flags, IP
+        cpu.registers[:8], cpu.flags, cpu.ip = registers, flags, IP
         cpu.code_changed()
         vector = None
         try:
@@ -124,7 +124,7 @@ class Pair:
             vector = fault.vector
         selectors = tuple(register.selector for register in cpu.segments)
         assert all(register.base == register.selector << 4 for register in cpu.segments)
-        return tuple(cpu.registers), cpu.flags, selectors, vector, cpu.ip if vector is None else 0
+        return tuple(cpu.registers[:8]), cpu.flags, selectors, vector, cpu.ip if vector is None else 0
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +165,10 @@ def _undefined(pair: Pair, row: Any, code: bytes, registers: tuple[int, ...]) ->
         return -1, False
     count = 0
     if row.mnemonic in SHIFTS | DOUBLE_SHIFTS | ROTATES:
-        after = list(pair.cpu.registers)
-        pair.cpu.registers[:] = registers
+        after = list(pair.cpu.registers[:8])
+        pair.cpu.registers[:8] = registers
         count = instruction.operands[-1].read(pair.cpu)
-        pair.cpu.registers[:] = after
+        pair.cpu.registers[:8] = after
     return ~undefined_flags(row.mnemonic, instruction.size, count), undefined_result(
         row.mnemonic, instruction.size, count
     )

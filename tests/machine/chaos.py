@@ -117,7 +117,7 @@ def chaos(seed: int) -> Machine:
         dpl = ring << 5
         selector = (0x08 if index == 1 else 0x10) + 0x10 * ring | ring
         register.set(selector, 0, 0xFFFF_FFFF, (0x9B if index == 1 else 0x93) | dpl, big=True)
-    cpu.registers[:] = [rng.choice((rng.getrandbits(32), rng.randrange(MEMORY), rng.randrange(256))) for _ in range(8)]
+    cpu.registers[:8] = [rng.choice((rng.getrandbits(32), rng.randrange(MEMORY), rng.randrange(256))) for _ in range(8)]
     cpu.registers[4] = rng.randrange(0x8000, MEMORY) & ~3
     cpu.flags = 2 | rng.getrandbits(12) & 0xCD5 & ~TF | rng.randrange(4) << 12 | (TF if rng.random() < 0.05 else 0)
     cpu.ip = CODE + rng.randrange(0x4000)

@@ -142,7 +142,7 @@ def looping(seed: int) -> Computer:
     computer.load(TIMER.format(count=rng.randrange(3, 60)) + Writer(rng).program() + TICK)
     computer.gate(0x20, encode_gate(0x08, computer.symbols["tick"], INTERRUPT_GATE32))
     computer.memory.write_bytes(DATA, rng.randbytes(0x2000))
-    computer.cpu.registers[:] = (
+    computer.cpu.registers[:8] = (
         [rng.getrandbits(32) for _ in range(4)] + [0x8000] + [rng.getrandbits(32) for _ in range(3)]
     )
     return computer

@@ -77,7 +77,7 @@ def test_any_bytes_in_any_ring(code: bytes, ring: int, registers: list[int], fla
     computer = Computer(memory=MEMORY)
     computer.load("nop", ring, flags=flags & 0x24_0FD7 | 2)
     computer.memory.write_bytes(0x1_0000, code)
-    computer.cpu.registers[:] = registers
+    computer.cpu.registers[:8] = registers
     computer.cpu.code_changed()
     single_steps(computer.machine, 40)
 

@@ -100,7 +100,7 @@ def test_a_fault_in_the_shadow_ends_it(computer: Computer) -> None:
 
 def test_interrupts_find_repeated_strings_between_two_elements(computer: Computer) -> None:
     computer.load("rep stosd", flags=2 | IF)
-    computer.cpu.registers[:] = [7, 10, 0, 0, STACK, 0, 0, DATA]
+    computer.cpu.registers[:8] = [7, 10, 0, 0, STACK, 0, 0, DATA]
     computer.step(4)
     request(computer)
     assert computer.trap().ip == CODE
@@ -110,7 +110,7 @@ def test_interrupts_find_repeated_strings_between_two_elements(computer: Compute
 
 def test_page_fault_in_a_repeated_string_shows_the_elements_done(computer: Computer) -> None:
     computer.load("rep movsb")
-    computer.cpu.registers[:] = [0, 20, 0, 0, STACK, 0, DATA, 0x5FF8]
+    computer.cpu.registers[:8] = [0, 20, 0, 0, STACK, 0, DATA, 0x5FF8]
     computer.cpu.segments[0].set(0x10, 0, 0x5FFF, 0x93, big=True)
     assert computer.trap().what == (GP, 0)
     assert [computer.cpu.registers[n] for n in (1, 6, 7)] == [12, DATA + 8, 0x6000]
@@ -184,7 +184,7 @@ def test_trap_comes_before_an_interrupt(computer: Computer) -> None:
 
 def test_tf_traps_after_each_element_of_a_repeated_string(computer: Computer) -> None:
     computer.load("rep stosb", flags=2 | TF)
-    computer.cpu.registers[:] = [0, 5, 0, 0, STACK, 0, 0, DATA]
+    computer.cpu.registers[:8] = [0, 5, 0, 0, STACK, 0, 0, DATA]
     assert computer.trap().ip == CODE
     assert computer.cpu.registers[1] == 4
 

@@ -80,7 +80,7 @@ def test_iret_judges_by_the_ring_it_leaves(computer: Computer, ring: int, outer:
     assert (cpu.ip, cpu.cpl, cpu.registers[ESP]) == (0x1234, outer, 0x7000)
     assert cpu.flags == old & ~mask | 0x3247 & mask | 2
     # ES, DS, FS and GS held segments of the inner ring: they are emptied.
-    assert [cpu.segments[n].key for n in (0, 3, 4, 5)] == [(0, 0, 0, 0, False)] * 4
+    assert [cpu.segments[n].key for n in (0, 3, 4, 5)] == [(0, 0, 0, 0, False, False)] * 4
 
 
 def test_iret_keeps_data_segments_that_the_outer_ring_may_use(computer: Computer) -> None:
@@ -188,7 +188,7 @@ def use_port(computer: Computer, source: str, port: int, level: int, bitmap: byt
         computer.memory.write_bytes(TSS + 0x68, bitmap)
         computer.cpu.tr.limit = 0x67 + len(bitmap)
     computer.load(source, 3, flags=2 | iopl(level))
-    computer.cpu.registers[:] = [0, 0, port, 0, STACK, 0, DATA, DATA]
+    computer.cpu.registers[:8] = [0, 0, port, 0, STACK, 0, DATA, DATA]
     computer.step()
     assert computer.machine.outcome is None
     if computer.vector is None:
@@ -228,7 +228,7 @@ def test_immediate_port(computer: Computer) -> None:
 
 def test_ins_reads_no_port_when_its_destination_faults(computer: Computer) -> None:
     computer.load("insb")
-    computer.cpu.registers[:] = [0, 0, 0x9C, 0, STACK, 0, 0, 0x20]
+    computer.cpu.registers[:8] = [0, 0, 0x9C, 0, STACK, 0, 0, 0x20]
     computer.cpu.segments[0].set(0x10, 0, 0x1F, 0x93, big=True)
     assert computer.trap().what == (GP, 0)
     assert computer.cpu.bus.port_accesses[0x9C] == 0
@@ -251,7 +251,7 @@ def test_saved_processor_goes_on_as_the_first(computer: Computer) -> None:
 
 def test_damaged_state_is_refused(computer: Computer) -> None:
     state = CpuState().save_state()
-    for broken in ({**state, "registers": [0] * 7}, {**state, "version": 2}, {**state, "cr0": -1}, {}):
+    for broken in ({**state, "registers": [0] * 8}, {**state, "version": 1}, {**state, "cr0": -1}, {}):
         with pytest.raises(StateError):
             computer.cpu.load_state(broken)
     with pytest.raises(StateError):

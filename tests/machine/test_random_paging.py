@@ -150,7 +150,7 @@ def load_tables(t: Tables, data: bytes) -> Computer:
         if raw:
             computer.memory.write(address, 4, raw)
     cpu = computer.cpu
-    cpu.registers[:] = [0x8765_4321, 0, 0, t.linear, 0x8000, 0, 0, 0]
+    cpu.registers[:8] = [0x8765_4321, 0, 0, t.linear, 0x8000, 0, 0, 0]
     cpu.ip = CODE
     cpu.set_cr3(DIRECTORY)
     cpu.set_cr4(CR4_PSE if t.large else 0)

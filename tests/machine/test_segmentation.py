@@ -278,7 +278,7 @@ def test_load_from_the_ldt(computer: Computer) -> None:
     computer.cpu.registers[EAX] = FREE
     computer.cpu.registers[EBX], computer.cpu.registers[1] = 0x0C, 0x14
     computer.step(2)
-    assert computer.cpu.segments[0].key == (0x0C, 0x5000, 0xFFF, 0x93, True)
+    assert computer.cpu.segments[0].key == (0x0C, 0x5000, 0xFFF, 0x93, True, False)
     assert computer.trap().what == (GP, 0x14)
 
 

@@ -67,7 +67,7 @@ def test_switch(computer: Computer, source: str) -> None:
     computer.gate(0x80, encode_gate(OTHER, 0, TASK_GATE))
     computer.load(f"{source}\n behind: nop")
     cpu = computer.cpu
-    cpu.registers[:] = [1, 2, 3, 4, STACK, 6, 7, 8]
+    cpu.registers[:8] = [1, 2, 3, 4, STACK, 6, 7, 8]
     computer.step()
     nested = source[0] != "j"
     assert (cpu.ip, cpu.registers[:8], cpu.tr.selector, cpu.tr.base) == (OTHER_CODE, GENERAL, OTHER, OTHER_TSS)
@@ -85,9 +85,9 @@ def test_return(computer: Computer) -> None:
     task(computer)
     computer.load("call 0x50:0\n behind: nop")
     cpu = computer.cpu
-    cpu.registers[:] = [1, 2, 3, 4, STACK, 6, 7, 8]
+    cpu.registers[:8] = [1, 2, 3, 4, STACK, 6, 7, 8]
     computer.step(3)
-    assert (cpu.ip, cpu.registers, cpu.tr.selector, cpu.flags) == (
+    assert (cpu.ip, cpu.registers[:8], cpu.tr.selector, cpu.flags) == (
         computer.symbols["behind"],
         [1, 2, 3, 4, STACK, 6, 7, 8],
         TASK,
@@ -104,7 +104,7 @@ def test_task_of_16_bits(computer: Computer) -> None:
     computer.step()
     cpu = computer.cpu
     assert cpu.ip == OTHER_CODE & 0xFFFF
-    assert [value & 0xFFFF for value in cpu.registers] == [value & 0xFFFF for value in GENERAL]
+    assert [value & 0xFFFF for value in cpu.registers[:8]] == [value & 0xFFFF for value in GENERAL]
     assert [register.selector for register in cpu.segments] == SELECTORS
     computer.memory.write_bytes(OTHER_CODE & 0xFFFF, bytes.fromhex("ea 00000000 4800"))  # jmp 0x48:0
     computer.step()

@@ -249,7 +249,7 @@ def test_a_string_instruction_that_overwrites_itself() -> None:
     """The bytes behind it change, and the instruction too: the next element is another instruction."""
     computer = Computer()
     computer.load("start: rep stosb\n nop\n here: jmp here")
-    computer.cpu.registers[:] = [0x40, 3, 0, 0, 0x8000, 0, 0, computer.symbols["start"]]
+    computer.cpu.registers[:8] = [0x40, 3, 0, 0, 0x8000, 0, 0, computer.symbols["start"]]
     computer.machine.run(1)
     # F3 became INC EAX; the AA behind it is STOSB still.
     assert computer.memory.read_bytes(CODE, 3) == b"\x40\xaa\x90"

@@ -59,7 +59,7 @@ def test_exit_by_a_fault(source: str, vector: int) -> None:
     if vector == GP:
         assert frame.pop(0) == 0
     assert frame[:9] == [0x10, BASE, FIXED | VM | IF | RF, STACK_86, 0x3000, *SEGMENTS]
-    assert [cpu.segments[n].key for n in (0, 3, 4, 5)] == [(0, 0, 0, 0, False)] * 4
+    assert [cpu.segments[n].key for n in (0, 3, 4, 5)] == [(0, 0, 0, 0, False, False)] * 4
     assert cpu.segments[SS].selector == 0x10
 
 
@@ -138,7 +138,7 @@ def test_segments_far_transfers_and_memory() -> None:
     cpu.registers[0], cpu.registers[3] = DATA >> 4, 0x7777
     computer.memory.write(DATA + 0x22, 2, 0x6666)
     computer.step(4)
-    assert (cpu.registers[1], cpu.segments[DS].key) == (0x7777, (0x6666, 0x66660, 0xFFFF, 0xF3, False))
+    assert (cpu.registers[1], cpu.segments[DS].key) == (0x7777, (0x6666, 0x66660, 0xFFFF, 0xF3, False, False))
     assert (cpu.linear_ip, cpu.registers[ESP]) == (0x5_0030, STACK_86 - 4)
 
 

@@ -10,16 +10,28 @@ from __future__ import annotations
 from typing import Any
 
 from vmlab.isa.x86.descriptors import CODE, CONFORMING_OR_DOWN, SegmentRegister
-from vmlab.isa.x86.registers import CR0_CD, CR0_ET, CR0_NW, CR0_PE, CS, EDX, FIXED, NAMES_32, SEGMENT_NAMES
-from vmlab.machine.state import BYTE, COUNT, LONG, WORD, Entries, Items, check_state
+from vmlab.isa.x86.registers import (
+    CR0_CD,
+    CR0_ET,
+    CR0_NW,
+    CR0_PE,
+    CS,
+    EDX,
+    EFER_LMA,
+    FIXED,
+    NAMES_32,
+    NAMES_64,
+    SEGMENT_NAMES,
+)  # fmt: skip
+from vmlab.machine.state import BYTE, COUNT, LONG, QUAD, WORD, Entries, Items, check_state
 
 __all__ = ["CpuState"]
 
 FLAT_CODE, FLAT_DATA = 0x9B, 0x93
 BOOT_CODE, BOOT_DATA = 0x08, 0x10
 """Selectors that the loader leaves: the specification lets them undefined, QEMU's loader has these, kernels count on it."""
-SCALARS = ("ip", "flags", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit", "cr0", "cr2", "cr3", "cr4")
-PARTS = {"selector": WORD, "base": LONG, "limit": LONG, "access": BYTE, "big": bool}
+SCALARS = ("ip", "flags", "gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit", "cr0", "cr2", "cr3", "cr4", "efer")
+PARTS = {"selector": WORD, "base": QUAD, "limit": LONG, "access": BYTE, "big": bool, "long": bool}
 RESET_DEBUG = (0, 0, 0, 0, 0xFFFF0FF0, 0x400, 0xFFFF0FF0, 0x400)
 
 
@@ -29,9 +41,10 @@ class CpuState:
     Attributes
     ----------
     registers : list of int
-        General registers in machine order: EAX ECX EDX EBX ESP EBP ESI EDI.
+        The sixteen general registers in machine order: RAX RCX RDX RBX RSP RBP RSI RDI R8 to R15. Outside of 64-bit
+        mode the upper halves of the first eight are 0, and the others out of reach.
     ip, flags : int
-        EIP and EFLAGS.
+        RIP and RFLAGS, or EIP and EFLAGS.
     segments : list of SegmentRegister
         ES CS SS DS FS GS, hidden parts included.
     ldtr, tr : SegmentRegister
@@ -40,6 +53,8 @@ class CpuState:
         Descriptor table registers.
     cr0, cr2, cr3, cr4 : int
         Control registers.
+    efer : int
+        Extended feature enable register: the system calls, the long mode and the NX bit of x86-64.
     debug : list of int
         DR0 to DR7.
     msrs : dict
@@ -51,12 +66,12 @@ class CpuState:
     """
 
     __slots__ = (
-        "cr0", "cr2", "cr3", "cr4", "debug", "flags", "gdtr_base", "gdtr_limit", "halted", "idtr_base", "idtr_limit",
+        "cr0", "cr2", "cr3", "cr4", "debug", "efer", "flags", "gdtr_base", "gdtr_limit", "halted", "idtr_base", "idtr_limit",
         "ip", "ldtr", "msrs", "registers", "retired", "segments", "shadow_at", "tr",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.registers = [0] * 8
+        self.registers = [0] * 16
         self.ip = 0
         self.flags = FIXED
         self.segments = [SegmentRegister(BOOT_DATA, 0, 0xFFFFFFFF, FLAT_DATA, big=True) for _ in SEGMENT_NAMES]
@@ -66,7 +81,7 @@ class CpuState:
         self.gdtr_base = self.idtr_base = 0
         self.gdtr_limit = self.idtr_limit = 0
         self.cr0 = CR0_PE | CR0_ET
-        self.cr2 = self.cr3 = self.cr4 = 0
+        self.cr2 = self.cr3 = self.cr4 = self.efer = 0
         self.debug = list(RESET_DEBUG)
         self.msrs: dict[int, int] = {}
         self.halted = False
@@ -105,7 +120,7 @@ class CpuState:
         self.gdtr_base = self.idtr_base = 0
         self.gdtr_limit = self.idtr_limit = 0xFFFF
         self.cr0 = CR0_CD | CR0_NW | CR0_ET
-        self.cr2 = self.cr3 = self.cr4 = 0
+        self.cr2 = self.cr3 = self.cr4 = self.efer = 0
         self.debug = list(RESET_DEBUG)
         self.msrs = {}
         self.halted = False
@@ -128,7 +143,7 @@ class CpuState:
     def save_state(self) -> dict[str, Any]:
         """Save as plain data."""
         return {
-            "version": 1,
+            "version": 2,
             "registers": list(self.registers),
             "segments": [list(register.key) for register in (*self.segments, self.ldtr, self.tr)],
             "debug": list(self.debug),
@@ -147,20 +162,20 @@ class CpuState:
         StateError
             The state is damaged; nothing has changed then.
         """
-        fields: dict[str, Any] = dict.fromkeys(SCALARS, LONG)
+        fields: dict[str, Any] = dict.fromkeys(SCALARS, QUAD)
         fields |= {"gdtr_limit": WORD, "idtr_limit": WORD, "halted": bool, "retired": COUNT, "shadow": bool}
-        fields |= {"registers": Items(LONG, 8), "debug": Items(LONG, 8), "msrs": Entries(LONG, range(1 << 64))}
-        check_state(state, "processor", fields | {"segments": Items(Items((LONG, bool), len(PARTS)), 8)})
+        fields |= {"registers": Items(QUAD, 16), "debug": Items(QUAD, 8), "msrs": Entries(LONG, QUAD)}
+        check_state(state, "processor", fields | {"segments": Items(Items((QUAD, bool), len(PARTS)), 8)}, version=2)
         for row in state["segments"]:
             check_state({"version": 1} | dict(zip(PARTS, row, strict=True)), "segment register", PARTS)
         for name in SCALARS:
             setattr(self, name, state[name])
         self.registers[:] = state["registers"]
         self.debug[:] = state["debug"]
-        for register, (selector, base, limit, access, big) in zip(
+        for register, (selector, base, limit, access, big, long) in zip(
             (*self.segments, self.ldtr, self.tr), state["segments"], strict=True
         ):
-            register.set(selector, base, limit, access, big=big)
+            register.set(selector, base, limit, access, big=big, long=long)
         self.msrs = dict(state["msrs"])
         self.halted = state["halted"]
         self.retired = state["retired"]
@@ -169,13 +184,17 @@ class CpuState:
     def visible(self) -> dict[str, int]:
         """Return what software can see, by name: for comparison and for display.
 
+        In long mode the general registers are sixteen, and have their 64-bit names.
+
         Examples
         --------
         >>> CpuState().visible()["cr0"]
         17
         """
-        names: dict[str, int] = dict(zip(NAMES_32, self.registers, strict=True))
-        names |= {"eip": self.ip, "eflags": self.flags}
+        long = bool(self.efer & EFER_LMA)
+        names: dict[str, int] = dict(zip(NAMES_64 if long else NAMES_32, self.registers, strict=False))
+        names |= {"rip": self.ip, "rflags": self.flags} if long else {"eip": self.ip, "eflags": self.flags}
         names |= {name: register.selector for name, register in zip(SEGMENT_NAMES, self.segments, strict=True)}
         names |= {"ldtr": self.ldtr.selector, "tr": self.tr.selector}
-        return names | {name: getattr(self, name) for name in SCALARS[2:]}
+        names |= {name: getattr(self, name) for name in SCALARS[2:-1]}
+        return names | {"efer": self.efer} if long else names

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 from vmlab.errors import StateError
 
-__all__ = ["BYTE", "COUNT", "LONG", "WORD", "Entries", "Items", "Rule", "Saved", "check_state", "rollback"]
+__all__ = ["BYTE", "COUNT", "LONG", "QUAD", "WORD", "Entries", "Items", "Rule", "Saved", "check_state", "rollback"]
 
 BYTE = range(0x100)
 WORD = range(0x1_0000)
 LONG = range(1 << 32)
+QUAD = range(1 << 64)
 COUNT = range(1 << 63)
 
 

@@ -109,11 +109,11 @@ class ShadowDescriptors:
         ring = 3 if index in (CS, SS) else selector & 3
         if selector & 0xFFFC and not selector & 4 and selector & 0xFFF8 < HOST_FIRST:
             found = Descriptor(self._host.read(table + (selector & 0xFFF8), 8))
-            if (found.base, found.limit, found.access, found.big) == hidden(register):
+            if (found.base, found.limit, found.access, found.big, found.long) == hidden(register):
                 return selector & 0xFFF8 | ring
         cached = CACHED_FIRST + index * 8
-        base, limit, access, big = hidden(register)
-        self._host.write(table + cached, 8, encode_descriptor(base, limit, access, big=big))
+        base, limit, access, big, long = hidden(register)
+        self._host.write(table + cached, 8, encode_descriptor(base, limit, access, big=big, long=long))
         self._cached.append(table + cached)
         return cached | 3
 
@@ -146,6 +146,7 @@ def shadow(descriptor: Descriptor, level: int) -> int:
     return descriptor.raw | DPL_3 << 40 if usable else 0
 
 
-def hidden(register: SegmentRegister) -> tuple[int, int, int, bool]:
-    """Return base, limit, access byte and D/B that the real segment register holds for one of a VCPU."""
-    return register.base, register.limit, register.access and register.access | DPL_3, register.big
+def hidden(register: SegmentRegister) -> tuple[int, int, int, bool, bool]:
+    """Return base, limit, access byte, D/B and L that the real segment register holds for one of a VCPU."""
+    access = register.access and register.access | DPL_3
+    return register.base, register.limit, access, register.big, register.long

@@ -36,23 +36,26 @@ class SegmentRegister:
         Bits 47:40 of the descriptor: P, DPL, S, type. 0 makes the register unusable (null selector).
     big : bool
         D/B: 32-bit code or stack, or upper bound 4 GiB of an expand-down segment.
+    long : bool
+        L: 64-bit code, where long mode is active.
     flat_code, flat_read, flat_write : bool
         True where every offset may be executed (read, written) at linear address = offset, so that checks can be
         left out.
     """
 
-    __slots__ = ("access", "base", "big", "flat_code", "flat_read", "flat_write", "limit", "selector")
+    __slots__ = ("access", "base", "big", "flat_code", "flat_read", "flat_write", "limit", "long", "selector")
 
     def __init__(self, selector: int = 0, base: int = 0, limit: int = 0, access: int = 0, *, big: bool = False) -> None:
         self.set(selector, base, limit, access, big=big)
 
-    def set(self, selector: int, base: int, limit: int, access: int, *, big: bool) -> None:
+    def set(self, selector: int, base: int, limit: int, access: int, *, big: bool, long: bool = False) -> None:
         """Load all parts at once."""
         self.selector = selector
         self.base = base
         self.limit = limit
         self.access = access
         self.big = big
+        self.long = long
         flat = base == 0 and limit == 0xFFFFFFFF and bool(access & PRESENT)
         self.flat_code = flat and bool(access & CODE)
         expand_down = not access & CODE and bool(access & CONFORMING_OR_DOWN)
@@ -63,7 +66,7 @@ class SegmentRegister:
 
     def copy_from(self, other: SegmentRegister) -> None:
         """Take over all parts of `other`."""
-        self.set(other.selector, other.base, other.limit, other.access, big=other.big)
+        self.set(other.selector, other.base, other.limit, other.access, big=other.big, long=other.long)
 
     @property
     def dpl(self) -> int:
@@ -71,9 +74,9 @@ class SegmentRegister:
         return self.access >> 5 & 3
 
     @property
-    def key(self) -> tuple[int, int, int, int, bool]:
+    def key(self) -> tuple[int, int, int, int, bool, bool]:
         """All parts, for comparison and saving."""
-        return (self.selector, self.base, self.limit, self.access, self.big)
+        return (self.selector, self.base, self.limit, self.access, self.big, self.long)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SegmentRegister) and self.key == other.key
@@ -81,7 +84,7 @@ class SegmentRegister:
     __hash__ = None  # type: ignore[assignment]  # it is mutable
 
     def __repr__(self) -> str:
-        return f"SegmentRegister({self.selector:#x}, base={self.base:#x}, limit={self.limit:#x}, access={self.access:#x}, big={self.big})"
+        return f"SegmentRegister({self.selector:#x}, base={self.base:#x}, limit={self.limit:#x}, access={self.access:#x}, big={self.big}, long={self.long})"
 
     def in_bounds(self, offset: int, size: int) -> bool:
         """Say whether `size` bytes at `offset` lie within the limit (expand-down segments included).
@@ -120,6 +123,11 @@ class Descriptor:
     def big(self) -> bool:
         """The D/B bit."""
         return bool(self.raw >> 54 & 1)
+
+    @property
+    def long(self) -> bool:
+        """The L bit of a code segment."""
+        return bool(self.raw >> 53 & 1) and self.is_code
 
     @property
     def present(self) -> bool:
@@ -205,7 +213,7 @@ class Gate:
         return self.raw >> 32 & 0x1F
 
 
-def encode_descriptor(base: int, limit: int, access: int, *, big: bool = True) -> int:
+def encode_descriptor(base: int, limit: int, access: int, *, big: bool = True, long: bool = False) -> int:
     """Pack a descriptor; a limit above 1 MiB - 1 gets page granularity.
 
     Parameters
@@ -214,6 +222,8 @@ def encode_descriptor(base: int, limit: int, access: int, *, big: bool = True) -
         Linear base; last valid offset in bytes.
     access : int
         The access byte.
+    big, long : bool
+        The D/B and the L bit.
 
     Examples
     --------
@@ -222,7 +232,7 @@ def encode_descriptor(base: int, limit: int, access: int, *, big: bool = True) -
     """
     granular = limit > 0xFFFFF
     field = limit >> 12 if granular else limit
-    flags = granular << 3 | big << 2
+    flags = granular << 3 | big << 2 | long << 1
     return (
         (base >> 24) << 56
         | flags << 52

@@ -299,9 +299,9 @@ class _Compiler:
         load = "; ".join(f"r{k} = registers[{k}]" for k in used) or "pass"
         store = "; ".join(f"registers[{k}] = r{k}" for k in changed) or "pass"
         if len(used) == 8:
-            load = "r0, r1, r2, r3, r4, r5, r6, r7 = registers"
+            load = "r0, r1, r2, r3, r4, r5, r6, r7, _, _, _, _, _, _, _, _ = registers"
         if len(changed) == 8:
-            store = "registers[:] = r0, r1, r2, r3, r4, r5, r6, r7"
+            store = "registers[:8] = r0, r1, r2, r3, r4, r5, r6, r7"
         header = HEADER.format(longest=self.longest, load=load)
         return self.assemble(header, body + FOOTER.format(store=store), owners)
 

@@ -65,7 +65,7 @@ def mark_accessed(cpu: Processor, descriptor: Descriptor, address: int) -> int:
 
 def fill(register: SegmentRegister, selector: int, descriptor: Descriptor, access: int) -> None:
     """Load a segment register with what its descriptor says."""
-    register.set(selector, descriptor.base, descriptor.limit, access, big=descriptor.big)
+    register.set(selector, descriptor.base, descriptor.limit, access, big=descriptor.big, long=descriptor.long)
 
 
 def load_segment(cpu: Processor, index: int, selector: int) -> None:
