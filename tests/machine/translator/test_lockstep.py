@@ -71,6 +71,16 @@ def test_random_programs(start):
     assert regions > 10
 
 
+FOUND = {70000491: "rep stosb writes over itself"}
+"""Programs of the long test that once went wrong."""
+
+
+@pytest.mark.parametrize("seed", FOUND)
+@pytest.mark.usefixtures("eager")
+def test_programs_that_went_wrong(seed):
+    compare(lambda: computer(random.Random(seed)).machine, random.Random(seed), 1500)
+
+
 @pytest.mark.parametrize("start", range(0, 40, 20))
 @pytest.mark.usefixtures("eager")
 def test_noise(start):

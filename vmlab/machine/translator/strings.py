@@ -36,6 +36,11 @@ def _room(cpu: Processor, i: Instruction, budget: int, *registers: int) -> int:
     return count if count >= WORTH else 0
 
 
+def _writes_code(cpu: Processor, place: int, size: int) -> bool:
+    """Say whether a write would change what has been decoded: it may be this very instruction."""
+    return cpu.ram.is_code(place >> 12, place & PAGE - 1, size)
+
+
 def _done(cpu: Processor, i: Instruction, count: int, *registers: int) -> bool:
     values = cpu.registers
     for register in registers:
@@ -52,7 +57,7 @@ def _fill(cpu: Processor, i: Instruction, budget: int) -> bool:
     count, width = _room(cpu, i, budget, EDI), i.size >> 3
     start = cpu.registers[EDI]
     place = cpu.writable_place(start >> 12)
-    if not count or place is None:
+    if not count or place is None or _writes_code(cpu, place | start & PAGE - 1, count * width):
         return False
     value = (cpu.registers[EAX] & (1 << i.size) - 1).to_bytes(width, "little")
     cpu.ram.write_bytes(place | start & PAGE - 1, value * count)
@@ -69,6 +74,8 @@ def _copy(cpu: Processor, i: Instruction, budget: int) -> bool:
     origin, place = origin | source & PAGE - 1, place | target & PAGE - 1
     if origin < place < origin + count * width:
         return False  # it copies what it has just written
+    if _writes_code(cpu, place, count * width):
+        return False
     cpu.ram.write_bytes(place, bytes(cpu.ram.data[origin : origin + count * width]))
     return _done(cpu, i, count, ESI, EDI)
 
