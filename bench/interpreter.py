@@ -11,7 +11,7 @@ from unicorn.x86_const import UC_X86_REG_EIP
 
 import vmlab
 from bench.sampling import noise, ratio, take_turns
-from vmlab.machine.image import place
+from vmlab.machine.loader import place
 from vmlab.machine.machine import Machine
 
 __all__ = ["measure"]

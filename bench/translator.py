@@ -19,7 +19,7 @@ import vmlab
 from bench import os_mix
 from bench.interpreter import PROGRAM
 from bench.sampling import noise, ratio, take_turns
-from vmlab.machine.image import place
+from vmlab.machine.loader import place
 from vmlab.machine.machine import Machine
 from vmlab.machine.translator import Engine
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vmlab.isa.x86 import classify, disassemble
     from vmlab.machine.cpu_model import CPU_MODELS
     from vmlab.machine.image import Image, load
-    from vmlab.machine.program import assemble
+    from vmlab.machine.program import assemble, boot_sector
     from vmlab.machine.recording import Recording
     from vmlab.views.layers import layers
     from vmlab.vmm.compare import compare
@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Image", "ImageError", "OptionError", "Recording", "Run", "StateError",
-    "VmlabError", "assemble", "classify", "compare", "disassemble", "guests", "labs", "layers", "load", "record", "run",
+    "VmlabError", "assemble", "boot_sector", "classify", "compare", "disassemble", "guests", "labs", "layers", "load", "record", "run",
     "show", "views",
 ]  # fmt: skip
 
@@ -50,6 +50,7 @@ _PLACES = {
     "StateError": "vmlab.errors",
     "VmlabError": "vmlab.errors",
     "assemble": "vmlab.machine.program",
+    "boot_sector": "vmlab.machine.program",
     "classify": "vmlab.isa.x86",
     "compare": "vmlab.vmm.compare",
     "disassemble": "vmlab.isa.x86",

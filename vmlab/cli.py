@@ -123,6 +123,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, object]:
         "max_instructions": read_count(arguments.max_instructions),
         "disks": arguments.disk,
         "input": read_input(arguments.input),
+        "keys": read_input(arguments.keys).decode("utf-8", "replace"),
     }
 
 
@@ -136,6 +137,8 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(result.console)
         if result.console and not result.console.endswith("\n"):
             print()
+        if not result.console and result.screen.strip():
+            print(result.screen.rstrip())  # what a boot sector has to say
         print(result.describe())
     return 0
 
@@ -174,11 +177,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", help="ELF or flat image, assembly source (.asm), or guest:NAME for one of vmlab's own")
+    parser.add_argument(
+        "image", help="ELF or flat image, boot disk, assembly source (.asm), or guest:NAME for one of vmlab's own"
+    )
     parser.add_argument("--memory", default="16M", help="memory of the guest, as 16M (default: %(default)s)")
     parser.add_argument("--cpu", default="pentium-4", help="CPU model (default: %(default)s)")
     parser.add_argument("--max-instructions", default="50000000", help="stop the guest there (default: %(default)s)")
     parser.add_argument("--input", default="", help=r"typed at the serial console; \n is a newline")
+    parser.add_argument("--keys", default="", help=r"typed at the keyboard; \n is Enter")
     parser.add_argument("--disk", action="append", default=[], help="disk image (never written); twice for two")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

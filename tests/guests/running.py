@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vmlab.isa.x86.registers import EAX, EBX
-from vmlab.machine.image import place
+from vmlab.machine.loader import place
 from vmlab.machine.machine import Machine
 from vmlab.machine.trace import Trace, Trap
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmlab.errors import ImageError, OptionError
-from vmlab.machine.image import Module, flat, load, place
+from vmlab.machine.image import Module, flat, load
+from vmlab.machine.loader import place
 from vmlab.machine.memory import MemoryWindow, PhysicalMemory
 from vmlab.machine.multiboot import find_header, memory_map
 

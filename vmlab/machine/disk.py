@@ -92,6 +92,13 @@ class Disk:
         self._overlay: dict[int, bytes] = {}
         self.sectors = len(data) // SECTOR
 
+    @classmethod
+    def of(cls, data: bytes, path: Path) -> Disk:
+        """Make the disk of an image file whose bytes have been read already."""
+        disk = cls(data, name=path.name)
+        disk.path = path
+        return disk
+
     # -- sectors -----------------------------------------------------------------------------------------------------
 
     def read(self, sector: int, count: int = 1) -> bytes:
@@ -154,6 +161,10 @@ class Disk:
         if self._digest is None:
             self._digest = hashlib.sha256(self._base).hexdigest()
         return self._digest
+
+    def contents_digest(self) -> str:
+        """SHA-256 of the disk with what was written to it, in hexadecimal."""
+        return hashlib.sha256(self.contents()).hexdigest() if self._overlay else self.digest
 
     def contents(self) -> bytes:
         """Return the whole disk with what was written to it."""

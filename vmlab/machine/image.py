@@ -1,19 +1,16 @@
-"""Images: what a machine boots, and how it gets into memory.
+"""Images: what a machine boots.
 
 `load()` reads a file: an ELF executable as gcc and ld make it, with or without a multiboot 1 header, a file with a
-multiboot header that says itself where it is to be loaded, or a flat binary. `flat()` makes an image of bytes, such as
-the assembler's. `place()` does the boot loader's work: it writes segments, modules and boot information into memory and
-says with which registers the processor is to start.
+multiboot header that says itself where it is to be loaded, a boot disk, or a flat binary. `flat()` makes an image of bytes,
+such as the assembler's, `from_disk()` one of a disk. `vmlab.machine.loader` puts it into memory.
 
-Simplified: no firmware and no boot sector: the loader's work happens before the first instruction.
-
-Read more: Multiboot Specification 0.6.96; `vmlab.machine.elf`, `vmlab.machine.multiboot`.
+Read more: Multiboot Specification 0.6.96; `vmlab.machine.elf`, `vmlab.machine.multiboot`, `vmlab.machine.firmware.boot`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -21,30 +18,21 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vmlab.errors import ImageError, OptionError
+from vmlab.machine.disk import SECTOR, Disk
 from vmlab.machine.elf import MAGIC, parse_elf
-from vmlab.machine.multiboot import (
-    BOOT_MAGIC,
-    HIGH,
-    LOW_END,
-    VIDEO,
-    MultibootHeader,
-    boot_information,
-    find_header,
-)
+from vmlab.machine.multiboot import MultibootHeader, find_header
 
 if TYPE_CHECKING:
     import os
 
-    from vmlab.machine.memory import Memory
-
-__all__ = ["BootState", "Image", "Module", "Segment", "flat", "load", "place"]
+__all__ = ["BOOT_ADDRESS", "DEFAULT_ORIGIN", "Image", "Module", "Segment", "flat", "from_disk", "is_boot_disk", "load"]
 
 DEFAULT_ORIGIN = 0x10_0000
+BOOT_ADDRESS = 0x7C00
+"""Where firmware puts the first sector of the disk that it boots from."""
+BOOT_SIGNATURE = b"\x55\xaa"  # the last two bytes of that sector
 FLAT_SUFFIXES = frozenset({".bin", ".com", ".flat", ".img", ".raw"})
 ADDRESSES = 1 << 32
-VIDEO_END = 0xC_0000
-INFO_START = 0x9000  # above what kernels use for real-mode and second-processor code
-PAGE_SIZE = 0x1000
 LARGEST_FILE = 1 << 30
 
 
@@ -71,27 +59,6 @@ class Module:
 
 
 @dataclass(frozen=True, slots=True)
-class BootState:
-    """With which registers the processor starts, and what the loader put where.
-
-    Attributes
-    ----------
-    eip, eax, ebx : int
-        Entry, multiboot magic, address of the boot information; EAX and EBX are 0 for an image without multiboot.
-    modules : tuple
-        Start and end address of each module.
-    end : int
-        The address after the highest byte that the loader wrote.
-    """
-
-    eip: int
-    eax: int = 0
-    ebx: int = 0
-    modules: tuple[tuple[int, int], ...] = ()
-    end: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Image:
     """A program that a machine can boot.
 
@@ -111,6 +78,8 @@ class Image:
         Modules that always come with the image.
     bits : int
         Operand size of the code at the entry.
+    disk : Disk or None
+        The disk that it is booted from, by firmware; its first sector is the one segment.
     """
 
     name: str
@@ -120,6 +89,7 @@ class Image:
     multiboot: MultibootHeader | None = None
     modules: tuple[Module, ...] = ()
     bits: int = 32
+    disk: Disk | None = None
 
     @property
     def digest(self) -> str:
@@ -129,6 +99,8 @@ class Image:
             hasher.update(f" {segment.address} {segment.memory_size} {len(segment.data)} ".encode() + segment.data)
         for module in self.modules:
             hasher.update(f" {module.string!r} {len(module.data)} ".encode() + module.data)
+        if self.disk is not None:
+            hasher.update(self.disk.contents_digest().encode())
         return hasher.hexdigest()
 
     @property
@@ -138,13 +110,15 @@ class Image:
 
     def describe(self) -> str:
         """Several lines: name, kind, entry, segments, symbols."""
-        kind = "multiboot 1" if self.multiboot else "plain"
+        kind = "boot disk" if self.disk else "multiboot 1" if self.multiboot else "plain"
         lines = [f"{self.name}: {self.bits}-bit x86, {kind}, entry {self.entry:#x}, {len(self.symbols)} symbols"]
         lines += [
             f"  {segment.address:08x}-{segment.end - 1:08x} {len(segment.data)} bytes"
             + (f" + {segment.memory_size - len(segment.data)} zero" if segment.memory_size > len(segment.data) else "")
             for segment in self.segments
         ]
+        if self.disk is not None:
+            lines.append(f"  disk of {self.disk.sectors} sectors")
         lines += [f"  module {module.string!r} {len(module.data)} bytes" for module in self.modules]
         return "\n".join(lines)
 
@@ -203,13 +177,48 @@ def flat(
     return Image(name, start, (segment,), MappingProxyType(dict(symbols or {})), header, (), bits)
 
 
+def is_boot_disk(data: bytes) -> bool:
+    """Say whether bytes are whole sectors, of which the first ends in 55 AA."""
+    return len(data) % SECTOR == 0 and data[SECTOR - 2 : SECTOR] == BOOT_SIGNATURE
+
+
+def from_disk(disk: Disk, symbols: Mapping[str, int] | None = None) -> Image:
+    """Make an image that a machine boots from the first sector of a disk, as a BIOS does.
+
+    Parameters
+    ----------
+    disk : Disk
+        It becomes the machine's first disk.
+    symbols : mapping, optional
+        Name to address.
+
+    Raises
+    ------
+    ImageError
+        The first sector does not end in 55 AA.
+    OptionError
+        It is no disk.
+    """
+    if not isinstance(disk, Disk):
+        raise OptionError(f"a machine boots from a Disk, not from {type(disk).__name__}")
+    sector = disk.read(0)
+    if not is_boot_disk(sector):
+        raise ImageError(
+            f"{disk.name}: not bootable: its first sector ends in {sector[-2:].hex(' ')}, a boot sector in 55 aa"
+        )
+    segment = Segment(BOOT_ADDRESS, sector, SECTOR)
+    names = MappingProxyType(dict(symbols or {}))
+    return Image(disk.name, BOOT_ADDRESS, (segment,), names, None, (), 16, disk)
+
+
 def load(path: str | os.PathLike[str], origin: int | None = None) -> Image:
     """Read an image file.
 
     Parameters
     ----------
     path : path
-        An ELF executable for 32-bit x86, a file with a multiboot header that holds its addresses, or a flat binary.
+        An ELF executable for 32-bit x86, a file with a multiboot header that holds its addresses, a boot disk (whole
+        sectors of 512 bytes, of which the first ends in 55 AA), or a flat binary.
     origin : int, optional
         Load a flat binary at this physical address. Without it, only files with a suffix of flat binaries
         (`.bin`, `.com`, `.flat`, `.img`, `.raw`) are taken as such, and go to 1 MiB.
@@ -230,6 +239,8 @@ def load(path: str | os.PathLike[str], origin: int | None = None) -> Image:
     header = find_header(data, name)
     if header and header.has_addresses and origin is None:
         return _from_addresses(data, name, header, {})
+    if origin is None and is_boot_disk(data):
+        return from_disk(Disk.of(data, file))
     if origin is None and file.suffix.lower() not in FLAT_SUFFIXES:
         if MAGIC.startswith(data[:4]):
             raise ImageError(f"{name}: truncated: only {len(data)} bytes of an ELF header")
@@ -309,81 +320,3 @@ def _check_overlap(name: str, segments: tuple[Segment, ...]) -> None:
                 f"{name}: segments at {lower.address:#x} and {upper.address:#x} overlap in physical memory: "
                 "check AT() in the linker script"
             )
-
-
-def place(image: Image, memory: Memory, command_line: str = "", modules: Sequence[Module] = ()) -> BootState:
-    """Write an image into memory as a boot loader does.
-
-    Parameters
-    ----------
-    image : Image
-        What to boot.
-    memory : Memory
-        Physical memory of a machine, or a guest's window.
-    command_line : str
-        For a multiboot kernel: its arguments.
-    modules : sequence of Module
-        Loaded after the image's own modules, above the image, each on a page of its own.
-
-    Returns
-    -------
-    BootState
-        The registers to start with.
-
-    Raises
-    ------
-    ImageError
-        Something does not fit into memory.
-    """
-    taken = [(segment.address, segment.end) for segment in image.segments if segment.memory_size]
-    for start, end in taken:
-        if end > memory.size:
-            raise ImageError(_too_large(f"{image.name}: the segment at {start:#x}", end, memory.size))
-        if start < VIDEO_END and end > VIDEO:
-            raise ImageError(
-                f"{image.name}: the segment at {start:#x}-{end - 1:#x} lies in the video memory at "
-                f"{VIDEO:#x}-{VIDEO_END - 1:#x}: link it below or from {HIGH:#x}"
-            )
-    for segment in image.segments:  # zeros first: one segment's zeros may not wipe out another one's bytes
-        memory.write_bytes(segment.address, bytes(segment.memory_size))
-    for segment in image.segments:
-        memory.write_bytes(segment.address, segment.data)
-    if image.multiboot is None:
-        if modules or image.modules or command_line:
-            raise ImageError(f"{image.name}: takes no modules and no command line: it has no multiboot header")
-        return BootState(image.entry, end=image.end)
-    loaded: list[tuple[int, int, str]] = []
-    top = max(image.end, HIGH if memory.size > HIGH else 0)
-    for module in (*image.modules, *modules):
-        start = (top + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1)
-        top = start + len(module.data)
-        if top > memory.size or (start < VIDEO_END and top > VIDEO):
-            raise ImageError(_too_large(f"{image.name}: module {module.string!r}", top, memory.size))
-        memory.write_bytes(start, module.data)
-        loaded.append((start, top, module.string))
-        taken.append((start, top))
-    info_at = _find_room(len(boot_information(0, memory.size, command_line, loaded)), taken, memory.size)
-    if info_at is None:
-        raise ImageError(_too_large(f"{image.name}: the boot information", top + PAGE_SIZE, memory.size))
-    info = boot_information(info_at, memory.size, command_line, loaded)
-    memory.write_bytes(info_at, info)
-    places = tuple((start, end) for start, end, _ in loaded)
-    return BootState(image.entry, BOOT_MAGIC, info_at, places, max(info_at + len(info), *(end for _, end in taken)))
-
-
-def _find_room(size: int, taken: list[tuple[int, int]], memory_size: int) -> int | None:
-    """The lowest free place for the boot information: in low memory, else after all that is loaded."""
-    start = INFO_START
-    for low, high in sorted(taken):
-        if low < start + size and start < high:
-            start = (high + 15) & ~15
-    if start + size <= min(LOW_END, memory_size):
-        return start
-    start = max(HIGH, *((high + 15) & ~15 for _, high in taken))
-    return start if start + size <= memory_size else None
-
-
-def _too_large(what: str, end: int, size: int) -> str:
-    needed = -(-end >> 20) if end > 1 << 20 else 1
-    has = f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
-    return f"{what} needs {needed} MiB of memory, the machine has {has}: give --memory {needed}M or more"

@@ -53,8 +53,8 @@ class Machine:
     Attributes
     ----------
     outcome : str or None
-        Why it stopped for good: `"exit"`, `"halt"`, `"triple-fault"`, `"livelock"` (the processor does nothing any more
-        but take exceptions); None while it can go on.
+        Why it stopped for good: `"exit"`, `"halt"`, `"triple-fault"`, `"reset"` (software asked for it), `"livelock"` (the
+        processor does nothing any more but take exceptions), `"limit"` (it has slept too long); None while it can go on.
     status : int or None
         Exit status, after `"exit"`.
     events : int
@@ -72,6 +72,8 @@ class Machine:
         Vector of that interrupt.
     guest : int
         Index of the guest that runs, for events.
+    most_idle : int
+        Time asleep after which the run ends with outcome `"limit"`.
     shadowed : bool
         True where the last event was delivered while interrupts waited for one more instruction, as a VMX processor
         tells in its interruptibility state (SDM vol. 3, 24.4.2).
@@ -100,8 +102,14 @@ class Machine:
         self.guest = 0
         self.guest_time = 0
         self.shadowed = False
+        self.most_idle = FOREVER
         self.platform.debug_exit.on_exit = self._exit
+        self.platform.on_reset = self._reset
         self.cpu.interrupts.on_output = self._interrupt_line
+
+    def _reset(self) -> None:
+        self.outcome = "reset"
+        self.cpu.horizon = 0
 
     def _exit(self, status: int) -> None:
         self.outcome, self.status = "exit", status
@@ -161,10 +169,11 @@ class Machine:
 
     def _wake(self) -> bool:
         """Pass the time of a halted processor; False where no interrupt can ever come."""
-        if self.cpu.flags & IF and self.platform.await_interrupt(self.cpu.retired):
-            return True
-        self.outcome = "halt"
-        return False
+        if not (self.cpu.flags & IF and self.platform.await_interrupt(self.cpu.retired)):
+            self.outcome = "halt"
+        elif self.platform.idle > self.most_idle:
+            self.outcome = "limit"
+        return self.outcome is None
 
     def _one(self) -> None:
         """Execute one instruction with everything that `Processor.run` leaves out."""

@@ -12,6 +12,7 @@ from vmlab.machine.bus import Bus
 from vmlab.machine.clock import Clock
 from vmlab.machine.devices import AtaChannel, Cga, DebugExit, IoApic, Keyboard, LocalApic, PciBus, Pic, Pit, Rtc, Uart
 from vmlab.machine.devices.apic_bus import ApicBus
+from vmlab.machine.firmware.port import FirmwarePort
 from vmlab.machine.firmware_tables import build_tables, io_apic_identifier
 from vmlab.machine.state import COUNT, check_state, rollback
 
@@ -44,6 +45,10 @@ class Platform:
 
     Attributes
     ----------
+    firmware : FirmwarePort
+        The BIOS's door to host software.
+    on_reset : callable or None
+        Called when software asks for a reset: through the keyboard controller, or the BIOS.
     idle : int
         Time spent halted, in units of the clock; `clock.now` is retired instructions plus this.
     """
@@ -64,7 +69,7 @@ class Platform:
         self.pic.on_output = self._pic_output
         self.local_apics[0].virtual_wire()  # as firmware leaves it: the PIC's interrupts pass through
         self.pit = Pit(self.clock, self.line(TIMER_IRQ))
-        self.keyboard = Keyboard(self.line(KEYBOARD_IRQ))
+        self.keyboard = Keyboard(self.line(KEYBOARD_IRQ), clock=self.clock)
         self.uart = Uart(self.line(SERIAL_IRQ))
         self.rtc = Rtc(self.clock, self.line(CLOCK_IRQ), memory.size)
         first, second = (*disks, None, None)[:2]
@@ -72,9 +77,12 @@ class Platform:
         self.pci = PciBus()
         self.debug_exit = DebugExit()
         self.cga = Cga()
+        self.firmware = FirmwarePort(self)
+        self.on_reset: Callable[[], None] | None = None
+        self.keyboard.on_reset = self.reset
         for device in (
             self.pic, self.apics, self.io_apic, self.pit, self.keyboard, self.uart, self.rtc, self.ata, self.pci,
-            self.debug_exit, self.cga,
+            self.debug_exit, self.cga, self.firmware,
         ):  # fmt: skip
             device.attach(self.bus)
 
@@ -92,6 +100,11 @@ class Platform:
         """Write the tables by which firmware tells a kernel what there is."""
         for address, data in build_tables(len(self.local_apics)).items():
             self.memory.write_bytes(address, data)
+
+    def reset(self) -> None:
+        """Pull the reset line: the computer would start anew."""
+        if self.on_reset is not None:
+            self.on_reset()
 
     @property
     def local_apics(self) -> list[LocalApic]:

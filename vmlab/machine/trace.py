@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from vmlab.errors import OptionError
 
 __all__ = [
-    "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "Exit", "Inject", "InstructionRetired", "PortAccess", "Resume",
+    "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "Exit", "FirmwareCall", "Inject", "InstructionRetired", "PortAccess", "Resume",
     "ShadowFill", "Switch", "Trace", "Trap",
 ]  # fmt: skip
 
@@ -153,6 +153,23 @@ class ControlWrite(Event):
     register: str
     old: int
     new: int
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareCall(Event):
+    """A guest called a service of the BIOS, which host software does for it.
+
+    Attributes
+    ----------
+    vector : int
+        The service: INT 10h and so on.
+    ax : int
+        AX at the call; AH names the function.
+    """
+
+    kind: ClassVar[str] = "firmware"
+    vector: int
+    ax: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         End,
         Event,
         Exit,
+        FirmwareCall,
         Inject,
         PortAccess,
         Resume,
@@ -40,7 +41,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Moment", "caption", "changes", "main_event", "port_access", "upper"]
 
-WEIGHT = ("end", "trap", "switch", "inject", "shadow", "emulate", "resume", "exit", "port", "control", "instruction")
+WEIGHT = (
+    "end",
+    "trap",
+    "switch",
+    "inject",
+    "shadow",
+    "emulate",
+    "resume",
+    "exit",
+    "firmware",
+    "port",
+    "control",
+    "instruction",
+)
 """Kinds of events, the most telling first."""
 
 PAGE_FAULT = 14
@@ -281,6 +295,10 @@ def _port(moment: Moment, event: PortAccess, events: Sequence[Event]) -> str:
     return f"{upper(moment.text)}: {event.value:#x} {way} ({event.device or 'no device'})."
 
 
+def _firmware(moment: Moment, event: FirmwareCall, events: Sequence[Event]) -> str:
+    return f"The BIOS does INT {event.vector:02X}h, AH={event.ax >> 8:02X}h, for the guest: {upper(moment.text)} calls its host software."
+
+
 def _control(moment: Moment, event: ControlWrite, events: Sequence[Event]) -> str:
     return f"{upper(moment.text)} changes {event.register.upper()} from {event.old:#x} to {event.new:#x}."
 
@@ -299,6 +317,7 @@ SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
         "shadow": _shadow,
         "resume": _resume,
         "switch": _switch,
+        "firmware": _firmware,
         "port": _port,
         "control": _control,
         "end": _end,

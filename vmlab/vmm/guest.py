@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from vmlab.machine.image import place
+from vmlab.machine.firmware.boot import power_on
+from vmlab.machine.loader import place
 from vmlab.machine.state import COUNT, Entries, check_state, rollback
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Guest:
     Attributes
     ----------
     outcome : str or None
-        Why it ended: `"exit"`, `"halt"`, `"triple-fault"`, `"livelock"`, `"limit"`, or None while it runs.
+        Why it ended: `"exit"`, `"halt"`, `"triple-fault"`, `"reset"`, `"livelock"`, `"limit"`, or None while it runs.
     status : int or None
         Exit status, after `"exit"`.
     exits : Counter
@@ -58,12 +59,15 @@ class Guest:
         self.emulated: Counter[str] = Counter()
 
     def boot(self, command_line: str = "") -> None:
-        """Do what firmware and a multiboot loader do: write the firmware's tables, load the image, set the registers."""
+        """Do what firmware does, and a multiboot loader: write the firmware's tables, load the image, set the registers."""
         self.platform.install_firmware()
         state = place(self.image, self.memory, command_line)
         registers = self.vcpu.registers
         registers[0], registers[3] = state.eax, state.ebx
         self.vcpu.ip = state.eip
+        if self.image.disk is not None:
+            power_on(self.platform, self.vcpu)
+        self.platform.firmware.cpu = self.vcpu
 
     @property
     def memory(self) -> PhysicalMemory | MemoryWindow:

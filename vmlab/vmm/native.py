@@ -30,7 +30,8 @@ class Native(System):
         """Build the computer; the one guest is what runs on it."""
         if len(images) != 1:
             raise OptionError(f"natively one system runs on a computer, not {len(images)}: choose a hypervisor")
-        self.machine = Machine(memory_size, model, self.trace, self.copy_disks())
+        self.machine = Machine(memory_size, model, self.trace, self.copy_disks(images[0]))
+        self.machine.most_idle = self.most_idle
         self.machine.cpu.on_control = self._control
         self.guests = [Guest(images[0].name, images[0], self.machine.cpu, self.machine.platform)]
 

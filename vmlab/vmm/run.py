@@ -58,7 +58,7 @@ class Run:
 
     @property
     def outcome(self) -> str:
-        """Why it ended: `"exit"`, `"halt"`, `"triple-fault"`, `"limit"`."""
+        """Why it ended: `"exit"`, `"halt"`, `"triple-fault"`, `"reset"`, `"livelock"`, `"limit"`."""
         return self.guests[0].outcome or "running"
 
     @property
@@ -97,6 +97,7 @@ class Run:
             "outcome": self.outcome,
             "status": self.status,
             "console": self.console,
+            "screen": self.screen.rstrip(),
             "instructions": self.instructions,
             "cycles": self.cycles,
             "exits": dict(self.exits.most_common()),

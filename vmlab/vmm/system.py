@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vmlab.errors import OptionError
-from vmlab.machine.trace import End, PortAccess, Trace
+from vmlab.machine.trace import End, FirmwareCall, PortAccess, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,8 @@ __all__ = ["DEFAULT_MEMORY", "System"]
 
 DEFAULT_MEMORY = 16 << 20
 NO_LIMIT = 1 << 62
+IDLE = 20
+"""Times its limit of instructions that a guest may sleep: waking at each tick to nothing is an end, too."""
 
 
 class System(ABC):
@@ -39,11 +41,13 @@ class System(ABC):
     trace : Trace
         Where events go.
     max_instructions : int or None
-        A guest that has retired so many ends with outcome `"limit"`.
+        A guest that has retired so many ends with outcome `"limit"`; so does one that has slept for 20 times as long.
     input : bytes
         Sent to each guest's serial port.
+    keys : sequence of (int, str)
+        Typed at each guest's keyboard, from a virtual time on.
     disks : sequence of Disk
-        Of which each guest gets copies.
+        Of which each guest gets copies, behind the disk that it boots from.
 
     Attributes
     ----------
@@ -72,6 +76,7 @@ class System(ABC):
         trace: Trace,
         max_instructions: int | None,
         input: bytes,  # noqa: A002 - the option's name
+        keys: Sequence[tuple[int, str]],
         disks: Sequence[Disk | None],
     ) -> None:
         if not images:
@@ -80,15 +85,20 @@ class System(ABC):
             raise OptionError(f"the limit of instructions is a positive number, not {max_instructions!r}")
         self.trace = trace
         self.limit = NO_LIMIT if max_instructions is None else max_instructions
+        self.most_idle = self.limit * IDLE
         self.current = 0
         self.input = input
+        self.keys = keys
         self.disks = disks
         self.build(images, memory_size, model)
         for index, guest in enumerate(self.guests):
             guest.boot()
             guest.platform.bus.on_access = partial(self._accessed, index)
+            guest.platform.firmware.on_call = partial(self._called, index)
             if input:
                 guest.platform.uart.feed(input)
+            for time, text in keys:
+                guest.platform.keyboard.type_at(time, text)
 
     def _accessed(self, index: int, access: Access) -> None:
         """Tell of an access to a port of a guest's platform."""
@@ -98,13 +108,20 @@ class System(ABC):
             time = self.guests[index].instructions
             self.trace.emit(PortAccess(step, time, index, port, size, value, access.write, access.device))
 
+    def _called(self, index: int, vector: int, ax: int) -> None:
+        """Tell of a call of a guest's BIOS."""
+        if self.trace.on:
+            step = self.steps if self.in_vmm else self.steps + 1
+            self.trace.emit(FirmwareCall(step, self.guests[index].instructions, index, vector, ax))
+
     @abstractmethod
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel) -> None:
         """Build the computer and the guests."""
 
-    def copy_disks(self) -> list[Disk | None]:
-        """Return disks for one guest: what it writes is its own."""
-        return [disk and disk.copy() for disk in self.disks]
+    def copy_disks(self, image: Image) -> list[Disk | None]:
+        """Return disks for one guest, the one that it boots from first: what it writes is its own."""
+        first = [] if image.disk is None else [image.disk]
+        return [disk and disk.copy() for disk in (*first, *self.disks)]
 
     @abstractmethod
     def advance(self, steps: int) -> None:

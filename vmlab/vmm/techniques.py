@@ -52,6 +52,21 @@ def check_options(options: Mapping[str, object]) -> None:
             raise OptionError(f"there is no option {name!r}: choose from {', '.join(allowed)}")
 
 
+def _read_keys(keys: object) -> list[tuple[int, str]]:
+    """Return what is to be typed at the keyboard, and when; OptionError where it is nothing of the kind."""
+    given: list[Any] = (
+        [(0, keys)] if isinstance(keys, str) else list(keys) if isinstance(keys, (list, tuple)) else [keys]
+    )
+    for each in given:
+        right = isinstance(each, tuple) and len(each) == 2 and type(each[0]) is int and isinstance(each[1], str)
+        if not right or each[0] < 0:
+            raise OptionError(f"keys are a text, or a list of times and texts, as [(5_000_000, 'ls')], not {keys!r}")
+    times = [time for time, _ in given]
+    if times != sorted(times):
+        raise OptionError(f"keys are typed in the order of their times, and {times} are not ascending")
+    return given
+
+
 def build(  # noqa: PLR0913 - the options of a run
     image: Image | Sequence[Image],
     under: str = "native",
@@ -60,6 +75,7 @@ def build(  # noqa: PLR0913 - the options of a run
     cpu: str = "pentium-4",
     max_instructions: int | None = None,
     input: bytes | str = b"",  # noqa: A002 - the option's name
+    keys: str | Sequence[tuple[int, str]] = "",
     disks: Sequence[Disk | str | os.PathLike[str] | None] = (),
     detail: Detail = "none",
     engine: str = "interpreter",
@@ -80,9 +96,12 @@ def build(  # noqa: PLR0913 - the options of a run
         Most instructions that a guest may retire.
     input : bytes or str
         Typed at the guest's serial console.
+    keys : str or sequence of (int, str)
+        Typed at the guest's keyboard (of a US layout) at 100 characters a virtual second at most: a text, or texts with the
+        virtual time (in instructions) at which each begins.
     disks : sequence of Disk or path
-        At most two, on the first ATA channel; None leaves a place empty. Each guest gets copies, and no image file is
-        written.
+        At most two, on the first ATA channel; None leaves a place empty. An image that boots from a disk has the first
+        place itself. Each guest gets copies, and no image file is written.
     detail : {"none", "events", "instructions"}
         What is traced.
     engine : {"auto", "interpreter", "translator"}
@@ -106,6 +125,10 @@ def build(  # noqa: PLR0913 - the options of a run
         )
     if isinstance(disks, (str, bytes, os.PathLike, Disk)) or len(disks) > MOST_DISKS:
         raise OptionError(f"disks are a list of at most {MOST_DISKS} images, as ['fs.img'], not {disks!r}")
+    if len(disks) == MOST_DISKS and any(each.disk for each in images):
+        raise OptionError(
+            f"a machine has {MOST_DISKS} disks, and boots from the first: give {MOST_DISKS - 1} more at most"
+        )
     data = input.encode() if isinstance(input, str) else input
     model = find_cpu_model(cpu)
     if engine not in ENGINES:
@@ -117,6 +140,7 @@ def build(  # noqa: PLR0913 - the options of a run
         trace=Trace(detail),
         max_instructions=max_instructions,
         input=data,
+        keys=_read_keys(keys),
         disks=[each if each is None or isinstance(each, Disk) else Disk(each) for each in disks],
     )
     if engine != "interpreter":

@@ -76,10 +76,11 @@ class TrapAndEmulate(System):
         for index, image in enumerate(images):
             first = (guest_base >> PAGE_SHIFT) + index * frames
             memory = MemoryWindow(self.machine.memory, range(first, first + frames))
-            platform = Platform(memory, self.copy_disks())
+            platform = Platform(memory, self.copy_disks(image))
             guest = Guest(image.name if len(images) == 1 else f"{image.name} {index}", image,
                           Processor(platform, model), platform)  # fmt: skip
             platform.debug_exit.on_exit = partial(guest.end, "exit")
+            platform.on_reset = partial(guest.end, "reset")
             self.guests.append(guest)
             self.worlds.append(World(self.switcher.host, guest.vcpu, memory))
         self._loose = self._loose_frames()
@@ -244,6 +245,8 @@ class TrapAndEmulate(System):
             self._inject(guest, vcpu.single_step, DB, vector_name(DB))
         if vcpu.halted and not (vcpu.flags & IF and platform.await_interrupt(vcpu.retired)):
             self.end_guest(self.current, "halt")
+        elif platform.idle > self.most_idle:
+            self.end_guest(self.current, "limit")
         while vcpu.interrupts.output and vcpu.interruptible and guest.outcome is None:
             vector = vcpu.interrupts.acknowledge()
             self._inject(guest, partial(vcpu.interrupt, vector), vector, f"interrupt {vector:#x}")

@@ -62,6 +62,7 @@ DIRECT_FLAGS = ARITHMETIC | TF | DF | NT | AC | ID
 
 DATA_SEGMENTS = (ES, DS, FS, GS)
 IRET = decode(b"\xcf")
+FRAME_BYTES, UPPER = 20, 0xFFFF0000
 
 
 class World:
@@ -245,6 +246,8 @@ class WorldSwitch:
             top += 4
         ip, code, flags, esp, stack = (cpu.read_system(top + 4 * n, 4) for n in range(5))
         level = vcpu.cpl
+        if not vcpu.segments[SS].big and not (esp ^ self.host.stack_top - FRAME_BYTES) & UPPER:
+            esp = vcpu.registers[ESP] & UPPER | esp & 0xFFFF  # IRET to a 16-bit stack left the host's upper half there
         vcpu.registers[:] = cpu.registers
         vcpu.registers[ESP] = esp
         vcpu.ip = ip
@@ -322,7 +325,7 @@ class WorldSwitch:
         flags = vcpu.flags & DIRECT_FLAGS | FIXED | IF
         frame = (vcpu.ip, selectors[CS], flags, vcpu.registers[ESP], selectors[SS])
         cpu.registers[:] = vcpu.registers
-        cpu.registers[ESP] = self.host.stack_top - 4 * len(frame)
+        cpu.registers[ESP] = self.host.stack_top - FRAME_BYTES
         for position, value in enumerate(frame):
             cpu.write_system(cpu.registers[ESP] + 4 * position, 4, value)
         SEMANTICS["iret"](cpu, IRET)

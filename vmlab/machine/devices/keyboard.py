@@ -9,6 +9,8 @@ Bus ranges: port 0x60 (data, offset 0), port 0x64 (status and command, offset 1)
     status:         [ PARITY 7 | TIMEOUT 6 | AUX 5 | UNLOCKED 4 | COMMAND 3 | SYSTEM 2 | INPUT 1 | OUTPUT 0 ]
     configuration:  [ 0 | TRANSLATE 6 | AUX_OFF 5 | KEYBOARD_OFF 4 | 0 | SYSTEM 2 | AUX_IRQ 1 | KEYBOARD_IRQ 0 ]
 
+What is to be typed later is typed at human speed: a character at a time, each a while after the one before has been read.
+
 Simplified: bytes take no time on the wire, and typed text waits as long as it must. There is no mouse: what is sent to
 it times out; its port can be tested and its output buffer written. No typematic repeat, no scan code set 3. Firmware
 has enabled keyboard, IRQ 1 and translation, and left A20 on.
@@ -22,15 +24,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vmlab.errors import OptionError
+from vmlab.machine.clock import NOMINAL_HZ
 from vmlab.machine.devices.keyboard_codes import BREAK, KEYS, TRANSLATION, press, release, strokes
-from vmlab.machine.state import BYTE, Items, check_state
+from vmlab.machine.state import BYTE, COUNT, Items, check_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmlab.machine.bus import Bus
+    from vmlab.machine.clock import Clock
 
-__all__ = ["Keyboard"]
+__all__ = ["PACE", "Keyboard"]
+
+PACE = NOMINAL_HZ // 100
+"""Virtual time from the moment at which a typed character has been read to the next."""
 
 DATA, COMMAND = 0, 1
 OUTPUT_FULL, SYSTEM, LAST_COMMAND, UNLOCKED, AUX_DATA, TIMEOUT = 0x01, 0x04, 0x08, 0x10, 0x20, 0x40
@@ -60,6 +67,8 @@ class Keyboard:
         Drives IRQ 1.
     mouse_line : callable, optional
         Drives IRQ 12.
+    clock : Clock, optional
+        Virtual time, for `type_at`; the keyboard registers itself there.
 
     Attributes
     ----------
@@ -69,10 +78,17 @@ class Keyboard:
         Called with the new level when the A20 gate changes.
     """
 
-    __slots__ = ("_from_keyboard", "_line", "_mouse_line", "_replies", "name", "on_a20", "on_reset", *_FIELDS)
+    __slots__ = (
+        "_clock", "_due", "_from_keyboard", "_later", "_line", "_mouse_line", "_replies", "name", "on_a20", "on_reset",
+        *_FIELDS,
+    )  # fmt: skip
 
     def __init__(
-        self, line: Callable[[bool], None], mouse_line: Callable[[bool], None] | None = None, name: str = "keyboard"
+        self,
+        line: Callable[[bool], None],
+        mouse_line: Callable[[bool], None] | None = None,
+        name: str = "keyboard",
+        clock: Clock | None = None,
     ) -> None:
         self.name = name
         self._line, self._mouse_line = line, mouse_line
@@ -86,6 +102,11 @@ class Keyboard:
         self.scan_code_set = 2
         self._replies: list[int] = []  # of the controller; bit 8: for the mouse's interrupt
         self._from_keyboard = bytearray()  # set 2, on the wire
+        self._later: list[tuple[int, bytes]] = []  # clock time at the earliest, codes
+        self._due: int | None = None  # clock time of the first of these, once the wire is free
+        self._clock = clock
+        if clock is not None:
+            clock.add(self)
 
     def attach(self, bus: Bus) -> None:
         """Claim a PC's standard ports."""
@@ -102,15 +123,38 @@ class Keyboard:
         OptionError
             A character is not on the keyboard; nothing has been typed then.
         """
-        if not isinstance(text, str):
-            raise OptionError(f"a keyboard types a str, not {type(text).__name__}")
-        typed = bytearray()
-        for character in text:
-            codes = strokes(character)
-            if codes is None:
-                raise OptionError(f"no key of a US keyboard types {character!r}: use ASCII, or feed the serial port")
-            typed += codes
-        self._scan(bytes(typed))
+        self._scan(b"".join(_strokes(text)))
+
+    def type_at(self, time: int, text: str) -> None:
+        """Type a text from a clock time on, behind all that is to be typed already, a character each `PACE` at most.
+
+        Raises
+        ------
+        OptionError
+            A character is not on the keyboard, or the keyboard knows no time.
+        """
+        if self._clock is None:
+            raise OptionError("this keyboard has no clock: type_text() types at once")
+        self._later += [(time, codes) for codes in _strokes(text)]
+        self._plan()
+
+    def _plan(self) -> None:
+        """Set the time of the next character, if there is one and the one before has been read."""
+        if self._clock is None or self._due is not None or not self._later or self.full or self._from_keyboard:
+            return
+        self._due = max(self._later[0][0], self._clock.now + PACE)
+        self._clock.refresh()
+
+    def next_event(self) -> int | None:
+        """Clock time of the next character."""
+        return self._due
+
+    def advance(self, now: int) -> None:
+        """Type the character whose time has come."""
+        if self._due is not None and self._due <= now:
+            self._due = None
+            self._scan(self._later.pop(0)[1])
+            self._plan()  # where the keyboard has been told to be silent nobody will read it
 
     def press(self, key: str, *, down: bool = True) -> None:
         """Press a key of `keyboard_codes.KEYS` (or with `down=False` release it).
@@ -189,6 +233,7 @@ class Keyboard:
             (self._mouse_line if self.aux and self._mouse_line else self._line)(False)  # the next byte is a new edge
             data = self.data
             self._fill()
+            self._plan()
             return data
         return self.data
 
@@ -305,14 +350,46 @@ class Keyboard:
     def save(self) -> dict[str, Any]:
         """Save controller and keyboard, with what was typed."""
         fields = {name: getattr(self, name) for name in _FIELDS}
-        queues = {"replies": list(self._replies), "from_keyboard": bytes(self._from_keyboard)}
+        later = [[time, list(codes)] for time, codes in self._later]
+        queues = {
+            "replies": list(self._replies),
+            "from_keyboard": bytes(self._from_keyboard),
+            "later": later,
+            "due": self._due,
+        }
         return {"version": 1} | fields | {"ram": list(self.ram)} | queues
 
     def load(self, state: dict[str, Any]) -> None:
         """Load a saved state; StateError if it is damaged."""
-        check_state(state, self.name, _FIELDS | {"replies": Items(range(0x200)), "from_keyboard": bytes})
+        queues = {
+            "replies": Items(range(0x200)),
+            "from_keyboard": bytes,
+            "later": Items(Items((COUNT, Items(BYTE)), 2)),
+        }
+        check_state(state, self.name, _FIELDS | queues | {"due": (COUNT, type(None))})
+        for each in state["later"]:
+            check_state(
+                {"version": 1, "time": each[0], "codes": each[1]}, self.name, {"time": COUNT, "codes": Items(BYTE)}
+            )
         for name in _FIELDS:
             setattr(self, name, state[name])
         self.ram = list(state["ram"])
         self._replies = list(state["replies"])
         self._from_keyboard[:] = state["from_keyboard"]
+        self._later = [(time, bytes(codes)) for time, codes in state["later"]]
+        self._due = state["due"]
+        if self._clock is not None:
+            self._clock.refresh()
+
+
+def _strokes(text: str) -> list[bytes]:
+    """Return what the keyboard sends for each character of a text."""
+    if not isinstance(text, str):
+        raise OptionError(f"a keyboard types a str, not {type(text).__name__}")
+    typed = []
+    for character in text:
+        codes = strokes(character)
+        if codes is None:
+            raise OptionError(f"no key of a US keyboard types {character!r}: use ASCII, or feed the serial port")
+        typed.append(codes)
+    return typed

@@ -9,7 +9,7 @@ Read more: IBM PS/2 Hardware Interface Technical Reference, "Keyboard (101- and 
 
 from __future__ import annotations
 
-__all__ = ["BREAK", "EXTENDED", "KEYS", "TRANSLATION", "strokes"]
+__all__ = ["BREAK", "CHARACTERS", "EXTENDED", "KEYS", "TRANSLATION", "strokes"]
 
 BREAK, EXTENDED = 0xF0, 0xE0
 
@@ -51,6 +51,13 @@ _SHIFTED = {
     for _, shifted, codes in _ROWS
     for upper, code in zip(shifted, bytes.fromhex(codes), strict=False)  # the last row has no characters with Shift
 }
+CHARACTERS = {
+    TRANSLATION[code]: (lower, upper)
+    for plain, shifted, codes in _ROWS
+    for lower, upper, code in zip(plain, shifted, bytes.fromhex(codes), strict=False)
+}
+"""Set 1 code of a key with a character on it to that character without and with Shift."""
+
 _CONTROL = {chr(ord(letter) - ord("a") + 1): letter for letter in "abcdefghijklmnopqrstuvwxyz"}
 
 
