@@ -54,8 +54,8 @@ def parse_size(text: str) -> int:
     return int(found[1], 0 if found[1][:2].lower() == "0x" else 10) * UNITS[found[2].upper()]
 
 
-def read_count(text: str) -> int:
-    """Read a positive count, digit groups allowed as in Python (`50_000_000`).
+def read_count(text: str, what: str = "limit of instructions", example: str = "50000000 or 50_000_000") -> int:
+    """Read a positive count, digit groups allowed as in Python (`50_000_000`); say what it is where it is none.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def read_count(text: str) -> int:
         It is none.
     """
     if len(text) > 24 or not re.fullmatch(r"[0-9]+(_[0-9]+)*", text) or int(text) <= 0:
-        raise OptionError(f"the limit of instructions is a positive number, as 50000000 or 50_000_000, not {text!r}")
+        raise OptionError(f"the {what} is a positive number, as {example}, not {text!r}")
     return int(text)
 
 
@@ -120,6 +120,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, object]:
     return {
         "memory": parse_size(arguments.memory),
         "cpu": arguments.cpu,
+        "cpus": read_count(arguments.cpus, "number of processors", "1 or 2"),
         "max_instructions": read_count(arguments.max_instructions),
         "disks": arguments.disk,
         "input": read_input(arguments.input),
@@ -182,6 +183,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--memory", default="16M", help="memory of the guest, as 16M (default: %(default)s)")
     parser.add_argument("--cpu", default="pentium-4", help="CPU model (default: %(default)s)")
+    parser.add_argument("--cpus", default="1", help="processors, 1 to 16 (default: %(default)s)")
     parser.add_argument("--max-instructions", default="50000000", help="stop the guest there (default: %(default)s)")
     parser.add_argument("--input", default="", help=r"typed at the serial console; \n is a newline")
     parser.add_argument("--keys", default="", help=r"typed at the keyboard; \n is Enter")

@@ -9,7 +9,8 @@ the BIOS data area that lead to the former are part of what is built.
     0x9FC00   extended BIOS data area, 1 KiB: MP floating pointer
     0xF5000   MP floating pointer, MP configuration table, RSDP, RSDT, FADT, FACS, DSDT, MADT
 
-Local APIC IDs are 0 to n-1, the I/O APIC's ID is n. ISA interrupts go to the I/O APIC's pins of the same number, but
+Local APIC IDs are 0 to n-1, the I/O APIC's ID is n, or 0 where its 4 bits do not hold that: from the Pentium 4 on,
+messages to local APICs go over the system bus, and the two kinds of IDs are apart. ISA interrupts go to the I/O APIC's pins of the same number, but
 IRQ 0 to pin 2; the 8259A pair goes to pin 0 and to LINT0 as ExtINT, NMI to LINT1.
 
 Simplified: the FADT names no power-management registers, and the DSDT describes nothing: enough to find processors. No
@@ -29,8 +30,8 @@ from vmlab.machine.devices.rtc_calendar import CENTURY
 
 __all__ = ["EBDA", "MOST_CPUS", "TABLES", "build_tables", "io_apic_identifier"]
 
-MOST_CPUS = 15
-"""Processors that the tables can name: an I/O APIC has a 4-bit ID, and it is the one after theirs."""
+MOST_CPUS = 16
+"""Processors that the tables can name."""
 
 EBDA, TABLES = 0x9_FC00, 0xF_5000
 EBDA_POINTER, BASE_MEMORY = 0x40E, 0x413
@@ -47,7 +48,7 @@ HAS_8259 = 1  # MADT flag
 
 def io_apic_identifier(cpus: int) -> int:
     """Return the I/O APIC's ID in a computer with so many processors."""
-    return cpus
+    return cpus & 0xF
 
 
 def build_tables(cpus: int, *, signature: int = 0xF29, features: int = 0x200) -> dict[int, bytes]:
@@ -56,7 +57,7 @@ def build_tables(cpus: int, *, signature: int = 0xF29, features: int = 0x200) ->
     Parameters
     ----------
     cpus : int
-        Processors, 1 to 15; the first is the bootstrap processor.
+        Processors, 1 to 16; the first is the bootstrap processor.
     signature, features : int
         EAX and EDX of CPUID leaf 1, for the MP table.
 

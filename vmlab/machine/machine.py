@@ -1,7 +1,8 @@
-"""The computer: a processor on a platform, and the boundary between two instructions where everything else happens.
+"""The computer: processors on a platform, and the boundary between two instructions where everything else happens.
 
-At a boundary, in this order: devices whose time has come act, a single-step trap is delivered, an interrupt is taken.
-Then one instruction executes, or its fault is delivered. Each of these is one *step*.
+At a boundary, in this order: the next processor's turn comes if this one's is over, devices whose time has come act, INIT
+or STARTUP is obeyed, a single-step trap is delivered, an NMI or an interrupt is taken. Then one instruction executes, or
+its fault is delivered. Each of these is one *step*, but the first two.
 
 Host software (a hypervisor) is written in Python. The hardware reaches it in the ordinary way, through the interrupt
 descriptor table into ring 0, at an address inside `host_entry`; there the machine stops and gives it control.
@@ -11,17 +12,19 @@ Read more: Intel SDM vol. 3, 6.9 (priority among simultaneous events).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.disassembler import format_instruction
-from vmlab.isa.x86.faults import PF, Fault, TripleFault, vector_name
-from vmlab.isa.x86.registers import CS, ESP, IF
+from vmlab.isa.x86.faults import NMI, PF, Fault, TripleFault, vector_name
+from vmlab.isa.x86.registers import CS, ESP
 from vmlab.machine.cpu_model import CPU_MODELS, CpuModel
 from vmlab.machine.memory import PhysicalMemory
 from vmlab.machine.platform import Platform
 from vmlab.machine.processor import Processor
-from vmlab.machine.state import COUNT, check_state, rollback
-from vmlab.machine.trace import InstructionRetired, Trace, Trap
+from vmlab.machine.state import COUNT, Items, check_state, rollback
+from vmlab.machine.trace import InstructionRetired, Signal, Trace, Trap
+from vmlab.machine.turns import Turns, is_asleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,12 +52,21 @@ class Machine:
         Where events go.
     disks : sequence of Disk
         At most two.
+    processors : int
+        How many processors, 1 to 16; the first starts the computer, the others wait for it to start them.
 
     Attributes
     ----------
+    cpus : list of Processor
+        The processors.
+    cpu : Processor
+        The one whose turn it is.
+    turns : Turns
+        How they alternate.
     outcome : str or None
-        Why it stopped for good: `"exit"`, `"halt"`, `"triple-fault"`, `"reset"` (software asked for it), `"livelock"` (the
-        processor does nothing any more but take exceptions), `"limit"` (it has slept too long); None while it can go on.
+        Why it stopped for good: `"exit"`, `"halt"` (all processors), `"triple-fault"` (of one of them: it restarts a PC),
+        `"reset"` (software asked for it), `"livelock"` (one does nothing any more but take exceptions), `"limit"` (it has
+        slept too long); None while it can go on.
     status : int or None
         Exit status, after `"exit"`.
     events : int
@@ -85,11 +97,17 @@ class Machine:
         model: CpuModel = CPU_MODELS["pentium-4"],
         trace: Trace | None = None,
         disks: Sequence[Disk | None] = (),
+        processors: int = 1,
     ) -> None:
         self.memory = PhysicalMemory(memory_size)
-        self.platform = Platform(self.memory, disks)
+        self.platform = Platform(self.memory, disks, processors)
         self.bus = self.platform.bus
-        self.cpu = Processor(self.platform, model)
+        self.cpus = [Processor(self.platform, model, number) for number in range(processors)]
+        self.cpu = self.cpus[0]
+        self.turns = Turns(self.cpus, self.platform)
+        for other in self.cpus[1:]:
+            other.reset()
+            other.signals.wait(other)
         self.engine: Engine | None = None
         self.trace = trace or Trace()
         self.outcome: str | None = None
@@ -105,7 +123,8 @@ class Machine:
         self.most_idle = FOREVER
         self.platform.debug_exit.on_exit = self._exit
         self.platform.on_reset = self._reset
-        self.cpu.interrupts.on_output = self._interrupt_line
+        for cpu in self.cpus:
+            cpu.interrupts.on_output = partial(self._interrupt_line, cpu)
 
     def _reset(self) -> None:
         self.outcome = "reset"
@@ -115,21 +134,26 @@ class Machine:
         self.outcome, self.status = "exit", status
         self.cpu.horizon = 0
 
-    def _interrupt_line(self, level: bool) -> None:
-        self.cpu.flags_changed()
+    def _interrupt_line(self, cpu: Processor, level: bool) -> None:
+        cpu.flags_changed()
+
+    @property
+    def retired(self) -> int:
+        """Instructions that all processors have retired."""
+        return self.cpu.retired + self.turns.elsewhere
 
     @property
     def steps(self) -> int:
         """Steps so far: retired instructions and delivered events."""
-        return self.cpu.retired + self.events
+        return self.cpu.retired + self.turns.elsewhere + self.events
 
     def run(self, steps: int) -> None:
         """Run for at most `steps` steps, or until the machine stops or host software has control."""
-        cpu = self.cpu
         limit = self.steps + steps
         while self.outcome is None and not self.in_host and self.steps < limit:
             if self._boundary():
                 continue
+            cpu = self.cpu
             try:
                 horizon = self._horizon()
                 if cpu.attention or self.trace.detail == "instructions" or horizon <= cpu.retired:
@@ -146,16 +170,27 @@ class Machine:
     def _horizon(self) -> int:
         """Return the count of retired instructions at which the next boundary has something to do."""
         device, counter = self.platform.next_deadline(), self.counter_limit
-        return min(FOREVER if device is None else device, FOREVER if counter is None else counter)
+        return min(FOREVER if device is None else device, FOREVER if counter is None else counter, self.turns.horizon())
 
     def _boundary(self) -> bool:
         """Do what is due between two instructions; True where an event was delivered (or the machine stopped)."""
-        cpu, platform = self.cpu, self.platform
-        platform.service(cpu.retired)
+        cpu = self.cpu
+        if cpu.relaxed:
+            self.turns.leave(cpu)
+        if cpu.retired >= self.turns.horizon():
+            cpu = self.cpu = self.turns.next()
+        self.platform.service(cpu.retired)
+        signals = cpu.signals
+        if signals.due and (signals.init or signals.waiting):
+            self._restart(cpu)
+            return True
         if cpu.debug_pending:
             self._deliver(cpu.single_step, 1, "#DB", None)
             return True
-        if cpu.halted and not self._wake():
+        if signals.due and not cpu.interrupt_shadow:
+            self._deliver(lambda: signals.take_nmi(cpu), NMI, vector_name(NMI), None)
+            return True
+        if cpu.halted and not self._wake(cpu):
             return True
         if self.counter_limit is not None and cpu.retired >= self.counter_limit and cpu.interruptible:
             self.counter_limit = None
@@ -167,13 +202,31 @@ class Machine:
             return True
         return False
 
-    def _wake(self) -> bool:
-        """Pass the time of a halted processor; False where no interrupt can ever come."""
-        if not (self.cpu.flags & IF and self.platform.await_interrupt(self.cpu.retired)):
-            self.outcome = "halt"
-        elif self.platform.idle > self.most_idle:
+    def _wake(self, cpu: Processor) -> bool:
+        """Say whether an interrupt wakes a halted processor; if not, pass its turn, or the time in which all sleep."""
+        turns = self.turns
+        awake = turns.awake()
+        if awake is None:
+            awake = turns.wake(cpu.retired)
+            if awake is None:
+                self.outcome = "halt"
+            elif awake != turns.index:
+                self.cpu = turns.give(awake)
+        elif awake != turns.index:
+            turns.leave(cpu)
+        if self.outcome is None and turns.asleep > self.most_idle:
             self.outcome = "limit"
-        return self.outcome is None
+        return self.outcome is None and self.cpu is cpu and not is_asleep(cpu)
+
+    def _restart(self, cpu: Processor) -> None:
+        """Obey INIT or STARTUP."""
+        signals = cpu.signals
+        name, act = ("INIT", signals.take_init) if signals.init else ("STARTUP", signals.take_startup)
+        self.events += 1
+        act(cpu)
+        if self.trace.on:
+            time, address = self.guest_time + self.retired, cpu.linear_ip
+            self.trace.emit(Signal(self.steps, time, self.guest, name, address, cpu=self.turns.index))
 
     def _one(self) -> None:
         """Execute one instruction with everything that `Processor.run` leaves out."""
@@ -184,7 +237,8 @@ class Machine:
         cpu.step()
         if instruction is not None:
             text = format_instruction(instruction, address)
-            self.trace.emit(InstructionRetired(self.steps, self.guest_time + cpu.retired, self.guest, address, text))
+            time, index = self.guest_time + self.retired, self.turns.index
+            self.trace.emit(InstructionRetired(self.steps, time, self.guest, address, text, cpu=index))
 
     def _fault(self, fault: Fault) -> None:
         cr2 = self.cpu.cr2 if fault.vector == PF else None
@@ -215,16 +269,19 @@ class Machine:
             self.outcome = "livelock"
         self.in_host = cpu.cpl == 0 and cpu.ip in self.host_entry
         if self.trace.on:
-            time = self.guest_time + cpu.retired
-            self.trace.emit(Trap(self.steps, time, self.guest, vector, name, error_code, address, ring, cpu.cpl, cr2))
+            time, index, to = self.guest_time + self.retired, self.turns.index, cpu.cpl
+            self.trace.emit(
+                Trap(self.steps, time, self.guest, vector, name, error_code, address, ring, to, cr2, cpu=index)
+            )
 
     def save(self) -> dict[str, Any]:
         """Save everything but memory and host software as plain data."""
         self.platform.now(self.cpu.retired)
         return {
-            "version": 1,
-            "cpu": self.cpu.save(),
+            "version": 2,
+            "cpus": [cpu.save() for cpu in self.cpus],
             "platform": self.platform.save(),
+            "turn_end": self.turns.end,
             "outcome": self.outcome,
             "status": self.status,
             "events": self.events,
@@ -238,11 +295,15 @@ class Machine:
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
         none = type(None)
+        parts = {"cpus": Items(dict, len(self.cpus)), "platform": dict, "turn_end": COUNT}
         numbers = {"events": COUNT, "guest": COUNT, "guest_time": int, "counter_limit": (COUNT, none)}
         others = {"outcome": (str, none), "status": (int, none), "in_host": bool, "shadowed": bool}
-        check_state(state, "machine", {"cpu": dict, "platform": dict, **numbers, **others})
+        check_state(state, "machine", {**parts, **numbers, **others}, version=2)
         with rollback(self):
             self.platform.load(state["platform"])
-            self.cpu.load(state["cpu"])
+            for cpu, saved in zip(self.cpus, state["cpus"], strict=True):
+                cpu.load(saved)
+            self.turns.load(state["turn_end"])
+            self.cpu = self.cpus[self.turns.index]
             for name in (*numbers, *others):
                 setattr(self, name, state[name])

@@ -50,7 +50,8 @@ class Platform:
     on_reset : callable or None
         Called when software asks for a reset: through the keyboard controller, or the BIOS.
     idle : int
-        Time spent halted, in units of the clock; `clock.now` is retired instructions plus this.
+        Slots of time in which the running processor has not retired an instruction, because it was halted or another
+        one ran: those that have passed are its retired instructions plus this. See `vmlab.machine.turns`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Platform:
         self.bus = Bus(memory)
         self.clock = Clock()
         self.idle = 0
+        self._pace = processors  # slots in a unit of the clock
         self.pic = Pic()
         self.apics = ApicBus()
         for number in range(processors):
@@ -132,8 +134,8 @@ class Platform:
         return self.cga.text()
 
     def now(self, retired: int) -> None:
-        """Bring the clock up to a processor's count of retired instructions."""
-        self.clock.now = retired + self.idle
+        """Bring the clock up to the running processor's count of retired instructions."""
+        self.clock.now = (retired + self.idle) // self._pace
 
     def service(self, retired: int) -> None:
         """Let the devices act whose time has come."""
@@ -145,18 +147,18 @@ class Platform:
     def next_deadline(self) -> int | None:
         """Return the count of retired instructions at which a device will act next, None for never."""
         deadline = self.clock.deadline
-        return None if deadline is None else deadline - self.idle
+        return None if deadline is None else deadline * self._pace - self.idle
 
-    def await_interrupt(self, retired: int) -> bool:
-        """Pass the time of a halted processor until the interrupt controller asks for it; False if it never will."""
+    def await_interrupt(self, retired: int, has_come: Callable[[], bool]) -> bool:
+        """Pass the time of halted processors until what they wait for has come; False if it never will."""
         for _ in range(PATIENCE):
             self.now(retired)
-            if self.local_apics[0].output:
+            if has_come():
                 return True
-            deadline = self.clock.deadline
+            deadline = self.next_deadline()
             if deadline is None:
                 return False
-            self.idle += max(0, deadline - self.clock.now)
+            self.idle += max(0, deadline - retired)
             self.service(retired)
         return False
 

@@ -22,6 +22,7 @@ from vmlab.isa.x86.registers import CS, IF, TF
 from vmlab.isa.x86.semantics import SEMANTICS, Semantic
 from vmlab.isa.x86.semantics.interrupts import deliver
 from vmlab.machine.memory_access import MASK, MemoryAccess
+from vmlab.machine.signals import Signals
 from vmlab.machine.state import COUNT, LONG, WORD, Items, check_state
 
 if TYPE_CHECKING:
@@ -64,15 +65,23 @@ class Processor(MemoryAccess):
         That of the clock when `run` began.
     attention : bool
         True where the next boundary needs more than the next instruction: an interrupt waits, or TF is set.
+    signals : Signals
+        INIT, STARTUP and NMI.
+    relaxed : bool
+        True where it has left the rest of its turn to the others, by PAUSE; never where it `is_alone`.
     """
 
     __slots__ = (
         "_code", "_deliveries", "_linear_code", "_mode", "attention", "deadline", "debug_causes", "delivered", "fetch_bits", "flat_data", "interrupts",
-        "port_accesses",
+        "is_alone", "port_accesses", "relaxed", "signals",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
         self.interrupts = platform.local_apics[number]
+        self.signals = signals = Signals(self.flags_changed)
+        self.interrupts.on_init, self.interrupts.on_startup = signals.arrive_init, signals.arrive_startup
+        self.interrupts.on_nmi = signals.arrive_nmi
+        self.is_alone, self.relaxed = len(platform.local_apics) == 1, False
         self.port_accesses = self.delivered = 0
         self._deliveries = (0, 0)
         self.attention = self.flat_data = False
@@ -111,7 +120,7 @@ class Processor(MemoryAccess):
 
     def flags_changed(self) -> None:
         """Note that IF or TF may have changed."""
-        self.attention = bool(self.flags & TF) or (bool(self.flags & IF) and self.interrupts.output)
+        self.attention = bool(self.flags & TF) or self.signals.due or (bool(self.flags & IF) and self.interrupts.output)
         if self.attention:
             self.horizon = 0
 
@@ -169,13 +178,16 @@ class Processor(MemoryAccess):
         """WRMSR: the time-stamp counter alone."""
         if number != TSC_MSR:
             raise Fault(GP, 0)
-        self.platform.now(self.retired)
-        self.msrs[TSC_MSR] = value - self.platform.clock.now & (1 << 64) - 1
+        self.msrs[TSC_MSR] = value - self.ticks & (1 << 64) - 1
+
+    @property
+    def ticks(self) -> int:
+        """Slots of virtual time that have passed: what the time-stamp counter counts, the same on all processors."""
+        return self.retired + self.platform.idle
 
     def time_stamp(self) -> int:
         """Return the time-stamp counter: virtual time, so that a guest reads the same under every hypervisor."""
-        self.platform.now(self.retired)
-        return self.platform.clock.now + self.msrs.get(TSC_MSR, 0) & (1 << 64) - 1
+        return self.ticks + self.msrs.get(TSC_MSR, 0) & (1 << 64) - 1
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """CPUID, as the model says."""
@@ -185,6 +197,16 @@ class Processor(MemoryAccess):
         """HLT."""
         self.halted = True
         self.horizon = 0
+
+    def relax(self) -> None:
+        """PAUSE: leave the rest of the turn to the other processors, if there are any."""
+        if not self.is_alone:
+            self.relaxed = True
+            self.horizon = 0
+
+    def end_nmi(self) -> None:
+        """IRET: let the next NMI come."""
+        self.signals.end_nmi()
 
     # -- execution -------------------------------------------------------------------------------------------------------
 
@@ -382,6 +404,8 @@ class Processor(MemoryAccess):
             "state": self.save_state(),
             "tlb": self.tlb.save(),
             "debug_causes": self.debug_causes,
+            "signals": self.signals.save(),
+            "relaxed": self.relaxed,
             "user_spaces": list(self.user_spaces),
             "deliveries": list(self._deliveries),
             "counters": [self.walk_references, self.port_accesses, self.delivered, self.control_loads],
@@ -390,17 +414,20 @@ class Processor(MemoryAccess):
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
         lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4), "user_spaces": Items(LONG)}
-        check_state(state, "processor", {"state": dict, "tlb": dict, "debug_causes": WORD, **lists})
-        before = self.save_state()
-        self.load_state(state["state"])
+        others = {"debug_causes": WORD, "relaxed": bool}
+        check_state(state, "processor", {"state": dict, "tlb": dict, "signals": dict, **others, **lists})
+        before, signals = self.save_state(), self.signals.save()
         try:
+            self.load_state(state["state"])
+            self.signals.load(state["signals"])
             self.tlb.load(state["tlb"])
         except StateError:
             self.load_state(before)
+            self.signals.load(signals)
             raise
         self.walk_references, self.port_accesses, self.delivered, self.control_loads = state["counters"]
         count, retired = state["deliveries"]
         self._deliveries = (count, retired)
-        self.debug_causes = state["debug_causes"]
+        self.debug_causes, self.relaxed = state["debug_causes"], state["relaxed"]
         self.user_spaces = dict.fromkeys(state["user_spaces"])
         self._forget()

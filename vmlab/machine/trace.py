@@ -13,7 +13,7 @@ from vmlab.errors import OptionError
 
 __all__ = [
     "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "Exit", "FirmwareCall", "Inject", "InstructionRetired", "PortAccess", "Resume",
-    "ShadowFill", "Switch", "Trace", "Trap",
+    "ShadowFill", "Signal", "Switch", "Trace", "Trap",
 ]  # fmt: skip
 
 Detail = Literal["none", "events", "instructions"]
@@ -32,12 +32,15 @@ class Event:
         Instructions that the guest had retired.
     guest : int
         Index of the guest.
+    cpu : int
+        Index of the processor, among those of the computer that runs the guest.
     """
 
     kind: ClassVar[str] = "event"
     step: int
     time: int
     guest: int
+    cpu: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,15 @@ class Trap(Event):
     from_ring: int
     to_ring: int
     cr2: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signal(Event):
+    """A processor obeyed `"INIT"` or `"STARTUP"`; `address` is where it goes on."""
+
+    kind: ClassVar[str] = "signal"
+    name: str
+    address: int
 
 
 @dataclass(frozen=True, slots=True)

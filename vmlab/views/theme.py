@@ -85,6 +85,7 @@ class Mark:
 EVENTS: Mapping[str, Mark] = MappingProxyType(
     {
         "trap": Mark("▼", "trap", "trap"),
+        "signal": Mark("◇", "hardware", "signal"),
         "exit": Mark("▽", "trap", "exit"),
         "emulate": Mark("◆", "emulate", "emulate"),
         "inject": Mark("▲", "inject", "inject"),

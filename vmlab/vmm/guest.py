@@ -14,6 +14,8 @@ from vmlab.machine.loader import place
 from vmlab.machine.state import COUNT, Entries, check_state, rollback
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vmlab.machine.image import Image
     from vmlab.machine.memory import MemoryWindow, PhysicalMemory
     from vmlab.machine.platform import Platform
@@ -31,8 +33,8 @@ class Guest:
         For display.
     image : Image
         What it boots.
-    vcpu : Processor
-        Its processor: the registers are what the guest believes.
+    vcpus : sequence of Processor
+        Its processors: the registers are what the guest believes.
     platform : Platform
         Its devices, bus and memory.
 
@@ -48,10 +50,10 @@ class Guest:
         Instructions executed on the VCPU by the hypervisor, by mnemonic.
     """
 
-    def __init__(self, name: str, image: Image, vcpu: Processor, platform: Platform) -> None:
+    def __init__(self, name: str, image: Image, vcpus: Sequence[Processor], platform: Platform) -> None:
         self.name = name
         self.image = image
-        self.vcpu = vcpu
+        self.vcpus = vcpus
         self.platform = platform
         self.outcome: str | None = None
         self.status: int | None = None
@@ -68,6 +70,11 @@ class Guest:
         if self.image.disk is not None:
             power_on(self.platform, self.vcpu)
         self.platform.firmware.cpu = self.vcpu
+
+    @property
+    def vcpu(self) -> Processor:
+        """Its processor; with several, the one whose turn it is."""
+        return self.vcpus[self.platform.apics.current]
 
     @property
     def memory(self) -> PhysicalMemory | MemoryWindow:
@@ -87,7 +94,7 @@ class Guest:
     @property
     def instructions(self) -> int:
         """Instructions that it has retired."""
-        return self.vcpu.retired
+        return sum(vcpu.retired for vcpu in self.vcpus)
 
     @property
     def mode(self) -> Literal["kernel", "user"]:

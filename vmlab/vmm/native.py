@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
@@ -26,18 +27,19 @@ class Native(System):
     technique = "native"
     memory_virtualization = "none"
 
-    def build(self, images: Sequence[Image], memory_size: int, model: CpuModel) -> None:
+    def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
         """Build the computer; the one guest is what runs on it."""
         if len(images) != 1:
             raise OptionError(f"natively one system runs on a computer, not {len(images)}: choose a hypervisor")
-        self.machine = Machine(memory_size, model, self.trace, self.copy_disks(images[0]))
+        self.machine = Machine(memory_size, model, self.trace, self.copy_disks(images[0]), processors)
         self.machine.most_idle = self.most_idle
-        self.machine.cpu.on_control = self._control
-        self.guests = [Guest(images[0].name, images[0], self.machine.cpu, self.machine.platform)]
+        for index, cpu in enumerate(self.machine.cpus):
+            cpu.on_control = partial(self._control, index)
+        self.guests = [Guest(images[0].name, images[0], self.machine.cpus, self.machine.platform)]
 
-    def _control(self, register: str, old: int, new: int) -> None:
+    def _control(self, cpu: int, register: str, old: int, new: int) -> None:
         if self.trace.on:
-            self.trace.emit(ControlWrite(self.steps + 1, self.machine.cpu.retired, 0, register, old, new))
+            self.trace.emit(ControlWrite(self.steps + 1, self.machine.retired, 0, register, old, new, cpu=cpu))
 
     @property
     def steps(self) -> int:
@@ -49,10 +51,10 @@ class Native(System):
         machine = self.machine
         goal = machine.steps + steps
         while not self.finished and machine.steps < goal:
-            machine.run(min(goal - machine.steps, self.limit - machine.cpu.retired))
+            machine.run(min(goal - machine.steps, self.limit - machine.retired))
             if machine.outcome:
                 self.end_guest(0, machine.outcome, machine.status)
-            elif machine.cpu.retired >= self.limit:
+            elif machine.retired >= self.limit:
                 self.end_guest(0, "limit")
 
     def cycles_by_cause(self) -> dict[str, int]:

@@ -129,7 +129,7 @@ def run(image: Image | Sequence[Image], under: str = "native", **options: Any) -
     under : str
         Technique, as `"native"` or `"trap-and-emulate"`.
     **options
-        As of `vmlab.vmm.techniques.build`: `memory`, `cpu`, `max_instructions`, `input`.
+        As of `vmlab.vmm.techniques.build`: `memory`, `cpu`, `cpus`, `max_instructions`, `input`.
 
     Returns
     -------

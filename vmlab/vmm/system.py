@@ -48,6 +48,8 @@ class System(ABC):
         Typed at each guest's keyboard, from a virtual time on.
     disks : sequence of Disk
         Of which each guest gets copies, behind the disk that it boots from.
+    processors : int
+        How many processors each guest gets.
 
     Attributes
     ----------
@@ -78,6 +80,7 @@ class System(ABC):
         input: bytes,  # noqa: A002 - the option's name
         keys: Sequence[tuple[int, str]],
         disks: Sequence[Disk | None],
+        processors: int = 1,
     ) -> None:
         if not images:
             raise OptionError("a system needs at least one guest image")
@@ -90,7 +93,7 @@ class System(ABC):
         self.input = input
         self.keys = keys
         self.disks = disks
-        self.build(images, memory_size, model)
+        self.build(images, memory_size, model, processors)
         for index, guest in enumerate(self.guests):
             guest.boot()
             guest.platform.bus.on_access = partial(self._accessed, index)
@@ -105,8 +108,9 @@ class System(ABC):
         if self.trace.on and access.space == "port":
             step = self.steps if self.in_vmm else self.steps + 1  # natively, the instruction is not counted yet
             port, size, value = access.address, access.size, access.value
-            time = self.guests[index].instructions
-            self.trace.emit(PortAccess(step, time, index, port, size, value, access.write, access.device))
+            guest = self.guests[index]
+            time, cpu = guest.instructions, guest.platform.apics.current
+            self.trace.emit(PortAccess(step, time, index, port, size, value, access.write, access.device, cpu=cpu))
 
     def _called(self, index: int, vector: int, ax: int) -> None:
         """Tell of a call of a guest's BIOS."""
@@ -115,8 +119,8 @@ class System(ABC):
             self.trace.emit(FirmwareCall(step, self.guests[index].instructions, index, vector, ax))
 
     @abstractmethod
-    def build(self, images: Sequence[Image], memory_size: int, model: CpuModel) -> None:
-        """Build the computer and the guests."""
+    def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
+        """Build the computer and the guests; OptionError where the technique cannot give a guest so many processors."""
 
     def copy_disks(self, image: Image) -> list[Disk | None]:
         """Return disks for one guest, the one that it boots from first: what it writes is its own."""
@@ -162,15 +166,15 @@ class System(ABC):
         return sum(self.cycles_by_cause().values())
 
     def hardware_cycles(self) -> dict[str, int]:
-        """Return the cycles of what the physical processor did."""
-        cpu = self.machine.cpu
-        costs = cpu.model.costs
+        """Return the cycles of what the physical processors did, all together."""
+        cpus = self.machine.cpus
+        costs = cpus[0].model.costs
         return {
-            "instructions": cpu.retired * costs.instruction,
-            "page walks": cpu.walk_references * costs.walk_reference,
-            "traps": cpu.delivered * (costs.trap + costs.interrupt_return),
-            "port accesses": cpu.port_accesses * costs.port_access,
-            "control registers": cpu.control_loads * costs.control_register,
+            "instructions": self.machine.retired * costs.instruction,
+            "page walks": sum(cpu.walk_references for cpu in cpus) * costs.walk_reference,
+            "traps": sum(cpu.delivered for cpu in cpus) * (costs.trap + costs.interrupt_return),
+            "port accesses": sum(cpu.port_accesses for cpu in cpus) * costs.port_access,
+            "control registers": sum(cpu.control_loads for cpu in cpus) * costs.control_register,
         }
 
     def end_guest(self, index: int, outcome: str, status: int | None = None) -> None:

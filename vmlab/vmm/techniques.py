@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import OptionError
 from vmlab.machine.cpu_model import find_cpu_model
 from vmlab.machine.disk import Disk
+from vmlab.machine.firmware_tables import MOST_CPUS
 from vmlab.machine.image import Image
 from vmlab.machine.trace import Trace
 from vmlab.machine.translator import Engine
@@ -73,6 +74,7 @@ def build(  # noqa: PLR0913 - the options of a run
     *,
     memory: int = DEFAULT_MEMORY,
     cpu: str = "pentium-4",
+    cpus: int = 1,
     max_instructions: int | None = None,
     input: bytes | str = b"",  # noqa: A002 - the option's name
     keys: str | Sequence[tuple[int, str]] = "",
@@ -92,6 +94,8 @@ def build(  # noqa: PLR0913 - the options of a run
         Bytes of memory that each guest gets: a multiple of 4096, from 1 MiB to 1 GiB.
     cpu : str
         CPU model.
+    cpus : int
+        Processors, 1 to 16; the guest's kernel starts all but the first. Under a hypervisor one.
     max_instructions : int, optional
         Most instructions that a guest may retire.
     input : bytes or str
@@ -129,6 +133,8 @@ def build(  # noqa: PLR0913 - the options of a run
         raise OptionError(
             f"a machine has {MOST_DISKS} disks, and boots from the first: give {MOST_DISKS - 1} more at most"
         )
+    if type(cpus) is not int or not 1 <= cpus <= MOST_CPUS:
+        raise OptionError(f"a computer has 1 to {MOST_CPUS} processors, not {cpus!r}")
     data = input.encode() if isinstance(input, str) else input
     model = find_cpu_model(cpu)
     if engine not in ENGINES:
@@ -142,6 +148,7 @@ def build(  # noqa: PLR0913 - the options of a run
         input=data,
         keys=_read_keys(keys),
         disks=[each if each is None or isinstance(each, Disk) else Disk(each) for each in disks],
+        processors=cpus,
     )
     if engine != "interpreter":
         system.machine.engine = Engine()

@@ -21,8 +21,8 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vmlab.errors import StateError
-from vmlab.isa.x86.faults import DB, PF, PF_WRITE, Fault, TripleFault, vector_name
+from vmlab.errors import OptionError, StateError
+from vmlab.isa.x86.faults import DB, NMI, PF, PF_WRITE, Fault, TripleFault, vector_name
 from vmlab.isa.x86.registers import IF
 from vmlab.machine.machine import LIVELOCK, Machine
 from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
@@ -65,8 +65,13 @@ class TrapAndEmulate(System):
     memory_virtualization = "shadow"
     name = "trap-and-emulate VMM"
 
-    def build(self, images: Sequence[Image], memory_size: int, model: CpuModel) -> None:
+    def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
         """Build the computer, the hypervisor's tables, and the guests."""
+        if processors != 1:
+            raise OptionError(
+                f"a guest with {processors} processors is not possible yet under trap-and-emulate: "
+                "give it one, or run it natively"
+            )
         guest_base = HOST_BASE + host_bytes(len(images))
         self.machine = Machine(guest_base + len(images) * memory_size, model, self.trace)
         self.switcher = WorldSwitch(self.machine, TIMER_VECTOR, len(images))
@@ -78,7 +83,7 @@ class TrapAndEmulate(System):
             memory = MemoryWindow(self.machine.memory, range(first, first + frames))
             platform = Platform(memory, self.copy_disks(image))
             guest = Guest(image.name if len(images) == 1 else f"{image.name} {index}", image,
-                          Processor(platform, model), platform)  # fmt: skip
+                          [Processor(platform, model)], platform)  # fmt: skip
             platform.debug_exit.on_exit = partial(guest.end, "exit")
             platform.on_reset = partial(guest.end, "reset")
             self.guests.append(guest)
@@ -243,13 +248,20 @@ class TrapAndEmulate(System):
         platform.service(vcpu.retired)
         if vcpu.debug_pending:
             self._inject(guest, vcpu.single_step, DB, vector_name(DB))
-        if vcpu.halted and not (vcpu.flags & IF and platform.await_interrupt(vcpu.retired)):
+        if vcpu.halted and not vcpu.signals.has_nmi and not (vcpu.flags & IF and self._await(guest)):
             self.end_guest(self.current, "halt")
         elif platform.idle > self.most_idle:
             self.end_guest(self.current, "limit")
+        if vcpu.signals.has_nmi and guest.outcome is None and not vcpu.interrupt_shadow:
+            self._inject(guest, partial(vcpu.signals.take_nmi, vcpu), NMI, vector_name(NMI))
         while vcpu.interrupts.output and vcpu.interruptible and guest.outcome is None:
             vector = vcpu.interrupts.acknowledge()
             self._inject(guest, partial(vcpu.interrupt, vector), vector, f"interrupt {vector:#x}")
+
+    def _await(self, guest: Guest) -> bool:
+        """Pass the time of a guest that has halted; False where nothing will ever wake it."""
+        vcpu = guest.vcpu
+        return guest.platform.await_interrupt(vcpu.retired, lambda: vcpu.interrupts.output or vcpu.signals.has_nmi)
 
     def _schedule(self) -> None:
         """Round robin: the next guest gets the CPU when this one has used its time, waits, or has ended."""

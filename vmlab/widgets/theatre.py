@@ -84,7 +84,7 @@ class Theatre(Stage):
         self.recording.seek(self.step)
         system = self.recording.system
         if system.current == 0 and not system.in_vmm:  # the VCPU's count is that of its last exit
-            return int(system.machine.guest_time + system.machine.cpu.retired)
+            return int(system.machine.guest_time + system.machine.retired)
         return int(system.guests[0].instructions)
 
 

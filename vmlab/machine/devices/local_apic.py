@@ -167,6 +167,11 @@ class LocalApic:
         return bool(self.base & ENABLE)
 
     @property
+    def is_bootstrap(self) -> bool:
+        """True for the processor that starts the computer."""
+        return bool(self.base & BSP)
+
+    @property
     def software_enabled(self) -> bool:
         """True where SVR lets it accept fixed interrupts."""
         return bool(self.svr & reg.SOFTWARE_ENABLE)

@@ -147,9 +147,15 @@ def bound(cpu: Processor, i: Instruction) -> None:
         raise Fault(BR)
 
 
-@semantic("nop", "pause", "lfence", "mfence", "sfence", "prefetchnta", "prefetcht0", "prefetcht1", "prefetcht2")
+@semantic("nop", "lfence", "mfence", "sfence", "prefetchnta", "prefetcht0", "prefetcht1", "prefetcht2")
 def nop(cpu: Processor, i: Instruction) -> None:
     """NOP and hints: nothing; no access to the operand's memory either."""
+
+
+@semantic("pause")
+def pause(cpu: Processor, i: Instruction) -> None:
+    """PAUSE: the hint that a loop waits for another processor."""
+    cpu.relax()
 
 
 @semantic("ud0", "ud1", "ud2")

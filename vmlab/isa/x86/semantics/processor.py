@@ -99,5 +99,11 @@ class Processor(Protocol):
     def time_stamp(self) -> int:
         """Return the time-stamp counter."""
 
+    def relax(self) -> None:
+        """Wait a little for other processors (PAUSE)."""
+
+    def end_nmi(self) -> None:
+        """Let a further NMI come (IRET)."""
+
     def wake_on_interrupt(self) -> None:
         """Stop executing until an interrupt arrives (HLT)."""

@@ -109,6 +109,7 @@ def return_far(cpu: Processor, i: Instruction) -> None:
 def iret(cpu: Processor, i: Instruction) -> None:
     """IRET: return from an interrupt to the same or an outer ring. Sensitive, and not privileged."""
     require_iopl_3(cpu)
+    cpu.end_nmi()
     size = i.size
     if not has_real_segments(cpu) and cpu.flags & NT:
         link = cpu.read_system(cpu.tr.base, 2)

@@ -1,0 +1,124 @@
+"""Several processors in one computer, one after the other: round robin, in turns of a fixed length.
+
+Virtual time has *slots*: with n processors one unit of the clock is n of them. A turn is `TURN` slots. The processor whose
+turn it is fills a slot with each instruction that it retires; the slots in which it sleeps, or which it leaves with
+PAUSE to those for whom it waits, pass empty. So each processor gets n slots out of n × n, time is the same for all and goes
+forwards alone, and a run is the same each time. An instruction is never divided: what is locked is atomic by itself. What
+one processor sends to another (an interrupt, INIT, STARTUP) is there at once, and noticed when the other's turn begins.
+
+When all sleep, time jumps to the next timed event, and whoever it wakes has the next turn.
+
+With one processor a slot is a unit of the clock, and a turn never ends.
+
+Simplified: a real computer runs its processors at the same time, and stores wait in buffers: here every store is seen by
+all at once (sequential consistency), so that a guest that lacks a fence does not fail.
+
+Read more: Intel SDM vol. 3, "Multiple-Processor Management"; Lamport, "How to Make a Multiprocessor Computer That
+Correctly Executes Multiprocess Programs" (1979).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.registers import IF
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmlab.machine.platform import Platform
+    from vmlab.machine.processor import Processor
+
+__all__ = ["TURN", "Turns"]
+
+TURN = 1000
+"""Slots in a turn: long enough for translated loops, short for who waits for a lock in a loop without PAUSE."""
+
+FOREVER = 1 << 62
+
+
+class Turns:
+    """Whose turn it is.
+
+    Parameters
+    ----------
+    cpus : sequence of Processor
+        The processors, in the order of their turns.
+    platform : Platform
+        What they share; it knows the slots that have passed.
+
+    Attributes
+    ----------
+    end : int
+        Slot at which the turn ends.
+    elsewhere : int
+        Instructions that the other processors have retired.
+    """
+
+    __slots__ = ("cpus", "elsewhere", "end", "platform")
+
+    def __init__(self, cpus: Sequence[Processor], platform: Platform) -> None:
+        self.cpus, self.platform = cpus, platform
+        self.elsewhere = 0
+        self.end = TURN if len(cpus) > 1 else FOREVER
+
+    @property
+    def index(self) -> int:
+        """Index of the processor whose turn it is; it sees its own local APIC."""
+        return self.platform.apics.current
+
+    def horizon(self) -> int:
+        """Return the running processor's count of retired instructions at which its turn ends."""
+        return self.end - self.platform.idle
+
+    def next(self) -> Processor:
+        """Begin the turn of the next processor, and return it."""
+        return self.give((self.index + 1) % len(self.cpus))
+
+    def give(self, index: int) -> Processor:
+        """Begin the turn of a processor, and return it."""
+        old, new, platform = self.cpus[self.index], self.cpus[index], self.platform
+        self.end = old.retired + platform.idle + TURN
+        platform.idle += old.retired - new.retired
+        self.elsewhere += old.retired - new.retired
+        platform.apics.current = index
+        return new
+
+    def leave(self, cpu: Processor) -> None:
+        """Pass what is left of a processor's turn, up to where a device acts."""
+        cpu.relaxed = False
+        goal, deadline = self.horizon(), self.platform.next_deadline()
+        if deadline is not None and deadline < goal:
+            goal = deadline
+        self.platform.idle += max(0, goal - cpu.retired)
+
+    @property
+    def asleep(self) -> int:
+        """Time that has passed without an instruction, in units of the clock."""
+        return (self.platform.idle - self.elsewhere) // len(self.cpus)
+
+    def awake(self) -> int | None:
+        """Return the index of the first processor, from the running one on, that has something to do."""
+        count, first = len(self.cpus), self.index
+        for distance in range(count):
+            index = (first + distance) % count
+            if not is_asleep(self.cpus[index]):
+                return index
+        return None
+
+    def wake(self, retired: int) -> int | None:
+        """Pass the time in which all sleep; return who wakes up first, None where nobody ever will."""
+        if not any(cpu.flags & IF for cpu in self.cpus):
+            return None
+        self.platform.await_interrupt(retired, lambda: self.awake() is not None)
+        return self.awake()
+
+    def load(self, end: int) -> None:
+        """Load the end of the turn; the rest follows from the processors' state and the platform's."""
+        self.end = end
+        self.elsewhere = sum(cpu.retired for cpu in self.cpus) - self.cpus[self.index].retired
+
+
+def is_asleep(cpu: Processor) -> bool:
+    """Say whether a processor has nothing to do: halted, and nothing that would wake it has come."""
+    return cpu.halted and not (cpu.signals.due or cpu.debug_pending or (cpu.flags & IF and cpu.interrupts.output))
