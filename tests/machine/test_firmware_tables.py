@@ -13,7 +13,7 @@ from vmlab.machine.devices.io_apic import IoApic
 from vmlab.machine.devices.local_apic import LocalApic
 from vmlab.machine.firmware_tables import build_tables, io_apic_identifier
 
-COUNTS = (1, 2, 8, 15)
+COUNTS = (1, 2, 8, 15, 16)
 ENTRY_SIZES = {0: 20, 1: 8, 2: 8, 3: 8, 4: 8}
 
 
@@ -114,7 +114,8 @@ def test_mp_entries_come_by_type_and_name_buses_before_their_interrupts(memory):
 def test_mp_interrupts(memory, cpus):
     entries = mp_entries(memory)
     (io_apic,) = [entry for entry in entries if entry[0] == 2]
-    assert io_apic[1] == io_apic_identifier(cpus) not in range(cpus)
+    assert io_apic[1] == io_apic_identifier(cpus) < 16
+    assert io_apic[1] not in range(cpus) or cpus == 16  # whose 4 bits hold no ID of its own
     assert io_apic[3] == 1
     assert struct.unpack_from("<I", io_apic, 4)[0] == 0xFEC00000
     inputs = {(entry[1], entry[5]): entry[7] for entry in entries if entry[0] == 3}
@@ -167,6 +168,6 @@ def test_the_versions_are_those_of_the_devices(memory, cpus):
 
 
 def test_absurd_numbers_of_processors():
-    for bad in (0, -1, 16, 10**9, 2.0, "2", None, True):
-        with pytest.raises(OptionError, match="1 to 15"):
+    for bad in (0, -1, 17, 10**9, 2.0, "2", None, True):
+        with pytest.raises(OptionError, match="1 to 16"):
             build_tables(bad)
