@@ -196,7 +196,7 @@ def test_trace_changes_nothing() -> None:
     assert [trap.vector for trap in traps[:-1]] == [TIMER] * 5
     last = traps[-1]
     assert (last.vector, last.name, last.error_code, last.from_ring, last.to_ring) == (UD, "#UD", None, 0, 0)
-    assert len(all_events) == most["cpu"]["state"]["retired"] + most["events"]
+    assert len(all_events) == most["cpus"][0]["state"]["retired"] + most["events"]
     assert [event.step for event in all_events] == list(range(1, len(all_events) + 1))
     texts = [event.text for event in all_events if isinstance(event, InstructionRetired)]
     assert "hlt" in texts

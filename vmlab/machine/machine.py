@@ -305,5 +305,6 @@ class Machine:
                 cpu.load(saved)
             self.turns.load(state["turn_end"])
             self.cpu = self.cpus[self.turns.index]
+            self.platform.check_time(self.cpu.retired)
             for name in (*numbers, *others):
                 setattr(self, name, state[name])

@@ -137,6 +137,12 @@ class Platform:
         """Bring the clock up to the running processor's count of retired instructions."""
         self.clock.now = (retired + self.idle) // self._pace
 
+    def check_time(self, retired: int) -> None:
+        """Check that a loaded clock fits the running processor's loaded count; StateError where it does not."""
+        expected = (retired + self.idle) // self._pace
+        if self.clock.now != expected:
+            raise StateError(f"platform: saved clock is at {self.clock.now}; instructions and idle time say {expected}")
+
     def service(self, retired: int) -> None:
         """Let the devices act whose time has come."""
         self.now(retired)

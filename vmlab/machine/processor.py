@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import StateError
 from vmlab.isa.x86.decoder import InvalidOpcode, TooLong, Truncated, decode
 from vmlab.isa.x86.disassembler import format_instruction
-from vmlab.isa.x86.faults import DB, DF, GP, DoubleFault, Fault, TripleFault, escalate, undefined
+from vmlab.isa.x86.faults import GP, Fault, undefined
 from vmlab.isa.x86.registers import CS, IF, TF
 from vmlab.isa.x86.semantics import SEMANTICS, Semantic
-from vmlab.isa.x86.semantics.interrupts import deliver
-from vmlab.machine.memory_access import MASK, MemoryAccess
-from vmlab.machine.signals import Signals
+from vmlab.machine.event_delivery import DR6_SINGLE_STEP, EventDelivery
+from vmlab.machine.memory_access import MASK
 from vmlab.machine.state import COUNT, LONG, WORD, Items, check_state
 
 if TYPE_CHECKING:
@@ -33,11 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["DR6_SINGLE_STEP", "Processor"]
 
 Decoded = tuple[Semantic, "Instruction", int]
-DR6_SINGLE_STEP = 1 << 14
 TSC_MSR = 0x10
 
 
-class Processor(MemoryAccess):
+class Processor(EventDelivery):
     """A processor, its TLB, and the platform it sits on.
 
     Parameters
@@ -51,43 +49,28 @@ class Processor(MemoryAccess):
 
     Attributes
     ----------
-    interrupts : LocalApic
-        Its interrupt controller.
     retired : int
         Instructions completed; each element of a repeated string instruction counts.
     walk_references, port_accesses, delivered, control_loads : int
         Memory references of page walks, IN and OUT, exceptions and interrupts delivered, control-register loads.
-    debug_causes : int
-        Why the instruction just executed asks for #DB, as bits of DR6; 0 where it does not.
     flat_data : bool
         What `has_flat_data` was when an engine last looked.
     deadline : int or None
         That of the clock when `run` began.
-    attention : bool
-        True where the next boundary needs more than the next instruction: an interrupt waits, or TF is set.
-    signals : Signals
-        INIT, STARTUP and NMI.
     relaxed : bool
         True where it has left the rest of its turn to the others, by PAUSE; never where it `is_alone`.
     """
 
     __slots__ = (
-        "_code", "_deliveries", "_linear_code", "_mode", "attention", "deadline", "debug_causes", "delivered", "fetch_bits", "flat_data", "interrupts",
-        "is_alone", "port_accesses", "relaxed", "signals",
+        "_code", "_linear_code", "_mode", "deadline", "fetch_bits", "flat_data", "is_alone", "port_accesses", "relaxed",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
-        self.interrupts = platform.local_apics[number]
-        self.signals = signals = Signals(self.flags_changed)
-        self.interrupts.on_init, self.interrupts.on_startup = signals.arrive_init, signals.arrive_startup
-        self.interrupts.on_nmi = signals.arrive_nmi
         self.is_alone, self.relaxed = len(platform.local_apics) == 1, False
-        self.port_accesses = self.delivered = 0
-        self._deliveries = (0, 0)
-        self.attention = self.flat_data = False
+        self.port_accesses = 0
+        self.flat_data = False
         self.deadline: int | None = None
-        self.debug_causes = 0
-        super().__init__(platform, model)
+        super().__init__(platform, model, number)
 
     # -- what is derived from the state --------------------------------------------------------------------------------
 
@@ -118,32 +101,12 @@ class Processor(MemoryAccess):
         extra, _, stack, data, *_ = self.segments
         return stack.flat_write and stack.big and data.flat_write and extra.flat_write
 
-    def flags_changed(self) -> None:
-        """Note that IF or TF may have changed."""
-        self.attention = bool(self.flags & TF) or self.signals.due or (bool(self.flags & IF) and self.interrupts.output)
-        if self.attention:
-            self.horizon = 0
-
     def reset(self, signature: int = 0) -> None:
         """Set the state after power-on."""
         super().reset(signature or self.model.signature)
         self.debug_causes = 0
         self.tlb.flush()
         self._forget()
-
-    @property
-    def debug_pending(self) -> bool:
-        """True where #DB is due before the next instruction."""
-        return self.debug_causes != 0
-
-    @debug_pending.setter
-    def debug_pending(self, value: bool) -> None:
-        self.debug_causes = DR6_SINGLE_STEP if value else 0
-
-    def debug_trap(self, cause: int) -> None:
-        """Ask for #DB after this instruction, with these bits of DR6."""
-        self.debug_causes |= cause
-        self.horizon = 0
 
     # -- ports, model-specific registers, time ---------------------------------------------------------------------------
 
@@ -203,10 +166,6 @@ class Processor(MemoryAccess):
         if not self.is_alone:
             self.relaxed = True
             self.horizon = 0
-
-    def end_nmi(self) -> None:
-        """IRET: let the next NMI come."""
-        self.signals.end_nmi()
 
     # -- execution -------------------------------------------------------------------------------------------------------
 
@@ -344,56 +303,6 @@ class Processor(MemoryAccess):
                 self.ip = start if fault.ip is None else fault.ip
                 raise
             self.retired += 1
-
-    # -- exceptions and interrupts ---------------------------------------------------------------------------------------
-
-    def take(self, fault: Fault) -> None:
-        """Deliver an exception, escalating to a double and a triple fault (SDM vol. 3, 6.15).
-
-        Raises
-        ------
-        TripleFault
-            The processor shuts down.
-        """
-        self.debug_causes = 0
-        self._deliver(fault.vector, fault.error_code)
-
-    def interrupt(self, vector: int) -> None:
-        """Deliver an external interrupt."""
-        self.halted = False
-        self._deliver(vector, None, external=True)
-
-    def single_step(self) -> None:
-        """Deliver the trap that TF, a breakpoint or a task asks for after an instruction; it wakes a halted processor."""
-        self.halted = False
-        self.debug[6] |= self.debug_causes
-        self.debug_causes = 0
-        self._deliver(DB, None)
-
-    @property
-    def barren(self) -> int:
-        """Deliveries of an exception or interrupt since the last instruction that completed."""
-        count, retired = self._deliveries
-        return count if retired == self.retired else 0
-
-    def _deliver(self, vector: int, error_code: int | None, *, external: bool = False) -> None:
-        self._deliveries = (self.barren + 1, self.retired)
-        try:
-            fault = not external and vector not in (DB, DF)
-            deliver(self, vector, error_code, fault=fault)
-        except Fault as second:
-            if vector == DF:
-                raise TripleFault from None
-            first_is_exception = vector < 32 and not external
-            if first_is_exception and escalate(vector, second.vector):
-                self._deliver(DF, DoubleFault().error_code)
-            else:
-                self._deliver(second.vector, second.error_code)
-
-    @property
-    def interruptible(self) -> bool:
-        """True where an external interrupt would be taken at this boundary."""
-        return bool(self.flags & IF) and not self.interrupt_shadow
 
     # -- saving ----------------------------------------------------------------------------------------------------------
 

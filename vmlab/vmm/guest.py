@@ -125,5 +125,6 @@ class Guest:
         with rollback(self):
             self.platform.load(state["platform"])
             self.vcpu.load(state["vcpu"])
+            self.platform.check_time(self.vcpu.retired)
             self.outcome, self.status = state["outcome"], state["status"]
             self.exits, self.emulated = Counter(state["exits"]), Counter(state["emulated"])

@@ -113,8 +113,7 @@ class LocalApic:
         if type(identifier) is not int or not 0 <= identifier < 0xFF:
             raise OptionError(f"an APIC ID is an int from 0 to 254, not {identifier!r}")
         self.name = f"local-apic-{identifier}"
-        self._clock, self.bus = clock, bus
-        self.identifier = identifier
+        self._clock, self.bus, self.identifier = clock, bus, identifier
         self.base = BASE | ENABLE | (BSP if bootstrap else 0)
         self.external = external
         self.output = self.lint0 = self.lint1 = False
@@ -249,10 +248,8 @@ class LocalApic:
         ----------
         mode : int
             A `Delivery`; LOWEST_PRIORITY is for the bus to decide and counts as fixed here.
-        vector : int
-            Interrupt vector, or that of STARTUP.
-        level : bool
-            True for a level-triggered interrupt.
+        vector, level : int, bool
+            Interrupt vector, or that of STARTUP; True for a level-triggered interrupt.
         """
         handler = self._DELIVERIES.get(mode)
         return handler is not None and handler(self, vector & 0xFF, level)

@@ -1,0 +1,131 @@
+"""How a processor takes what comes between two instructions: exceptions, interrupts, traps after an instruction, signals.
+
+Read more: Intel SDM vol. 3, 6.9 (priority), 6.15 (double and triple faults).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from vmlab.isa.x86.faults import DB, DF, DoubleFault, Fault, TripleFault, escalate
+from vmlab.isa.x86.registers import IF, TF
+from vmlab.isa.x86.semantics.interrupts import deliver
+from vmlab.machine.memory_access import MemoryAccess
+from vmlab.machine.signals import Signals
+
+if TYPE_CHECKING:
+    from vmlab.isa.x86.semantics.processor import Processor as Executes
+    from vmlab.machine.cpu_model import CpuModel
+    from vmlab.machine.devices import LocalApic
+    from vmlab.machine.platform import Platform
+
+__all__ = ["DR6_SINGLE_STEP", "EventDelivery"]
+
+DR6_SINGLE_STEP = 1 << 14
+
+
+class EventDelivery(MemoryAccess):
+    """The part of a processor that takes events.
+
+    Parameters
+    ----------
+    platform, model : Platform, CpuModel
+        As of `MemoryAccess`.
+    number : int
+        Which of the platform's processors this is.
+
+    Attributes
+    ----------
+    interrupts : LocalApic
+        Its interrupt controller.
+    signals : Signals
+        INIT, STARTUP and NMI.
+    debug_causes : int
+        Why the instruction just executed asks for #DB, as bits of DR6; 0 where it does not.
+    attention : bool
+        True where the next boundary needs more than the next instruction: an interrupt or a signal waits, or TF is set.
+    """
+
+    __slots__ = ("_deliveries", "attention", "debug_causes", "delivered", "interrupts", "signals")
+
+    def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
+        self.interrupts: LocalApic = platform.local_apics[number]
+        self.signals = signals = Signals(self.flags_changed)
+        self.interrupts.on_init, self.interrupts.on_startup = signals.arrive_init, signals.arrive_startup
+        self.interrupts.on_nmi = signals.arrive_nmi
+        self.delivered = self.debug_causes = 0
+        self._deliveries = (0, 0)
+        self.attention = False
+        super().__init__(platform, model)
+
+    def flags_changed(self) -> None:
+        """Note that IF or TF may have changed."""
+        self.attention = bool(self.flags & TF) or self.signals.due or (bool(self.flags & IF) and self.interrupts.output)
+        if self.attention:
+            self.horizon = 0
+
+    @property
+    def debug_pending(self) -> bool:
+        """True where #DB is due before the next instruction."""
+        return self.debug_causes != 0
+
+    @debug_pending.setter
+    def debug_pending(self, value: bool) -> None:
+        self.debug_causes = DR6_SINGLE_STEP if value else 0
+
+    def debug_trap(self, cause: int) -> None:
+        """Ask for #DB after this instruction, with these bits of DR6."""
+        self.debug_causes |= cause
+        self.horizon = 0
+
+    def end_nmi(self) -> None:
+        """IRET: let the next NMI come."""
+        self.signals.end_nmi()
+
+    def take(self, fault: Fault) -> None:
+        """Deliver an exception, escalating to a double and a triple fault (SDM vol. 3, 6.15).
+
+        Raises
+        ------
+        TripleFault
+            The processor shuts down.
+        """
+        self.debug_causes = 0
+        self._deliver(fault.vector, fault.error_code)
+
+    def interrupt(self, vector: int) -> None:
+        """Deliver an external interrupt."""
+        self.halted = False
+        self._deliver(vector, None, external=True)
+
+    def single_step(self) -> None:
+        """Deliver the trap that TF, a breakpoint or a task asks for after an instruction; it wakes a halted processor."""
+        self.halted = False
+        self.debug[6] |= self.debug_causes
+        self.debug_causes = 0
+        self._deliver(DB, None)
+
+    @property
+    def barren(self) -> int:
+        """Deliveries of an exception or interrupt since the last instruction that completed."""
+        count, retired = self._deliveries
+        return count if retired == self.retired else 0
+
+    def _deliver(self, vector: int, error_code: int | None, *, external: bool = False) -> None:
+        self._deliveries = (self.barren + 1, self.retired)
+        try:
+            fault = not external and vector not in (DB, DF)
+            deliver(cast("Executes", self), vector, error_code, fault=fault)
+        except Fault as second:
+            if vector == DF:
+                raise TripleFault from None
+            first_is_exception = vector < 32 and not external
+            if first_is_exception and escalate(vector, second.vector):
+                self._deliver(DF, DoubleFault().error_code)
+            else:
+                self._deliver(second.vector, second.error_code)
+
+    @property
+    def interruptible(self) -> bool:
+        """True where an external interrupt would be taken at this boundary."""
+        return bool(self.flags & IF) and not self.interrupt_shadow
