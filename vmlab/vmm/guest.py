@@ -69,7 +69,7 @@ class Guest:
         self.vcpu.ip = state.eip
         if self.image.disk is not None:
             power_on(self.platform, self.vcpu)
-        self.platform.firmware.cpu = self.vcpu
+        self.platform.firmware.cpus = self.vcpus
 
     @property
     def vcpu(self) -> Processor:

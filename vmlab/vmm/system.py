@@ -69,7 +69,7 @@ class System(ABC):
     guests: list[Guest]
     current: int
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a run
         self,
         images: Sequence[Image],
         *,

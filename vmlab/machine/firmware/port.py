@@ -19,7 +19,7 @@ from vmlab.machine.firmware.services import SERVICES
 from vmlab.machine.state import BYTE, Items, check_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from vmlab.machine.bus import Bus
     from vmlab.machine.platform import Platform
@@ -38,18 +38,18 @@ class FirmwarePort:
 
     Attributes
     ----------
-    cpu : Processor or None
-        Who calls; without one, writes do nothing.
+    cpus : sequence of Processor
+        Of which the one that runs calls; without any, writes do nothing.
     on_call : callable or None
         Called with the vector and AX before each service.
     """
 
-    __slots__ = ("_platform", "cpu", "name", "on_call", "registers")
+    __slots__ = ("_platform", "cpus", "name", "on_call", "registers")
 
     def __init__(self, platform: Platform, name: str = "firmware") -> None:
         self.name = name
         self._platform = platform
-        self.cpu: Processor | None = None
+        self.cpus: Sequence[Processor] = ()
         self.on_call: Callable[[int, int], None] | None = None
         self.registers = [0, 0]
 
@@ -64,9 +64,9 @@ class FirmwarePort:
     def write(self, offset: int, size: int, value: int) -> None:
         """Write; a command that comes from an entry of the ROM is served."""
         self.registers[offset] = value & 0xFF
-        cpu = self.cpu
-        if offset or cpu is None:
+        if offset or not self.cpus:
             return
+        cpu = self.cpus[self._platform.apics.current]
         vector = build_rom().calls.get(cpu.linear_ip)
         if vector is not None:
             if self.on_call is not None:
