@@ -267,7 +267,7 @@ def test_moves_of_control_registers(cpu: Processor) -> None:
     assert (cpu.registers[1], cpu.registers[2], cpu.registers[3]) == (0x8765_4321, 0x1234_5018, 0x9C)
     execute(cpu, "660f20d0")  # the operand size is 32 whatever the prefix says
     assert cpu.registers[0] == 0x8765_4321
-    for code, value in (("0f22c0", 0x2000_0001), ("0f22c0", 0x8000_0000), ("0f22e0", 0x20), ("0f22e0", 1 << 31)):
+    for code, value in (("0f22c0", 0x2000_0001), ("0f22c0", 0x8000_0000), ("0f22e0", 0x200), ("0f22e0", 1 << 31)):
         with pytest.raises(Fault) as caught:
             execute(cpu, code, eax=value)
         assert (caught.value.vector, caught.value.error_code) == (13, 0)

@@ -169,7 +169,7 @@ def check_shortcuts(cpu: Processor) -> None:
         return
     for user, (readable, writable, code) in enumerate(cpu._maps):
         for page in {*readable, *writable, *code}:
-            entry = cpu.tlb.entries.get(page)
+            entry = cpu.tlb.find(page)
             assert entry is not None, hex(page)
             assert entry.user or not user, hex(page)
             assert readable.get(page, entry.frame) == entry.frame

@@ -63,9 +63,9 @@ FAULTS = {
     "xor eax, eax\n mov ss, ax": (GP, 0),
     "mov eax, cr0\n or eax, 0x20000000\n mov cr0, eax": (GP, 0),  # NW without CD
     "mov eax, cr0\n and eax, ~1\n or eax, 0x80000000\n mov cr0, eax": (GP, 0),  # PG without PE
-    "mov eax, 0x20\n mov cr4, eax": (GP, 0),  # PAE, which this model has not
-    "mov ecx, 0x1B\n rdmsr": (GP, 0),
-    "mov ecx, 0x1B\n wrmsr": (GP, 0),
+    "mov eax, 0x200\n mov cr4, eax": (GP, 0),  # OSFXSR, which no model has
+    "mov ecx, 0x1C\n rdmsr": (GP, 0),
+    "mov ecx, 0x1C\n wrmsr": (GP, 0),
     "rdpmc": (GP, 0),
     "jmp 0:0x10000": (GP, 0),
 }

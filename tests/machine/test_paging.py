@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.machine.computer import Computer
 from vmlab.isa.x86.faults import PF, Fault
 from vmlab.isa.x86.registers import CR0_PG, CR0_WP, CR4_PSE, EAX, EBX
-from vmlab.machine.paging import IA32, IA32_PSE, walk
+from vmlab.machine.cpu_model import CPU_MODELS, CpuModel
+from vmlab.machine.page_formats import IA32, ia32_pse
+from vmlab.machine.paging import walk
 
 P, RW, US, A, D, PS, G = 1, 2, 4, 0x20, 0x40, 0x80, 0x100
 DIRECTORY, FIRST_TABLE = 0x4_0000, 0x4_1000
@@ -17,10 +21,17 @@ FRAME = 0x6_0000
 
 
 def paged(
-    source: str, ring: int = 0, *, pde: int = P | RW | US, pte: int = P | RW | US, cr0: int = CR0_WP, cr4: int = 0
+    source: str,
+    ring: int = 0,
+    *,
+    pde: int = P | RW | US,
+    pte: int = P | RW | US,
+    cr0: int = CR0_WP,
+    cr4: int = 0,
+    model: CpuModel = CPU_MODELS["pentium-4"],
 ) -> Computer:
     """A computer with one page mapped, about to access it; the low memory maps to itself."""
-    computer = Computer()
+    computer = Computer(model)
     computer.load(source, ring)
     memory, cpu = computer.memory, computer.cpu
     memory.write(DIRECTORY, 4, FIRST_TABLE | P | RW | US)
@@ -122,10 +133,19 @@ def test_a_refused_access_marks_the_table_used_and_not_the_page() -> None:
     assert computer.word(DIRECTORY + 4) & A
 
 
+OLD_PENTIUM = replace(CPU_MODELS["pentium-4"], features=CPU_MODELS["pentium-4"].features - {"pse36"})
+WIDE = replace(CPU_MODELS["pentium-4"], physical_bits=46)
+
+
 @pytest.mark.parametrize("bit", range(12, 22))
-def test_large_page_and_its_reserved_bits(bit: int) -> None:
-    """Bit 12 is the PAT bit; without PSE-36 bits 21:13 must be 0 (SDM vol. 3, table 4-4)."""
-    computer = paged("mov eax, [ebx]", 3, cr4=CR4_PSE)
+@pytest.mark.parametrize(
+    ("model", "first_reserved"),
+    [(OLD_PENTIUM, 13), (CPU_MODELS["pentium-4"], 17), (WIDE, 21)],
+    ids=("old", "PSE-36", "wide"),
+)
+def test_large_page_and_its_reserved_bits(model: CpuModel, first_reserved: int, bit: int) -> None:
+    """Bit 12 is the PAT bit; bits 21:(M-19) must be 0, M being 32 without PSE-36, 40 at most (SDM vol. 3, table 4-4)."""
+    computer = paged("mov eax, [ebx]", 3, cr4=CR4_PSE, model=model)
     computer.memory.write(DIRECTORY + 4, 4, P | RW | US | PS | 1 << bit)
     computer.memory.write(0x6_1234, 4, 0x8765_4321)
     computer.cpu.registers[EBX] = PAGE + 0x6_1234
@@ -133,6 +153,9 @@ def test_large_page_and_its_reserved_bits(bit: int) -> None:
     if bit == 12:
         assert computer.cpu.registers[EAX] == 0x8765_4321
         assert computer.word(DIRECTORY + 4) == P | RW | US | PS | A | 1 << 12
+    elif bit < first_reserved:
+        assert computer.cpu.registers[EAX] == 0xFFFF_FFFF  # above 4 GiB there is nothing
+        assert computer.cpu.tlb.find(PAGE + 0x6_1234 >> 12).frame == (1 << bit + 19) + 0x6_1000
     else:
         assert computer.trap().what == (PF, 1 | 4 | 8)
         assert computer.cpu.cr2 == PAGE + 0x6_1234
@@ -194,14 +217,14 @@ def test_walk_can_look_without_touching() -> None:
         IA32, DIRECTORY, PAGE + 0x123, computer.machine.bus.read, None, is_write=True, is_user=True, write_protect=True
     )
     assert (found.frame, found.writable, found.user, found.page_size) == (FRAME, True, True, 0x1000)
-    assert [(step.level, step.index, step.address) for step in found.steps] == [
+    assert [(step.level, step.slot, step.address) for step in found.steps] == [
         ("page directory", 1, DIRECTORY + 4),
         ("page table", 0, TABLE),
     ]
     assert computer.memory.read_bytes(DIRECTORY, 0x3000) == before
     computer.memory.write(DIRECTORY + 4, 4, 0xFFC0_0000 | P | PS | G)
     found = walk(
-        IA32_PSE,
+        ia32_pse(32),
         DIRECTORY,
         PAGE + 0x3F_F123,
         computer.machine.bus.read,

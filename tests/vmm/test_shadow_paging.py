@@ -195,7 +195,7 @@ main:   call paging_on
         mov eax, [0x800000 + FREE]
         mov ebx, [0x840000 + FREE]
         mov edx, [0xA00000]
-        mov dword [DIRECTORY + 2 * 4], 0x00402087       ; reserved bit
+        mov dword [DIRECTORY + 2 * 4], 0x00600087       ; reserved bit
         invlpg [0x900000]
         try mov eax, [0x800000]
         mov dword [DIRECTORY + 2 * 4], 0x00800087       ; beyond memory

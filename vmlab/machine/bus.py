@@ -23,7 +23,7 @@ from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE, Memory
 __all__ = ["Access", "Bus", "Device", "Range"]
 
 PORTS = 0x1_0000
-ADDRESS_SPACE = 1 << 32
+ADDRESS_SPACE = 1 << 52
 
 
 class Device(Protocol):
@@ -146,7 +146,7 @@ class Bus:
         Raises
         ------
         OptionError
-            The range is not made of whole pages, leaves 32-bit physical space or overlaps another device's.
+            The range is not made of whole pages, leaves physical address space or overlaps another device's.
         """
         if type(base) is int and type(length) is int and (base | length) % PAGE_SIZE:
             raise OptionError(

@@ -1,22 +1,27 @@
-"""Models of processors: what CPUID says of them, which features they have, what things cost on them.
+"""Models of processors: which features they have, how many address bits, what things cost on them.
 
-A model announces only what is really there: no x87, MMX or SSE. Model-specific registers beside the time-stamp
-counter are absent.
+A model announces only what is really there: no x87, MMX or SSE (nor FXSAVE with them), no machine checks, no
+performance counters, no MONITOR, no FSGSBASE. What CPUID says is in `vmlab.machine.cpuid`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmlab.errors import OptionError
-from vmlab.isa.x86.registers import CR4_DE, CR4_PGE, CR4_PSE, CR4_TSD, CR4_UMIP
+from vmlab.isa.x86.registers import CR4_PCE
 from vmlab.machine.costs import PENTIUM_4, CostModel
+from vmlab.machine.cpu_features import FEATURES, combine
+from vmlab.machine.cpuid import Cache
 
 __all__ = ["CPU_MODELS", "CpuModel", "find_cpu_model"]
 
-# CPUID leaf 1, EDX: DE 2, PSE 3, TSC 4, CX8 8, PGE 13, CMOV 15. Leaf 7, ECX: UMIP 2 (SDM vol. 2, CPUID).
-EDX_DE, EDX_PSE, EDX_TSC, EDX_CX8, EDX_PGE, EDX_CMOV = 1 << 2, 1 << 3, 1 << 4, 1 << 8, 1 << 13, 1 << 15
-ECX7_UMIP = 1 << 2
+_P6 = frozenset({"de", "pse", "tsc", "msr", "pae", "cx8", "apic", "mtrr", "pge", "cmov", "pat", "pse36"})
+_CORE = _P6 | {"lm", "nx", "lahf64"}
+_WESTMERE = _CORE | {"pcid", "pdpe1gb", "constant-tsc"}
+_BROADWELL = _WESTMERE | {"smep", "smap", "invpcid"}
+
+_DATA, _CODE = Cache(1, 1, 8, 64), Cache(2, 1, 8, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,18 @@ class CpuModel:
         One sentence for a menu.
     signature : int
         Family, model and stepping as CPUID leaf 1 gives them.
-    umip : bool
-        User-mode instruction prevention: SGDT, SIDT, SLDT, STR and SMSW can be made to fault.
+    brand : str
+        What the brand string begins with.
+    features : frozenset of str
+        Names from `FEATURES`.
+    physical_bits : int
+        Width of physical addresses (MAXPHYADDR).
+    last_leaf, last_extended_leaf : int
+        Greatest leaves of CPUID.
+    cache_descriptors : tuple of int
+        Leaf 2, as it is on the real processor.
+    caches : tuple of Cache
+        Leaf 4.
     tlb_entries : int
         Pages that the TLB holds.
     costs : CostModel
@@ -45,37 +60,104 @@ class CpuModel:
     year: int
     summary: str
     signature: int
-    umip: bool = False
+    brand: str
+    features: frozenset[str]
+    physical_bits: int = 36
+    last_leaf: int = 2
+    last_extended_leaf: int = 0x8000_0004
+    cache_descriptors: tuple[int, int, int, int] = (0x665B_5001, 0, 0, 0x007B_7040)
+    caches: tuple[Cache, ...] = ()
     tlb_entries: int = 64
     costs: CostModel = PENTIUM_4
+    cr4_mask: int = field(init=False)
+    efer_mask: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        cr4, efer = combine(self.features)
+        object.__setattr__(self, "cr4_mask", cr4 | CR4_PCE)
+        object.__setattr__(self, "efer_mask", efer)
+
+    def has(self, feature: str) -> bool:
+        """Say whether it has a feature.
+
+        >>> CPU_MODELS["pentium-4"].has("nx"), CPU_MODELS["core-2"].has("nx")
+        (False, True)
+        """
+        assert feature in FEATURES, feature
+        return feature in self.features
 
     @property
-    def cr4_mask(self) -> int:
-        """Bits of CR4 that exist."""
-        return CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE | (CR4_UMIP if self.umip else 0)
-
-    def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-        """Return EAX, EBX, ECX, EDX of a leaf; a leaf beyond the last gives the last, as on Intel processors."""
-        last = 7 if self.umip else 2
-        if leaf & 0x80000000:
-            return (0x80000000, 0, 0, 0) if leaf == 0x80000000 else (0, 0, 0, 0)
-        leaf = min(leaf, last)
-        if leaf == 0:
-            vendor = b"GenuineIntel"
-            ebx, edx, ecx = (int.from_bytes(vendor[n : n + 4], "little") for n in (0, 4, 8))
-            return last, ebx, ecx, edx
-        if leaf == 1:
-            return self.signature, 0, 0, EDX_DE | EDX_PSE | EDX_TSC | EDX_CX8 | EDX_PGE | EDX_CMOV
-        if leaf == 7 and subleaf == 0:
-            return 0, 0, ECX7_UMIP if self.umip else 0, 0
-        return 0, 0, 0, 0
+    def brand_string(self) -> str:
+        """What CPUID leaves 80000002H to 80000004H say: at most 47 characters."""
+        return f"{self.brand}, in vmlab"
 
 
 CPU_MODELS = {
     model.name: model
     for model in (
-        CpuModel("pentium-4", 2003, "32-bit, before any virtualization extension", 0xF29),
-        CpuModel("umip", 2018, "the same, with user-mode instruction prevention (UMIP)", 0x50670, umip=True),
+        CpuModel(
+            "pentium-4", 2003, "32-bit, before any virtualization extension", 0xF29, "Intel(R) Pentium(R) 4 CPU", _P6
+        ),
+        CpuModel(
+            "umip",
+            2018,
+            "the same, with user-mode instruction prevention (UMIP)",
+            0x50670,
+            "Intel(R) Pentium(R) 4 CPU",
+            _P6 | {"umip"},
+            last_leaf=7,
+        ),
+        CpuModel(
+            "core-2",
+            2006,
+            "64-bit, with the execute-disable bit",
+            0x6F6,
+            "Intel(R) Core(TM)2 CPU",
+            _CORE,
+            last_leaf=0xA,
+            last_extended_leaf=0x8000_0008,
+            cache_descriptors=(0x05B0_B101, 0x0056_57F0, 0, 0x2CB4_3049),
+            caches=(_DATA, _CODE, Cache(3, 2, 16, 4096, shared=True)),
+        ),
+        CpuModel(
+            "westmere",
+            2010,
+            "64-bit, with process-context identifiers (PCID) and pages of 1 GiB",
+            0x206C2,
+            "Intel(R) Xeon(R) CPU (Westmere)",
+            _WESTMERE,
+            physical_bits=40,
+            last_leaf=0xB,
+            last_extended_leaf=0x8000_0008,
+            cache_descriptors=(0x5503_5A01, 0x00F0_B2FF, 0, 0x00CA_0000),
+            caches=(_DATA, Cache(2, 1, 4, 128), Cache(3, 2, 8, 512), Cache(3, 3, 16, 12288, shared=True)),
+        ),
+        CpuModel(
+            "broadwell",
+            2014,
+            "64-bit, with supervisor-mode prevention (SMEP, SMAP) and INVPCID",
+            0x306D4,
+            "Intel(R) Core(TM) CPU (Broadwell)",
+            _BROADWELL,
+            physical_bits=39,
+            last_leaf=0xB,
+            last_extended_leaf=0x8000_0008,
+            cache_descriptors=(0x7603_6301, 0x00F0_B5FF, 0, 0x00C3_0000),
+            caches=(_DATA, _CODE, Cache(3, 2, 8, 512), Cache(3, 3, 16, 4096, shared=True)),
+        ),
+        CpuModel(
+            "ice-lake",
+            2019,
+            "64-bit, with all of that and user-mode instruction prevention (UMIP)",
+            0x706E5,
+            "Intel(R) Core(TM) CPU (Ice Lake)",
+            _BROADWELL | {"umip"},
+            physical_bits=39,
+            last_leaf=0xB,
+            last_extended_leaf=0x8000_0008,
+            cache_descriptors=(0x00FE_FF01, 0x0000_00F0, 0, 0),
+            caches=(Cache(1, 1, 12, 64), _CODE, Cache(3, 2, 8, 1024), Cache(3, 3, 16, 8192, shared=True)),
+        ),
     )
 }
 """Models by name."""

@@ -59,6 +59,8 @@ class CpuState:
         DR0 to DR7.
     msrs : dict
         Model-specific registers that have been written.
+    pdptes : list of int
+        The page-directory-pointer-table entries of PAE paging, loaded with CR3.
     halted : bool
         True after HLT, until an interrupt.
     interrupt_shadow : bool
@@ -67,7 +69,7 @@ class CpuState:
 
     __slots__ = (
         "cr0", "cr2", "cr3", "cr4", "debug", "efer", "flags", "gdtr_base", "gdtr_limit", "halted", "idtr_base", "idtr_limit",
-        "ip", "ldtr", "msrs", "registers", "retired", "segments", "shadow_at", "tr",
+        "ip", "ldtr", "msrs", "pdptes", "registers", "retired", "segments", "shadow_at", "tr",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -84,6 +86,7 @@ class CpuState:
         self.cr2 = self.cr3 = self.cr4 = self.efer = 0
         self.debug = list(RESET_DEBUG)
         self.msrs: dict[int, int] = {}
+        self.pdptes = [0] * 4
         self.halted = False
         self.retired = 0
         self.shadow_at = -1
@@ -123,6 +126,7 @@ class CpuState:
         self.cr2 = self.cr3 = self.cr4 = self.efer = 0
         self.debug = list(RESET_DEBUG)
         self.msrs = {}
+        self.pdptes[:] = [0] * 4
         self.halted = False
         self.shadow_at = -1
 
@@ -148,6 +152,7 @@ class CpuState:
             "segments": [list(register.key) for register in (*self.segments, self.ldtr, self.tr)],
             "debug": list(self.debug),
             "msrs": dict(self.msrs),
+            "pdptes": list(self.pdptes),
             "halted": self.halted,
             "retired": self.retired,
             "shadow": self.interrupt_shadow,
@@ -164,7 +169,12 @@ class CpuState:
         """
         fields: dict[str, Any] = dict.fromkeys(SCALARS, QUAD)
         fields |= {"gdtr_limit": WORD, "idtr_limit": WORD, "halted": bool, "retired": COUNT, "shadow": bool}
-        fields |= {"registers": Items(QUAD, 16), "debug": Items(QUAD, 8), "msrs": Entries(LONG, QUAD)}
+        fields |= {
+            "registers": Items(QUAD, 16),
+            "debug": Items(QUAD, 8),
+            "msrs": Entries(LONG, QUAD),
+            "pdptes": Items(QUAD, 4),
+        }
         check_state(state, "processor", fields | {"segments": Items(Items((QUAD, bool), len(PARTS)), 8)}, version=2)
         for row in state["segments"]:
             check_state({"version": 1} | dict(zip(PARTS, row, strict=True)), "segment register", PARTS)
@@ -177,6 +187,7 @@ class CpuState:
         ):
             register.set(selector, base, limit, access, big=big, long=long)
         self.msrs = dict(state["msrs"])
+        self.pdptes[:] = state["pdptes"]
         self.halted = state["halted"]
         self.retired = state["retired"]
         self.shadow_at = self.retired if state["shadow"] else -1

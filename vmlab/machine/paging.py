@@ -1,23 +1,31 @@
-"""Page tables: a format is data, and one walker reads it (Intel SDM vol. 3, 4.3 and 4.6 to 4.8).
+"""Page tables: a format is data, and one walker reads it (Intel SDM vol. 3, chapter 4).
 
-`walk` follows a format from a root to a page and gives each step; it checks rights, sets the accessed and dirty
-bits, and raises the page fault with its error code. The processor, a hypervisor and a picture all use it.
+`walk` follows a format from a root to a page and gives each step; it checks reserved bits and rights, sets the accessed
+and dirty bits, and raises the page fault with its error code. The processor, a hypervisor and a picture all use it.
+The formats themselves are in `vmlab.machine.page_formats`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from vmlab.isa.x86.faults import PF, PF_PRESENT, PF_RESERVED, PF_USER, PF_WRITE, Fault
+from vmlab.isa.x86.faults import PF, PF_FETCH, PF_PRESENT, PF_RESERVED, PF_USER, PF_WRITE, Fault
 
-__all__ = ["IA32", "IA32_PSE", "Level", "PageTableFormat", "Translation", "WalkStep", "walk"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-# An entry of IA-32 paging (SDM vol. 3, tables 4-4 to 4-6):
-#  31:12 frame | 11:9 free | 8 G | 7 PS (PAT in a PTE) | 6 D | 5 A | 4 PCD | 3 PWT | 2 U/S | 1 R/W | 0 P
+__all__ = ["Level", "PageTableFormat", "Translation", "WalkStep", "is_canonical", "walk"]
+
+# An entry of x86 paging (SDM vol. 3, tables 4-4 to 4-20), 4 bytes or 8:
+#  63 NX | frame | 11:9 free | 8 G | 7 PS (PAT in a PTE) | 6 D | 5 A | 4 PCD | 3 PWT | 2 U/S | 1 R/W | 0 P
 PRESENT, WRITABLE, USER, ACCESSED, DIRTY, LARGE, GLOBAL = 1, 2, 4, 0x20, 0x40, 0x80, 0x100
+NO_EXECUTE = 1 << 63
 
 PAGE = 0x1000
+PSE36_SHIFT = 32 - 13
+"""Bits 20:13 of an entry that maps 4 MiB are bits 39:32 of the address."""
+CANONICAL_TOP = 1 << 47
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +38,36 @@ class Level:
         The manual's name of the table.
     shift, bits : int
         Which bits of the address index it.
-    large : bool
-        True where an entry with the PS bit maps a page itself.
-    large_reserved : int
-        Bits that must be 0 in such an entry.
+    leaf : int
+        An entry with any of these bits maps a page itself: none (0), those with the bit for large pages, or all (the
+        bits of `present`).
+    reserved, leaf_reserved : int
+        Bits that must be 0 in an entry that points to a table, and in one that maps a page.
+    leaf_high : int
+        Bits of an entry that maps a page which are bits 32 and up of its address (PSE-36).
+    grants : bool
+        False where the entries carry neither rights nor an accessed bit.
+    in_registers : bool
+        True where the processor holds the table's entries in registers.
     """
 
     name: str
     shift: int
     bits: int
-    large: bool = False
-    large_reserved: int = 0
+    leaf: int
+    reserved: int = 0
+    leaf_reserved: int = 0
+    leaf_high: int = 0
+    grants: bool = True
+    in_registers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PageTableFormat:
     """A page-table format.
+
+    A right is granted where its bit is set in the entries of all levels; `inverted` names the bits that mean the
+    opposite. A right whose mask is 0 is always granted.
 
     Attributes
     ----------
@@ -57,71 +79,99 @@ class PageTableFormat:
         Size of an entry.
     frame_mask : int
         Bits of an entry that hold the physical address.
+    root_mask : int
+        Bits of the root register that do.
+    present : int
+        An entry with none of these bits maps nothing.
+    writable, user, executable : int
+        The bits of the rights.
+    inverted : int
+        Bits which, set, take a right away.
+    accessed, dirty, large, global_ : int
+        The bits of those names.
     """
 
     name: str
     levels: tuple[Level, ...]
     entry_bytes: int
     frame_mask: int
+    root_mask: int
+    present: int = PRESENT
+    writable: int = WRITABLE
+    user: int = USER
+    executable: int = 0
+    inverted: int = 0
+    accessed: int = ACCESSED
+    dirty: int = DIRTY
+    large: int = LARGE
+    global_: int = GLOBAL
 
 
-IA32 = PageTableFormat("32-bit paging", (Level("page directory", 22, 10), Level("page table", 12, 10)), 4, 0xFFFFF000)
-# Without PSE-36, bits 21:13 of an entry that maps 4 MiB are reserved.
-IA32_PSE = PageTableFormat(
-    "32-bit paging with PSE",
-    (Level("page directory", 22, 10, large=True, large_reserved=0x003FE000), Level("page table", 12, 10)),
-    4,
-    0xFFFFF000,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class WalkStep:
-    """One memory reference of a walk: the entry read, and where it lies."""
+class WalkStep(NamedTuple):
+    """One table of a walk: the entry read, and where it lies; `in_register` where no memory was referenced."""
 
     level: str
-    index: int
+    slot: int
     address: int
     entry: int
+    in_register: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+class Translation(NamedTuple):
     """The result of a walk.
 
     Attributes
     ----------
     frame : int
         Physical address of the 4 KiB page, even within a large page.
-    writable, user : bool
+    writable, user, executable : bool
         Rights along the whole path.
     dirty, global_ : bool
         D and G of the leaf.
     page_size : int
         Bytes mapped by the leaf.
     steps : tuple of WalkStep
-        Memory references, root first.
+        The tables, root first.
     """
 
     frame: int
     writable: bool
     user: bool
+    executable: bool
     dirty: bool
     global_: bool
     page_size: int
     steps: tuple[WalkStep, ...]
 
+    @property
+    def references(self) -> int:
+        """Memory references of the walk."""
+        return len(self.steps) - self.steps[0].in_register
 
-def walk(
+
+def is_canonical(linear: int) -> bool:
+    """Say whether bits 63:47 of a 64-bit linear address are all the same (SDM vol. 1, 3.3.7.1).
+
+    >>> is_canonical(0x7FFF_FFFF_FFFF), is_canonical(0x8000_0000_0000), is_canonical(0xFFFF_8000_0000_0000)
+    (True, False, True)
+    """
+    return linear < CANONICAL_TOP or linear >= (1 << 64) - CANONICAL_TOP
+
+
+def walk(  # noqa: PLR0913 - the kinds of access
     format_: PageTableFormat,
     root: int,
     linear: int,
     read: Callable[[int, int], int],
     write: Callable[[int, int, int], None] | None,
     *,
-    is_write: bool,
-    is_user: bool,
-    write_protect: bool,
+    is_write: bool = False,
+    is_user: bool = False,
+    is_fetch: bool = False,
+    write_protect: bool = True,
+    user_pages: bool = True,
+    reports_fetch: bool = False,
+    registers: Sequence[int] = (),
 ) -> Translation:
     """Translate a linear address.
 
@@ -130,17 +180,23 @@ def walk(
     format_ : PageTableFormat
         How to read the tables.
     root : int
-        Physical address of the root table (CR3).
+        The register that points to the root table (CR3).
     linear : int
         Address to translate.
     read : callable
         `read(physical, bytes)`.
     write : callable or None
         `write(physical, bytes, value)`, for the accessed and dirty bits; None to leave the tables alone.
-    is_write, is_user : bool
+    is_write, is_user, is_fetch : bool
         Kind of access and privilege (user: CPL 3).
     write_protect : bool
         CR0.WP: supervisor writes respect read-only pages.
+    user_pages : bool
+        False where a supervisor access must not touch a user's page (SMEP, SMAP).
+    reports_fetch : bool
+        True where the error code tells fetches from reads (CR4.SMEP, or NX pages).
+    registers : sequence of int
+        Entries of a root table that the processor holds in registers.
 
     Raises
     ------
@@ -151,37 +207,52 @@ def walk(
     -----
     The accessed bit of a table is set as soon as its entry is used, of the leaf only when the access is allowed.
     """
-    code = is_write * PF_WRITE | is_user * PF_USER
-    size = format_.entry_bytes
-    table = root & format_.frame_mask
-    writable = user = True
-    address = entry = 0
-    level = format_.levels[0]
+    code = is_write * PF_WRITE | is_user * PF_USER | (is_fetch and reports_fetch) * PF_FETCH
+    size, inverted, accessed = format_.entry_bytes, format_.inverted, format_.accessed
+    table = root & format_.root_mask
+    rights = ~0
+    address = entry = shift = high = 0
     steps: list[WalkStep] = []
     for level in format_.levels:
-        index = linear >> level.shift & (1 << level.bits) - 1
-        address = table + index * size
-        entry = read(address, size)
-        steps.append(WalkStep(level.name, index, address, entry))
-        if not entry & PRESENT:
+        shift = level.shift
+        slot = linear >> shift & (1 << level.bits) - 1
+        address = table + slot * size
+        entry = registers[slot] if level.in_registers else read(address, size)
+        steps.append(WalkStep(level.name, slot, address, entry, level.in_registers))
+        if not entry & format_.present:
             raise Fault(PF, code)
-        writable = writable and bool(entry & WRITABLE)
-        user = user and bool(entry & USER)
-        if level.large and entry & LARGE:
-            if entry & level.large_reserved:
-                raise Fault(PF, code | PF_PRESENT | PF_RESERVED)
+        leaf = entry & level.leaf
+        if entry & (level.leaf_reserved if leaf else level.reserved):
+            raise Fault(PF, code | PF_PRESENT | PF_RESERVED)
+        if level.grants:
+            rights &= entry ^ inverted
+        if leaf:
+            high = level.leaf_high
             break
-        if level is format_.levels[-1]:
-            break
-        if write and not entry & ACCESSED:
-            write(address, size, entry | ACCESSED)
+        if not entry & accessed and write and level.grants:
+            write(address, size, entry | accessed)
         table = entry & format_.frame_mask
-    if (is_user and not user) or (is_write and not writable and (is_user or write_protect)):
+    writable = rights & format_.writable == format_.writable
+    user = rights & format_.user == format_.user
+    executable = rights & format_.executable == format_.executable
+    if (
+        not (user if is_user else user_pages or not user)
+        or (is_write and not writable and (is_user or write_protect))
+        or (is_fetch and not executable)
+    ):
         raise Fault(PF, code | PF_PRESENT)
-    marked = entry | ACCESSED | (DIRTY if is_write else 0)
-    if write and marked != entry:
+    marked = entry | accessed | (format_.dirty if is_write else 0)
+    if marked != entry and write:
         write(address, size, marked)
-    span = 1 << level.shift
-    frame = (entry & format_.frame_mask & -span | linear & span - 1) & -PAGE
-    dirty = bool(marked & DIRTY)
-    return Translation(frame, writable, user, dirty, bool(entry & GLOBAL), span, tuple(steps))
+    span = 1 << shift
+    base = entry & format_.frame_mask & -span | (entry & high) << PSE36_SHIFT
+    return Translation(
+        (base | linear & span - 1) & -PAGE,
+        writable,
+        user,
+        executable,
+        bool(marked & format_.dirty),
+        bool(entry & format_.global_),
+        span,
+        tuple(steps),
+    )

@@ -18,11 +18,13 @@ from vmlab.errors import StateError
 from vmlab.isa.x86.decoder import InvalidOpcode, TooLong, Truncated, decode
 from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import GP, Fault, undefined
-from vmlab.isa.x86.registers import CS, IF, TF
+from vmlab.isa.x86.registers import CS, IF, MSR_TSC, TF
 from vmlab.isa.x86.semantics import SEMANTICS, Semantic
+from vmlab.machine.cpuid import Place, cpuid
 from vmlab.machine.event_delivery import DR6_SINGLE_STEP, EventDelivery
 from vmlab.machine.memory_access import MASK
-from vmlab.machine.state import COUNT, LONG, WORD, Items, check_state
+from vmlab.machine.msrs import limits_cpuid, read_msr, write_msr
+from vmlab.machine.state import COUNT, QUAD, WORD, Items, check_state
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["DR6_SINGLE_STEP", "Processor"]
 
 Decoded = tuple[Semantic, "Instruction", int]
-TSC_MSR = 0x10
 
 
 class Processor(EventDelivery):
@@ -62,10 +63,11 @@ class Processor(EventDelivery):
     """
 
     __slots__ = (
-        "_code", "_linear_code", "_mode", "deadline", "fetch_bits", "flat_data", "is_alone", "port_accesses", "relaxed",
+        "_code", "_linear_code", "_mode", "deadline", "fetch_bits", "flat_data", "is_alone", "number", "port_accesses", "relaxed",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
+        self.number = number
         self.is_alone, self.relaxed = len(platform.local_apics) == 1, False
         self.port_accesses = 0
         self.flat_data = False
@@ -106,7 +108,7 @@ class Processor(EventDelivery):
         super().reset(signature or self.model.signature)
         self.debug_causes = 0
         self.tlb.flush()
-        self._forget()
+        self._mode_changed()
 
     # -- ports, model-specific registers, time ---------------------------------------------------------------------------
 
@@ -132,16 +134,12 @@ class Processor(EventDelivery):
         self.flags_changed()
 
     def read_msr(self, number: int) -> int:
-        """RDMSR: the time-stamp counter alone."""
-        if number != TSC_MSR:
-            raise Fault(GP, 0)
-        return self.time_stamp()
+        """RDMSR, as the table of `vmlab.machine.msrs` says."""
+        return read_msr(self, number)
 
     def write_msr(self, number: int, value: int) -> None:
-        """WRMSR: the time-stamp counter alone."""
-        if number != TSC_MSR:
-            raise Fault(GP, 0)
-        self.msrs[TSC_MSR] = value - self.ticks & (1 << 64) - 1
+        """WRMSR."""
+        write_msr(self, number, value)
 
     @property
     def ticks(self) -> int:
@@ -150,11 +148,15 @@ class Processor(EventDelivery):
 
     def time_stamp(self) -> int:
         """Return the time-stamp counter: virtual time, so that a guest reads the same under every hypervisor."""
-        return self.ticks + self.msrs.get(TSC_MSR, 0) & (1 << 64) - 1
+        return self.ticks + self.msrs.get(MSR_TSC, 0) & (1 << 64) - 1
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """CPUID, as the model says."""
-        return self.model.cpuid(leaf, subleaf)
+        limited = limits_cpuid(self)
+        place = Place(
+            self.number, len(self.platform.local_apics), apic_enabled=self.interrupts.enabled, limited=limited
+        )
+        return cpuid(self.model, leaf, subleaf, place)
 
     def wake_on_interrupt(self) -> None:
         """HLT."""
@@ -182,7 +184,7 @@ class Processor(EventDelivery):
         if found and found[2] <= available:
             return found
         user = self.cpl == 3
-        physical = self.translate(linear, write=False, user=user)
+        physical = self.translate(linear, write=False, user=user, fetch=True)
         cache = {}
         page = -1
         if self.bus.is_ram(physical):
@@ -199,7 +201,7 @@ class Processor(EventDelivery):
         except Truncated:
             if room == available:  # the limit is looked at before the next page
                 raise Fault(GP, 0) from None
-            upper = self.translate(linear + room & MASK, write=False, user=user)
+            upper = self.translate(linear + room & MASK, write=False, user=user, fetch=True)
             try:
                 instruction = decode(raw + self.fetch_bytes(upper, available - room), self.fetch_bits)
             except InvalidOpcode:
@@ -322,7 +324,7 @@ class Processor(EventDelivery):
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
-        lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4), "user_spaces": Items(LONG)}
+        lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4), "user_spaces": Items(QUAD)}
         others = {"debug_causes": WORD, "relaxed": bool}
         check_state(state, "processor", {"state": dict, "tlb": dict, "signals": dict, **others, **lists})
         before, signals = self.save_state(), self.signals.save()
@@ -339,4 +341,4 @@ class Processor(EventDelivery):
         self._deliveries = (count, retired)
         self.debug_causes, self.relaxed = state["debug_causes"], state["relaxed"]
         self.user_spaces = dict.fromkeys(state["user_spaces"])
-        self._forget()
+        self._mode_changed()

@@ -13,10 +13,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.disassembler import disassemble
-from vmlab.isa.x86.faults import Fault
 from vmlab.isa.x86.instruction import Privilege
-from vmlab.isa.x86.registers import CR0_PG, CR4_PSE
-from vmlab.machine.paging import IA32, IA32_PSE, walk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,32 +39,12 @@ def read_code(guest: Guest, address: int, length: int) -> bytes:
     while len(data) < length:
         at = address + len(data) & 0xFFFFFFFF
         count = min(length - len(data), PAGE - at % PAGE)
-        physical = _physical(guest, at)
+        physical = guest.vcpu.look_up(at)
         if physical is None or physical >= guest.memory.size:
             break
         count = min(count, guest.memory.size - physical)
         data += guest.memory.read_bytes(physical, count)
     return bytes(data)
-
-
-def _physical(guest: Guest, linear: int) -> int | None:
-    vcpu = guest.vcpu
-    if not vcpu.cr0 & CR0_PG:
-        return linear
-    format_ = IA32_PSE if vcpu.cr4 & CR4_PSE else IA32
-
-    def read(address: int, size: int) -> int:
-        return (
-            int.from_bytes(guest.memory.read_bytes(address, size), "little")
-            if address + size <= guest.memory.size
-            else 0
-        )
-
-    try:
-        found = walk(format_, vcpu.cr3, linear, read, None, is_write=False, is_user=False, write_protect=False)
-    except Fault:
-        return None
-    return found.frame | linear % PAGE
 
 
 def labels_of(image: Image) -> dict[str, int]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import OptionError, StateError
 from vmlab.isa.x86.faults import DB, NMI, PF, PF_WRITE, Fault, TripleFault, vector_name
 from vmlab.isa.x86.registers import IF
+from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.machine import LIVELOCK, Machine
 from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
 from vmlab.machine.platform import Platform
@@ -71,6 +72,11 @@ class TrapAndEmulate(System):
             raise OptionError(
                 f"a guest with {processors} processors is not possible yet under trap-and-emulate: "
                 "give it one, or run it natively"
+            )
+        if model.has("lm"):
+            able = ", ".join(each.name for each in CPU_MODELS.values() if not each.has("lm"))
+            raise OptionError(
+                f"trap-and-emulate runs 32-bit guests, without NX pages, and {model.name!r} has more: choose cpu= one of {able}"
             )
         guest_base = HOST_BASE + host_bytes(len(images))
         self.machine = Machine(guest_base + len(images) * memory_size, model, self.trace)

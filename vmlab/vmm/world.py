@@ -214,7 +214,7 @@ class WorldSwitch:
     def _boot(self, root: int, table: int) -> None:
         cpu = self.machine.cpu
         cpu.set_cr3(root)
-        cpu.set_cr4(CR4_TSD | CR4_PGE | (CR4_UMIP if cpu.model.umip else 0))
+        cpu.set_cr4(CR4_TSD | CR4_PGE | (CR4_UMIP if cpu.model.has("umip") else 0))
         cpu.set_cr0(CR0_PE | CR0_PG | CR0_WP | CR0_ET | CR0_NE)
         self._load_table(table)
         cpu.tr.set(HOST_TASK, self.host.tss, TSS_BYTES - 1, 0x8B, big=False)

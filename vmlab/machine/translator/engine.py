@@ -106,7 +106,7 @@ class Engine:
 
     def translate(self, cpu: Processor, ip: int, careful: frozenset[int] = frozenset()) -> Translated | None:
         """Translate the region at an address of the present code page."""
-        start = cpu.ram_address(cpu.translate(ip, write=False, user=cpu.cpl == 3)) & -PAGE
+        start = cpu.ram_address(cpu.translate(ip, write=False, user=cpu.cpl == 3, fetch=True)) & -PAGE
         executed = cpu.ram.decoded.get(start >> 12) if WARM else None
         region, new = translate(bytes(cpu.ram.data[start : start + PAGE]), ip, careful, executed)
         self.regions += new

@@ -1,0 +1,106 @@
+"""Models and CPUID: what is announced is there, what is there is announced (Intel SDM vol. 2, CPUID)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.machine.computer import Computer
+from tests.machine.test_msrs import refused
+from vmlab.errors import OptionError
+from vmlab.isa.x86.registers import CR4_PCE
+from vmlab.machine.cpu_features import FEATURES
+from vmlab.machine.cpu_model import CPU_MODELS, CpuModel, find_cpu_model
+from vmlab.machine.cpuid import Place, cpuid
+
+MODELS = pytest.mark.parametrize("model", CPU_MODELS.values(), ids=CPU_MODELS)
+FPU, MMX, FXSR, SSE, SSE2 = 1 << 0, 1 << 23, 1 << 24, 1 << 25, 1 << 26
+MONITOR, SSE3, X2APIC, XSAVE, AVX = 1 << 3, 1 << 0, 1 << 21, 1 << 26, 1 << 28
+
+
+@MODELS
+def test_every_feature_is_announced_and_nothing_else(model: CpuModel) -> None:
+    for feature in FEATURES.values():
+        found = cpuid(model, feature.leaf, 0)[feature.output] & feature.bit
+        known = feature.leaf <= (model.last_extended_leaf if feature.leaf >> 31 else model.last_leaf)
+        assert bool(found) == (feature.name in model.features) or not known, feature.name
+        assert known or feature.name not in model.features, feature.name
+    _, _, ecx, edx = cpuid(model, 1, 0)
+    assert not edx & (FPU | MMX | FXSR | SSE | SSE2)
+    assert not ecx & (MONITOR | SSE3 | X2APIC | XSAVE | AVX)
+
+
+@MODELS
+def test_cr4_takes_the_bits_of_the_features(model: CpuModel) -> None:
+    bits = {feature.cr4 for feature in FEATURES.values() if feature.cr4 and feature.name in model.features} | {CR4_PCE}
+    for n in range(64):
+        bit = 1 << n
+        cpu = Computer(model).cpu
+        assert refused(cpu.set_cr4, bit) == (bit not in bits or bit == FEATURES["pcid"].cr4)  # that needs long mode
+        assert cpu.cr4 in (0, bit)
+
+
+@MODELS
+def test_brand_string(model: CpuModel) -> None:
+    text = b"".join(word.to_bytes(4, "little") for leaf in range(3) for word in cpuid(model, 0x8000_0002 + leaf, 0))
+    assert text.rstrip(b"\0").decode() == model.brand_string
+    assert len(text.rstrip(b"\0")) < 48
+
+
+@MODELS
+def test_leaves_beyond_the_last_are_those_of_the_last(model: CpuModel) -> None:
+    last, *vendor = cpuid(model, 0, 0)
+    assert b"".join(vendor[n].to_bytes(4, "little") for n in (0, 2, 1)) == b"GenuineIntel"
+    assert last == model.last_leaf
+    extended = cpuid(model, 0x8000_0000, 0)[0]
+    for leaf in (last + 1, 0x4000_0000, 0x7FFF_FFFF, extended + 1, 0xFFFF_FFFF):
+        for subleaf in (0, 1):
+            assert cpuid(model, leaf, subleaf) == cpuid(model, last, subleaf)
+
+
+def test_address_sizes() -> None:
+    sizes = {name: cpuid(model, 0x8000_0008, 0)[0] for name, model in CPU_MODELS.items() if model.has("lm")}
+    assert sizes == {"core-2": 0x3024, "westmere": 0x3028, "broadwell": 0x3027, "ice-lake": 0x3027}
+
+
+def test_caches_of_core_2() -> None:
+    """Kind, level, ways, sets: 32 KiB for data, 32 KiB for instructions, 4 MiB for both, then no more."""
+    found = [cpuid(CPU_MODELS["core-2"], 4, n) for n in range(5)]
+    sizes = [((ebx >> 22) + 1) * ((ebx & 0xFFF) + 1) * (ecx + 1) >> 10 for _, ebx, ecx, _ in found[:3]]
+    assert [(eax & 31, eax >> 5 & 7) for eax, *_ in found] == [(1, 1), (2, 1), (3, 2), (0, 0), (0, 0)]
+    assert sizes == [32, 32, 4096]
+    assert cpuid(CPU_MODELS["core-2"], 0x8000_0006, 0)[2] == 4096 << 16 | 8 << 12 | 64
+
+
+def test_place_among_several_processors() -> None:
+    model = CPU_MODELS["westmere"]
+    place = Place(apic_id=5, processors=6)
+    _, ebx, _, edx = cpuid(model, 1, 0, place)
+    assert (ebx >> 24, ebx >> 16 & 0xFF, edx >> 28 & 1) == (5, 6, 1)
+    assert cpuid(model, 4, 0, place)[0] >> 26 == 7  # core numbers fit into three bits
+    assert cpuid(model, 4, 0, place)[0] >> 14 & 0xFFF == 0
+    assert cpuid(model, 4, 3, place)[0] >> 14 & 0xFFF == 7
+    assert [cpuid(model, 0xB, n, place) for n in range(3)] == [
+        (0, 1, 0x100, 5),
+        (3, 6, 0x201, 5),
+        (0, 0, 2, 5),
+    ]
+    alone = cpuid(model, 1, 0, Place())
+    assert (alone[1], alone[3] >> 28 & 1) == (0, 0)
+
+
+def test_the_processor_answers_with_its_place() -> None:
+    cpu = Computer(CPU_MODELS["westmere"]).cpu
+    assert cpu.cpuid(1, 0) == cpuid(cpu.model, 1, 0, Place(0, 1))
+
+
+def test_a_model_can_be_varied() -> None:
+    model = replace(CPU_MODELS["pentium-4"], features=frozenset({"tsc"}))
+    assert (model.cr4_mask, model.efer_mask) == (4 | CR4_PCE, 0)
+    assert cpuid(model, 1, 0)[3] == 1 << 4
+
+
+def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(OptionError, match="choose one of pentium-4, umip, core-2"):
+        find_cpu_model("z80")

@@ -1,0 +1,145 @@
+"""Features of processors: where CPUID announces each, and which bits of CR4 and IA32_EFER come with it.
+
+A model has a set of these names; its CPUID leaves, the bits that its control registers accept, its model-specific
+registers and its undefined instructions all follow from that set.
+
+Read more: Intel SDM vol. 2, CPUID, tables 3-8, 3-10 and 3-11; vol. 3, 2.5 (CR4) and 2.2.1 (IA32_EFER).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.registers import (
+    CR4_DE,
+    CR4_PAE,
+    CR4_PCIDE,
+    CR4_PGE,
+    CR4_PSE,
+    CR4_SMAP,
+    CR4_SMEP,
+    CR4_TSD,
+    CR4_UMIP,
+    EFER_LMA,
+    EFER_LME,
+    EFER_NXE,
+    EFER_SCE,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["FEATURES", "Feature", "combine", "flags_of"]
+
+OUTPUTS = ("eax", "ebx", "ecx", "edx")
+
+# name, CPUID leaf, register and bit, what it is
+TEXT = """
+de            00000001 edx  2  debugging extensions
+pse           00000001 edx  3  pages of 4 MiB
+tsc           00000001 edx  4  time-stamp counter
+msr           00000001 edx  5  RDMSR and WRMSR
+pae           00000001 edx  6  physical address extension
+cx8           00000001 edx  8  CMPXCHG8B
+apic          00000001 edx  9  local APIC
+sep           00000001 edx 11  SYSENTER and SYSEXIT
+mtrr          00000001 edx 12  memory type range registers
+pge           00000001 edx 13  global pages
+cmov          00000001 edx 15  conditional moves
+pat           00000001 edx 16  page attribute table
+pse36         00000001 edx 17  pages of 4 MiB above 4 GiB
+cx16          00000001 ecx 13  CMPXCHG16B
+pcid          00000001 ecx 17  process-context identifiers
+smep          00000007 ebx  7  supervisor-mode execution prevention
+invpcid       00000007 ebx 10  INVPCID
+smap          00000007 ebx 20  supervisor-mode access prevention
+umip          00000007 ecx  2  user-mode instruction prevention
+lahf64        80000001 ecx  0  LAHF and SAHF in 64-bit mode
+syscall       80000001 edx 11  SYSCALL and SYSRET
+nx            80000001 edx 20  execute-disable bit
+pdpe1gb       80000001 edx 26  pages of 1 GiB
+rdtscp        80000001 edx 27  RDTSCP and IA32_TSC_AUX
+lm            80000001 edx 29  Intel 64 architecture
+constant-tsc  80000007 edx  8  time-stamp counter of constant rate
+"""
+
+_CR4 = {
+    "tsc": CR4_TSD, "de": CR4_DE, "pse": CR4_PSE, "pae": CR4_PAE, "pge": CR4_PGE, "umip": CR4_UMIP, "pcid": CR4_PCIDE,
+    "smep": CR4_SMEP, "smap": CR4_SMAP,
+}  # fmt: skip
+_EFER = {"syscall": EFER_SCE, "lm": EFER_LME | EFER_LMA, "nx": EFER_NXE}
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One feature.
+
+    Attributes
+    ----------
+    name : str
+        As in `CpuModel.features`.
+    leaf : int
+        CPUID leaf (subleaf 0) that announces it.
+    output : int
+        Index of the register: EAX, EBX, ECX, EDX.
+    bit : int
+        Mask of its bit there.
+    meaning : str
+        What it is.
+    cr4, efer : int
+        Bits that exist with it.
+    """
+
+    name: str
+    leaf: int
+    output: int
+    bit: int
+    meaning: str
+    cr4: int = 0
+    efer: int = 0
+
+
+def _parse() -> dict[str, Feature]:
+    features = {}
+    for line in TEXT.split("\n"):
+        if line:
+            name, leaf, output, bit, meaning = line.split(maxsplit=4)
+            features[name] = Feature(
+                name,
+                int(leaf, 16),
+                OUTPUTS.index(output),
+                1 << int(bit),
+                meaning,
+                _CR4.get(name, 0),
+                _EFER.get(name, 0),
+            )
+    return features
+
+
+FEATURES = _parse()
+"""Every feature by name."""
+
+
+def flags_of(leaf: int, features: Iterable[str]) -> tuple[int, int, int, int]:
+    """Return the feature bits that a CPUID leaf shows for these features.
+
+    >>> [hex(value) for value in flags_of(0x80000001, {"nx", "lm", "cmov"})]
+    ['0x0', '0x0', '0x0', '0x20100000']
+    """
+    outputs = [0, 0, 0, 0]
+    for name in features:
+        feature = FEATURES[name]
+        if feature.leaf == leaf:
+            outputs[feature.output] |= feature.bit
+    eax, ebx, ecx, edx = outputs
+    return eax, ebx, ecx, edx
+
+
+def combine(features: Iterable[str]) -> tuple[int, int]:
+    """Return the bits of CR4 and of IA32_EFER that these features bring."""
+    cr4 = efer = 0
+    for name in features:
+        cr4 |= FEATURES[name].cr4
+        efer |= FEATURES[name].efer
+    return cr4, efer
