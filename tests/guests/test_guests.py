@@ -18,6 +18,7 @@ from vmlab.errors import OptionError
 EXPECTED = {
     "cli_sti": ("K\n", "exit"),
     "divide": ("!7\n", "exit"),
+    "echo": ("", "halt"),
     "hello": ("Hello from a real x86 guest.\n", "exit"),
     "page_fault": ("fr", "exit"),
     "popf": (

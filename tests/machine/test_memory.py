@@ -148,58 +148,43 @@ def test_loading_forgets_decoded_instructions(memory):
     assert memory.decoded == {}
 
 
-def test_checkpoints_share_unwritten_pages(memory):
+def test_changed_pages_are_noted_apart_from_dirty_ones(memory):
     memory.write(0x1000, 4, 1)
     memory.write(0x2000, 4, 2)
-    first = memory.checkpoint()
+    assert memory.take_changed() == [1, 2]
+    assert memory.take_changed() == []
     memory.write(0x2000, 4, 3)
-    memory.write(0x1000, 4, 1)
-    second = memory.checkpoint(first)
-    assert set(first) == set(second) == {1, 2}
-    assert second[1] is first[1]
-    assert second[2] != first[2]
-    assert memory.take_dirty() == [1, 2], "checkpoints do not disturb dirty logging"
-
-
-def test_checkpoints_leave_out_pages_that_became_zero(memory):
-    memory.write(0x1000, 4, 1)
-    first = memory.checkpoint()
-    memory.write(0x1000, 4, 0)
-    assert memory.checkpoint(first) == {}
+    memory.replace({1: bytes(4096)})
+    assert memory.contents() == {2: memory.page(2)}
+    assert memory.take_changed() == [2]
+    assert memory.take_dirty() == [1, 2]
 
 
 _writes = st.lists(st.tuples(st.integers(0, SIZE - 4), st.integers(0, 3)), max_size=8)
 
 
-@given(
-    epochs=st.lists(_writes, min_size=1, max_size=5), order=st.lists(st.integers(0, 4), max_size=8), dirty=st.booleans()
-)
-def test_restore_reaches_any_checkpoint_from_anywhere(epochs, order, dirty):
+@given(epochs=st.lists(_writes, min_size=2, max_size=5))
+def test_changed_pages_are_all_that_differs(epochs):
     memory = PhysicalMemory(SIZE)
-    checkpoints, digests = [], []
-    previous = None
     for writes in epochs:
+        before = memory.contents()
         for address, value in writes:
             memory.write(address, 4, value)
-        previous = memory.checkpoint(previous)
-        checkpoints.append(previous)
-        digests.append(memory.digest())
-    for choice in order:
-        if dirty:
-            memory.write(0x1234 * choice % SIZE & ~3, 4, 0xDEAD)
-        index = choice % len(checkpoints)
-        memory.restore(checkpoints[index])
-        assert memory.digest() == digests[index]
-        assert memory.checkpoint() == checkpoints[index]
+        after = memory.contents()
+        changed = memory.take_changed()
+        assert {page for page in before | after if before.get(page) != after.get(page)} <= set(changed)
+        memory.replace({page: before.get(page, bytes(4096)) for page in changed})
+        assert memory.contents() == before
+        memory.replace({page: after.get(page, bytes(4096)) for page in changed})
+        assert memory.contents() == after
 
 
 def test_restore_drops_decoded_code_and_keeps_watchers_quiet(memory):
     heard = []
-    start = memory.checkpoint()
     memory.watch(1, heard.append)
     memory.write(0x1000, 4, 5)
     memory.code_page(1)[0] = "nop"
-    memory.restore(start)
+    memory.replace({1: bytes(4096)})
     assert heard == [1]
     assert memory.decoded == {}
     memory.write(0x1000, 4, 5)

@@ -24,7 +24,7 @@ from vmlab.errors import OptionError, StateError
 from vmlab.machine.memory_parts import CodeBytes, Memory
 from vmlab.machine.state import check_state
 
-__all__ = ["Memory", "MemoryWindow", "PhysicalMemory"]
+__all__ = ["PAGE_SHIFT", "PAGE_SIZE", "ZERO_PAGE", "Memory", "MemoryWindow", "PhysicalMemory"]
 
 PAGE_SIZE = 0x1000
 PAGE_SHIFT = 12
@@ -38,10 +38,10 @@ LARGEST = 0xC000_0000  # 3 GiB: a PC keeps the last GiB below 4 GiB for devices
 DIRTY = 1  # written since take_dirty()
 CODE = 2  # `decoded` holds instructions of this page
 WATCHED = 4  # someone wants to know of every write
-CHANGED = 8  # written since the last checkpoint() or restore()
+CHANGED = 8  # written since take_changed()
 WRITTEN = DIRTY | CHANGED  # the state in which one more write has nothing to tell anyone
 
-_ZERO_PAGE = bytes(PAGE_SIZE)
+ZERO_PAGE = bytes(PAGE_SIZE)
 _SELECT = {bit: bytes(bool(flags & bit) for flags in range(256)) for bit in (DIRTY, CHANGED)}
 
 
@@ -83,7 +83,7 @@ class PhysicalMemory:
     """
 
     __slots__ = (
-        "_code", "_known", "_watchers", "data", "decoded", "pages", "quick_maps", "quick_pages", "size", "view16", "view32",
+        "_code", "_watchers", "data", "decoded", "pages", "quick_maps", "quick_pages", "size", "view16", "view32",
         "view64",
     )  # fmt: skip
 
@@ -106,7 +106,6 @@ class PhysicalMemory:
         self.pages = bytearray(size >> PAGE_SHIFT)
         self.decoded: dict[int, dict[int, Any]] = {}
         self._watchers: dict[int, list[Callable[[int], None]]] = {}
-        self._known: Mapping[int, bytes] = {}
         self._code = CodeBytes()
         self.quick_pages: set[int] = set()
         self.quick_maps: list[dict[int, int]] = []
@@ -239,41 +238,29 @@ class PhysicalMemory:
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
-    def checkpoint(self, previous: Mapping[int, bytes] | None = None) -> dict[int, bytes]:
-        """Take a copy-on-write checkpoint: page number to contents, without the pages that hold only zeros.
+    def contents(self) -> dict[int, bytes]:
+        """Return the pages that hold more than zeros: page number to contents."""
+        return {page: contents for page in range(len(self.pages)) if (contents := self.page(page)) != ZERO_PAGE}
 
-        Pages that were not written since the last checkpoint or restore share their bytes object with it, and a page
-        that was rewritten with what `previous` holds shares the object of `previous`.
-        """
-        result = dict(self._known)
-        for page in self._take(CHANGED):
-            contents = self._page(page)
-            if contents == _ZERO_PAGE:
-                result.pop(page, None)
-            elif previous is not None and previous.get(page) == contents:
-                result[page] = previous[page]
-            elif result.get(page) != contents:
-                result[page] = contents
-        self._known = result
-        return dict(result)
+    def take_changed(self) -> list[int]:
+        """Return the numbers of the pages written since the last call or `replace`, ascending, and clear their bits."""
+        return self._take(CHANGED)
 
-    def restore(self, pages: Mapping[int, bytes]) -> None:
-        """Make memory what a checkpoint of it says; costs the pages that differ, not the size of memory."""
-        known = self._known
-        suspects = set(self._take(CHANGED))
-        suspects.update(page for page, contents in pages.items() if known.get(page) is not contents)
-        suspects.update(page for page in known if page not in pages)
-        for page in suspects:
-            self._replace(page, pages.get(page, _ZERO_PAGE))
-        self._known = dict(pages)
+    def page(self, number: int) -> bytes:
+        """Return the contents of a page."""
+        return bytes(self.data[number << PAGE_SHIFT : (number + 1) << PAGE_SHIFT])
+
+    def replace(self, pages: Mapping[int, bytes]) -> None:
+        """Set whole pages from outside the machine, to go to another instant; they do not count as changed."""
+        for page, contents in pages.items():
+            self._replace(page, contents)
 
     def save(self) -> dict[str, Any]:
         """Save the contents as plain data: the pages that hold more than zeros.
 
         Flags, watchers and decoded instructions are tools of whoever set them and are not saved.
         """
-        pages = {page: contents for page in range(len(self.pages)) if (contents := self._page(page)) != _ZERO_PAGE}
-        return {"version": 1, "size": self.size, "pages": pages}
+        return {"version": 1, "size": self.size, "pages": self.contents()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Load saved contents; pages that change become dirty.
@@ -293,11 +280,8 @@ class PhysicalMemory:
             if not isinstance(contents, bytes) or len(contents) != PAGE_SIZE:
                 raise StateError(f"memory: saved page {page} must be {PAGE_SIZE} bytes")
         for page in range(len(self.pages)):
-            if self._replace(page, pages.get(page, _ZERO_PAGE)):
+            if self._replace(page, pages.get(page, ZERO_PAGE)):
                 self.pages[page] |= CHANGED
-
-    def _page(self, page: int) -> bytes:
-        return bytes(self.data[page << PAGE_SHIFT : (page + 1) << PAGE_SHIFT])
 
     def _replace(self, page: int, contents: bytes) -> bool:
         """Set a page's contents from outside the machine; say whether that changed it."""

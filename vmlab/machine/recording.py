@@ -1,19 +1,23 @@
 """A run that can be sought: events in order, checkpoints, and replay between them.
 
 Nothing is stored of single instructions. To reach a step, the nearest checkpoint before it is restored and the
-machine runs from there: a run is deterministic, so it is the same run. Checkpoints share the pages of memory that did
-not change between them. Their spacing doubles when there are many; on the way through such a long stretch, more are
-taken around the cursor, so that a step back costs no more in a long run than in a short one, nor late than early.
+machine runs from there: a run is deterministic, so it is the same run. What comes from outside, what someone types, is
+noted with the step at which it arrived and typed again there.
+
+A recording can be open: it goes on at its end (`extend`), one types at the cursor (`send`), and typing in the past
+begins another history, which takes the place of what followed.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vmlab.errors import OptionError
-from vmlab.machine.trace import KINDS, InstructionRetired
+from vmlab.machine.checkpoints import GAP, Checkpoints
+from vmlab.machine.event_log import RECORDED, EventLog
+from vmlab.machine.trace import Input, InstructionRetired
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,9 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recordable", "Recording"]
 
-SPACING = 2_000
-MOST_CHECKPOINTS = 400
-RECORDED = tuple(kind for kind in KINDS if kind != InstructionRetired.kind)
+DEVICES = ("serial", "keyboard")
 
 
 class Recordable(Protocol):
@@ -33,6 +35,7 @@ class Recordable(Protocol):
 
     machine: Machine
     trace: Trace
+    guests: list[Any]
 
     @property
     def steps(self) -> int:
@@ -45,25 +48,14 @@ class Recordable(Protocol):
     def advance(self, steps: int) -> None:
         """Run for at most `steps` steps."""
 
+    def send(self, data: bytes, guest: int, device: str) -> None:
+        """Type at a guest."""
+
     def save(self) -> dict[str, Any]:
         """Save all but physical memory."""
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The whole system at one step."""
-
-    step: int
-    state: dict[str, Any]
-    pages: dict[int, bytes]
-
-
-def last_before(checkpoints: list[Checkpoint], step: int) -> Checkpoint:
-    """Return the last checkpoint that is not after a step; the list is in order."""
-    return checkpoints[bisect_right(checkpoints, step, key=lambda each: each.step) - 1]
 
 
 def check_count(count: int) -> int:
@@ -76,70 +68,178 @@ def check_count(count: int) -> int:
 
 
 class Recording:
-    """A run from its start to its end, with a cursor that goes anywhere in it.
+    r"""A run from its start to its end, with a cursor that goes anywhere in it.
 
     Parameters
     ----------
     system : Recordable
-        A system that has not run yet. It is run to its end at once, then the cursor is set to the start.
+        A system, new or in the middle of its life: step 0 of the recording is what it is now. It is run at once, to its
+        end or for `max_steps`, then the cursor is set to the start.
     max_steps : int
-        Most steps to record.
+        Most steps to record now; more can follow by `extend`.
 
     Raises
     ------
     OptionError
-        The system has run already, or `max_steps` is not a positive int.
+        `max_steps` is not an int, or negative.
 
     Attributes
     ----------
     system : Recordable
         The system as it is at the cursor: look at it, do not run it.
-    events : list of Event
-        Everything that happened, without single instructions.
+    events : EventLog
+        Everything that happened, without single instructions: a sequence of events in order.
     length : int
         Steps in all.
+
+    Examples
+    --------
+    A live system: record a while, type, record on, go back and type something else.
+
+    >>> import vmlab
+    >>> recording = vmlab.record(vmlab.guests.load("echo"), steps=10_000)
+    >>> recording.seek(recording.length)
+    >>> recording.send("hello\n"), recording.extend(10_000), recording.system.guests[0].console
+    (0, 68, 'hello\n')
+    >>> typed = recording.previous("input")
+    >>> recording.seek(typed.step - 1)
+    >>> recording.send("help\n"), recording.extend(10_000), recording.system.guests[0].console
+    (69, 58, 'help\n')
     """
 
     def __init__(self, system: Any, *, max_steps: int = 50_000_000) -> None:  # noqa: ANN401 - any Recordable, with its own attributes
-        if type(max_steps) is not int or max_steps <= 0:
-            raise OptionError(f"the number of steps to record is a positive int, not {max_steps!r}")
-        if system.steps or system.finished:
-            raise OptionError("a recording begins before the first step: build the system anew")
+        if type(max_steps) is not int or max_steps < 0:
+            raise OptionError(f"the number of steps to record is an int, not negative, and not {max_steps!r}")
         self.system = system
-        self.events: list[Event] = []
-        self._checkpoints: list[Checkpoint] = []
-        self._near: list[Checkpoint] = []
-        self._spacing = SPACING
-        trace: Trace = system.trace
-        trace.detail = "events"
-        record = self.events.append
-        trace.observers.append(record)
-        self._checkpoints.append(self._checkpoint(None))
-        while not system.finished and system.steps < max_steps:
-            system.advance(min(self._spacing, max_steps - system.steps))
-            self._checkpoints.append(self._checkpoint(self._checkpoints[-1]))
-            if len(self._checkpoints) > MOST_CHECKPOINTS:
-                del self._checkpoints[1:-1:2]
-                self._spacing *= 2
-        trace.observers.remove(record)
-        trace.detail = "none"
-        self.length: int = system.steps
-        kinds: dict[str | None, list[Event]] = {None: self.events}
-        for event in self.events:
-            kinds.setdefault(event.kind, []).append(event)
-        self._kinds = {kind: (events, [event.step for event in events]) for kind, events in kinds.items()}
+        self.events = EventLog()
+        self.length = 0
+        self._origin: int = system.steps
+        self._inputs: list[Input] = []
+        self._sure = True  # the system is what the recording says that it is at the cursor
+        system.trace.detail = "none"
+        self._checkpoints = Checkpoints(system)
+        self._over: bool = system.finished
+        self.extend(max_steps)
         self.seek(0)
-
-    def _checkpoint(self, previous: Checkpoint | None) -> Checkpoint:
-        system = self.system
-        pages = system.machine.memory.checkpoint(previous.pages if previous else None)
-        return Checkpoint(system.steps, system.save(), pages)
 
     @property
     def position(self) -> int:
         """The step at which the cursor stands: so many steps have been done."""
         steps: int = self.system.steps
-        return steps
+        return steps - self._origin
+
+    @property
+    def ended(self) -> bool:
+        """True where the system has come to its end at the end of the recording, so that `extend` has nothing to add."""
+        return self._over
+
+    # -- recording on --------------------------------------------------------------------------------------------------
+
+    def extend(self, steps: int) -> int:
+        """Go to the end and record on.
+
+        Parameters
+        ----------
+        steps : int
+            Most steps to add.
+
+        Returns
+        -------
+        int
+            Steps added: fewer where the system has come to its end, 0 where it had before. The cursor stands at the
+            new end.
+
+        Raises
+        ------
+        OptionError
+            Not an int, or negative.
+        """
+        check_count(steps)
+        self.seek(self.length)
+        system, checkpoints, start = self.system, self._checkpoints, self.length
+        goal = system.steps + steps
+        trace: Trace = system.trace
+        trace.detail = "events"
+        trace.observers.append(self._record)
+        try:
+            while not system.finished and system.steps < goal:
+                system.advance(min(goal, checkpoints.due) - system.steps)
+                if system.steps >= checkpoints.due or system.finished:
+                    checkpoints.append()
+        except BaseException:  # as Ctrl-C, in the middle of anything: what was recorded before still holds
+            trace.detail = "none"
+            checkpoints.restore(len(checkpoints.items) - 1)
+            self._advance(max(start, self.position))
+            self.events.truncate(self.position)
+            raise
+        finally:
+            trace.observers.remove(self._record)
+            trace.detail = "none"
+            self.length, self._over = self.position, system.finished
+        return self.length - start
+
+    def _record(self, event: Event) -> None:
+        self.events.append(replace(event, step=event.step - self._origin) if self._origin else event)
+
+    def send(self, text: str | bytes, *, guest: int = 0, device: str = "serial") -> int:
+        """Type at the cursor. What was recorded behind the cursor is dropped: another history begins here.
+
+        Parameters
+        ----------
+        text : str or bytes
+            What is typed; a str as UTF-8.
+        guest : int
+            Index of the guest.
+        device : {"serial", "keyboard"}
+            Where it arrives: at the serial port, or by keys of a US keyboard.
+
+        Returns
+        -------
+        int
+            Steps that were dropped: 0 at the end of the recording. Nothing runs yet: see `extend`.
+
+        Raises
+        ------
+        OptionError
+            No such guest or device, no text, the guest has ended and nothing wakes it; nothing has changed then.
+        """
+        data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+        if not isinstance(data, bytes):
+            raise OptionError(f"send() types a str or bytes, not {type(text).__name__}")
+        guests = self.system.guests
+        if type(guest) is not int or not 0 <= guest < len(guests):
+            raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(guests) - 1}")
+        if device not in DEVICES:
+            raise OptionError(f"there is no device {device!r} to type at: choose one of {', '.join(DEVICES)}")
+        woken = self._type(data, guest, device)
+        dropped = self.length - self.position
+        step = self.position
+        self._checkpoints.truncate(self.system.steps)
+        self._checkpoints.append(pinned=woken)
+        self.events.truncate(step, woken=guest if woken else None)
+        del self._inputs[bisect_right(self._inputs, step, key=_step_of) :]
+        event = Input(step, guests[guest].instructions, guest, device, data)
+        self._inputs.append(event)
+        self.events.append(event)
+        self.length, self._over = self.position, self.system.finished
+        return dropped
+
+    def _type(self, data: bytes, index: int, device: str) -> bool:
+        """Type at a guest; say whether that woke it from a halt for good."""
+        guest = self.system.guests[index]
+        outcome = guest.outcome
+        if outcome is None:
+            self.system.send(data, index, device)
+            return False
+        before = self.system.save()
+        if outcome == "halt":
+            self.system.send(data, index, device)
+        if guest.outcome is not None:
+            self.system.load(before)
+            raise OptionError(f"the guest has ended ({outcome}) and does not listen: seek() to a step before its end")
+        return True
+
+    # -- the cursor ----------------------------------------------------------------------------------------------------
 
     def seek(self, step: int) -> None:
         """Set the cursor to a step.
@@ -156,17 +256,30 @@ class Recording:
         """
         if type(step) is not int or not 0 <= step <= self.length:
             raise OptionError(f"step {step!r} is not in this recording: give an int from 0 to {self.length}")
-        coarse = last_before(self._checkpoints, step)
-        if not (self._near and self._near[0] is coarse):
-            self._near = [coarse]
-        checkpoint = last_before(self._near, step)
-        if not checkpoint.step <= self.position <= step:
-            self.system.machine.memory.restore(checkpoint.pages)
-            self.system.load(checkpoint.state)
+        goal = step + self._origin
+        checkpoints, system = self._checkpoints, self.system
+        place = checkpoints.index(goal)
+        if not self._sure or not checkpoints.items[place].step <= system.steps <= goal:
+            self._sure = False
+            checkpoints.restore(place)
+        self._sure = False  # until it is there: Ctrl-C may come in the middle of anything
+        while system.steps < goal:
+            self._advance(checkpoints.approach(goal) - self._origin)
+            if checkpoints.far(GAP if system.steps < goal else 4 * GAP):
+                checkpoints.take()
+        self._sure = True
+
+    def _advance(self, step: int) -> None:
+        """Run to a step that is recorded, and type what was typed on the way."""
+        inputs = self._inputs
+        coming = bisect_right(inputs, self.position, key=_step_of)
         while self.position < step:
-            self.system.advance(min(step - self.position, SPACING - self.position % SPACING))
-            if not self.position % SPACING and self.position > self._near[-1].step:
-                self._near.append(self._checkpoint(self._near[-1]))
+            stop = min(step, inputs[coming].step) if coming < len(inputs) else step
+            self.system.advance(stop - self.position)
+            while coming < len(inputs) and inputs[coming].step == self.position:
+                event = inputs[coming]
+                self.system.send(event.data, event.guest, event.device)
+                coming += 1
 
     def step(self, count: int = 1) -> int:
         """Go forward, at most to the end; return the new position. OptionError for a negative count."""
@@ -180,31 +293,22 @@ class Recording:
 
     def next(self, kind: str | None = None) -> Event | None:
         """Go to the next event (of a kind, as `"trap"`) and return it; None, without moving, where there is none."""
-        events, steps = self._of_kind(kind)
-        return self._go(events, bisect_right(steps, self.position))
+        check_kind(kind)
+        return self._go(self.events.after(self.position, kind))
 
     def previous(self, kind: str | None = None) -> Event | None:
         """Go to the previous event (of a kind) and return it; None, without moving, where there is none."""
-        events, steps = self._of_kind(kind)
-        return self._go(events, bisect_left(steps, self.position) - 1)
+        check_kind(kind)
+        return self._go(self.events.before(self.position, kind))
 
-    def _of_kind(self, kind: str | None) -> tuple[list[Event], list[int]]:
-        """Return the events of a kind and their steps; OptionError where there is no such kind."""
-        if kind is not None and kind not in RECORDED:
-            hint = "; step() goes on by one instruction" if kind == InstructionRetired.kind else ""
-            raise OptionError(f"no events of kind {kind!r} are recorded: choose one of {', '.join(RECORDED)}{hint}")
-        return self._kinds.get(kind, ([], []))
-
-    def _go(self, events: list[Event], index: int) -> Event | None:
-        if not 0 <= index < len(events):
-            return None
-        self.seek(events[index].step)
-        return events[index]
+    def _go(self, event: Event | None) -> Event | None:
+        if event is not None:
+            self.seek(event.step)
+        return event
 
     def events_at(self, step: int) -> list[Event]:
         """Return the events of one step."""
-        events, steps = self._kinds[None]
-        return events[bisect_left(steps, step) : bisect_right(steps, step)]
+        return self.events.at(step)
 
     def frames(self, start: int, stop: int) -> Iterator[tuple[int, list[Event], Any]]:
         """Replay a part once, yielding `(step, events of that step, system)` after each step.
@@ -228,11 +332,21 @@ class Recording:
         return self._replay(min(stop, self.length))
 
     def _replay(self, stop: int) -> Iterator[tuple[int, list[Event], Any]]:
+        position = self.position
         while True:
-            position = self.position
+            self.seek(position)
             yield position, self.events_at(position), self.system
             if position >= stop:
                 return
-            if self.position != position:
-                self.seek(position)
-            self.system.advance(1)
+            position += 1
+
+
+def check_kind(kind: str | None) -> None:
+    """Refuse a kind of events that is not recorded."""
+    if kind is not None and kind not in RECORDED:
+        hint = "; step() goes on by one instruction" if kind == InstructionRetired.kind else ""
+        raise OptionError(f"no events of kind {kind!r} are recorded: choose one of {', '.join(RECORDED)}{hint}")
+
+
+def _step_of(event: Input) -> int:
+    return event.step

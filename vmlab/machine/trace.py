@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from vmlab.errors import OptionError
 
 __all__ = [
-    "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "Exit", "FirmwareCall", "Inject", "InstructionRetired", "PortAccess", "Resume",
+    "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "Exit", "FirmwareCall", "Inject", "Input", "InstructionRetired", "PortAccess", "Resume",
     "ShadowFill", "Signal", "Switch", "Trace", "Trap",
 ]  # fmt: skip
 
@@ -182,6 +182,23 @@ class FirmwareCall(Event):
     kind: ClassVar[str] = "firmware"
     vector: int
     ax: int
+
+
+@dataclass(frozen=True, slots=True)
+class Input(Event):
+    """Someone typed: at this boundary between two steps, `data` arrived at a device of the guest.
+
+    Attributes
+    ----------
+    device : {"serial", "keyboard"}
+        Where it arrived.
+    data : bytes
+        What was typed; a text as UTF-8.
+    """
+
+    kind: ClassVar[str] = "input"
+    device: str
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

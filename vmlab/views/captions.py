@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Exit,
         FirmwareCall,
         Inject,
+        Input,
         PortAccess,
         Resume,
         ShadowFill,
@@ -53,6 +54,7 @@ WEIGHT = (
     "firmware",
     "port",
     "control",
+    "input",
     "instruction",
 )
 """Kinds of events, the most telling first."""
@@ -303,6 +305,12 @@ def _control(moment: Moment, event: ControlWrite, events: Sequence[Event]) -> st
     return f"{upper(moment.text)} changes {event.register.upper()} from {event.old:#x} to {event.new:#x}."
 
 
+def _input(moment: Moment, event: Input, events: Sequence[Event]) -> str:
+    text = event.data.decode("utf-8", "replace")
+    where = "keyboard" if event.device == "keyboard" else "serial port"
+    return f"Someone types {text!r} at the {where} of {moment.names[event.guest]}."
+
+
 def _end(moment: Moment, event: End, events: Sequence[Event]) -> str:
     status = "" if event.status is None else f", status {event.status}"
     return f"Guest {moment.names[event.guest]} ends: {event.outcome}{status}."
@@ -320,6 +328,7 @@ SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
         "firmware": _firmware,
         "port": _port,
         "control": _control,
+        "input": _input,
         "end": _end,
     }
 )

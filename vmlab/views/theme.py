@@ -94,6 +94,7 @@ EVENTS: Mapping[str, Mark] = MappingProxyType(
         "resume": Mark("△", "kernel", "resume"),
         "port": Mark("●", "hardware", "port"),
         "control": Mark("■", "hardware", "control register"),
+        "input": Mark("▸", "neutral", "input"),
         "end": Mark("✕", "neutral", "end"),
         "instruction": Mark("·", "neutral", "instruction"),
     }

@@ -57,6 +57,11 @@ class Native(System):
             elif machine.retired >= self.limit:
                 self.end_guest(0, "limit")
 
+    def interrupted(self, guest: int) -> None:
+        """Go on, if the machine has halted for good."""
+        if self.machine.outcome == "halt":
+            self.machine.outcome = None
+
     def cycles_by_cause(self) -> dict[str, int]:
         """Cycles of the hardware alone."""
         return self.hardware_cycles()

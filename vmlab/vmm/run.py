@@ -142,18 +142,29 @@ def run(image: Image | Sequence[Image], under: str = "native", **options: Any) -
     return Run(system)
 
 
-def record(image: Image | Sequence[Image], under: str = "native", **options: Any) -> Recording:  # noqa: ANN401
-    """Run a guest to its end and keep the run, to be sought forwards and backwards.
+def record(
+    image: Image | Sequence[Image],
+    under: str = "native",
+    *,
+    steps: int | None = None,
+    **options: Any,  # noqa: ANN401 - as of build()
+) -> Recording:
+    """Run a guest and keep the run, to be sought forwards and backwards.
 
     Parameters
     ----------
     image, under, **options
         As of `run`.
+    steps : int, optional
+        Record so many steps now and let the recording be continued: see `Recording.extend` and `Recording.send`. If not
+        given, the guest runs to its end (or 5 million instructions).
 
     Returns
     -------
     Recording
     """
     check_options(options)
-    options.setdefault("max_instructions", 5_000_000)
-    return Recording(build(image, under, **options))
+    if steps is None:
+        options.setdefault("max_instructions", 5_000_000)
+    system = build(image, under, **options)
+    return Recording(system) if steps is None else Recording(system, max_steps=steps)

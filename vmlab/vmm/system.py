@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vmlab.errors import OptionError
+from vmlab.isa.x86.registers import IF
 from vmlab.machine.trace import End, FirmwareCall, PortAccess, Trace
 
 if TYPE_CHECKING:
@@ -155,6 +156,29 @@ class System(ABC):
         """Run until every guest has ended."""
         while not self.finished:
             self.advance(NO_LIMIT)
+
+    def send(self, data: bytes, guest: int = 0, device: str = "serial") -> None:
+        """Type at a guest, between two steps. A guest that has halted goes on where that interrupts it.
+
+        Raises
+        ------
+        OptionError
+            The keyboard has no such key; nothing has been typed then.
+        """
+        target = self.guests[guest]
+        if device == "keyboard":
+            target.platform.keyboard.type_text(data.decode("utf-8", "replace"))
+        else:
+            target.platform.uart.feed(data)
+        interrupted = any(vcpu.interrupts.output and vcpu.flags & IF for vcpu in target.vcpus)
+        if target.outcome == "halt" and interrupted:
+            target.outcome = None
+        if interrupted:
+            self.interrupted(guest)
+
+    @abstractmethod
+    def interrupted(self, guest: int) -> None:
+        """Take note of an interrupt that a device of a guest asks for outside of `advance`."""
 
     @abstractmethod
     def cycles_by_cause(self) -> dict[str, int]:

@@ -288,6 +288,11 @@ class TrapAndEmulate(System):
             if self.trace.on:
                 self.trace.emit(Switch(self.steps, self.guest.instructions, index, previous))
 
+    def interrupted(self, guest: int) -> None:
+        """Take the CPU back from the guest at once: its virtual device has an interrupt for it."""
+        if not self.in_vmm and guest == self.current:
+            self.machine.counter_limit = self.machine.cpu.retired
+
     # -- costs and saving ------------------------------------------------------------------------------------------------
 
     def cycles_by_cause(self) -> dict[str, int]:

@@ -1,0 +1,219 @@
+"""Checkpoints of a running system: few enough to hold, dense where they are needed.
+
+A checkpoint keeps the state of processors and devices, and of memory the pages written since the checkpoint before it.
+So a page costs memory as often as it changed, a checkpoint can be dropped by giving its pages to the next one, and the
+pages of a checkpoint tell where nobody wrote.
+
+The recent past is dense. What is older keeps a distance that doubles when there are too many checkpoints or too many
+pages. Whoever replays leaves checkpoints on the way, nearer and nearer to where he goes (`approach`), so that a step back
+from there is short; the oldest of these are dropped again.
+
+Read more: B. Boothe, "Efficient Algorithms for Bidirectional Debugging", PLDI 2000.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vmlab.machine.memory import ZERO_PAGE
+
+if TYPE_CHECKING:
+    from vmlab.machine.recording import Recordable
+
+__all__ = ["GAP", "SPACING", "Checkpoint", "Checkpoints"]
+
+SPACING = 20_000
+"""Steps between two checkpoints while a run is recorded."""
+GAP = 500
+"""Steps of replay that no checkpoint is worth."""
+MOST = 400
+"""Checkpoints beyond which the old ones are thinned."""
+RECENT = 16
+"""Checkpoints at the end that are not thinned."""
+MOST_PAGES = 65_536
+"""Pages of 4 KiB in all checkpoints beyond which they are thinned; one of each is not counted, for it is needed anyhow."""
+MOST_NEAR = 48
+"""Checkpoints left by replays."""
+
+
+@dataclass(slots=True, eq=False)
+class Checkpoint:
+    """The whole system at one step.
+
+    Attributes
+    ----------
+    step : int
+        The system's own count of steps.
+    state : dict
+        All but memory.
+    pages : dict
+        Physical pages that may have been written since the checkpoint before, with their contents.
+    pinned : bool
+        True where it must stay: a replay from before would not lead here.
+    """
+
+    step: int
+    state: dict[str, Any]
+    pages: dict[int, bytes]
+    pinned: bool = False
+
+
+class Checkpoints:
+    """The checkpoints of one system, in order.
+
+    Parameters
+    ----------
+    system : Recordable
+        The system; the first checkpoint is taken at once.
+
+    Attributes
+    ----------
+    items : list of Checkpoint
+        In order of their steps.
+    spacing : int
+        Least distance of old checkpoints, in steps.
+    """
+
+    def __init__(self, system: Recordable) -> None:
+        self.system = system
+        self.spacing = SPACING
+        memory = system.machine.memory
+        memory.take_changed()
+        self.items = [Checkpoint(system.steps, system.save(), memory.contents())]
+        self._base = self.items[0]  # memory is what this one says but for the pages that count as changed
+        self._latest = dict(self._base.pages)  # contents at the last checkpoint, so that equal ones are shared
+        self._near: OrderedDict[int, None] = OrderedDict()
+        self._pages = len(self._base.pages)
+
+    def index(self, step: int) -> int:
+        """Return the index of the last checkpoint that is not after a step."""
+        return bisect_right(self.items, step, key=_step_of) - 1
+
+    @property
+    def last(self) -> Checkpoint:
+        """The last checkpoint."""
+        return self.items[-1]
+
+    @property
+    def due(self) -> int:
+        """The step at which a run that is recorded gets its next checkpoint."""
+        return self.last.step + SPACING
+
+    # -- taking --------------------------------------------------------------------------------------------------------
+
+    def append(self, *, pinned: bool = False) -> None:
+        """Take a checkpoint at the end of what is recorded."""
+        memory, latest = self.system.machine.memory, self._latest
+        pages: dict[int, bytes] = {}
+        for number in memory.take_changed():
+            contents = memory.page(number)
+            known = latest.get(number, ZERO_PAGE)
+            latest[number] = pages[number] = known if contents == known else contents
+        self._insert(len(self.items), pages, pinned=pinned)
+        place = len(self.items) - 1 - RECENT
+        if place > 0 and self.items[place].step - self.items[place - 1].step < self.spacing:
+            self._drop(place)
+        if len(self.items) - len(self._near) > MOST:
+            self._thin(RECENT)
+        while self._pages - len(latest) > MOST_PAGES and self.spacing < self.last.step - self.items[0].step:
+            self._thin(1)
+
+    def take(self) -> None:
+        """Take a checkpoint where a replay stands."""
+        memory = self.system.machine.memory
+        step = self.system.steps
+        place = self.index(step) + 1
+        if self.items[place - 1].step == step:
+            return
+        pages: dict[int, bytes] = {}
+        for number in memory.take_changed():
+            contents = memory.page(number)
+            pages[number] = ZERO_PAGE if contents == ZERO_PAGE else contents
+        self._insert(place, pages)
+        self._near[step] = None
+        while len(self._near) > MOST_NEAR or (self._pages - len(self._latest) > MOST_PAGES and len(self._near) > 1):
+            oldest = self.index(next(iter(self._near)))
+            self._drop(oldest)
+
+    def _insert(self, place: int, pages: dict[int, bytes], *, pinned: bool = False) -> None:
+        step = self.system.steps
+        state = self.system.save()
+        before = self.items[place - 1]
+        if before.step == step:  # the same instant once more: its memory is known, the state may be another
+            before.state, before.pinned = state, before.pinned or pinned
+            self._base = before
+            return
+        self._base = Checkpoint(step, state, pages, pinned)
+        self.items.insert(place, self._base)
+        self._pages += len(pages)
+
+    # -- dropping ------------------------------------------------------------------------------------------------------
+
+    def _drop(self, place: int) -> None:
+        """Drop a checkpoint between two others; the next one gets its pages. Nothing happens where it must stay."""
+        item = self.items[place]
+        if item.pinned or item is self._base or not 0 < place < len(self.items) - 1:
+            self._near.pop(item.step, None)
+            return
+        after = self.items[place + 1]
+        self._pages -= len(item.pages.keys() & after.pages.keys())
+        after.pages = item.pages | after.pages
+        del self.items[place]
+        self._near.pop(item.step, None)
+
+    def _thin(self, recent: int) -> None:
+        """Double the spacing of all but the most recent checkpoints."""
+        self.spacing *= 2
+        place = 1
+        while place < len(self.items) - recent:
+            count = len(self.items)
+            if self.items[place].step - self.items[place - 1].step < self.spacing:
+                self._drop(place)
+            if len(self.items) == count:
+                place += 1
+
+    def truncate(self, step: int) -> None:
+        """Drop the checkpoints behind a step."""
+        count = self.index(step) + 1
+        for item in self.items[count:]:
+            self._near.pop(item.step, None)
+        del self.items[count:]
+        self._latest = {}
+        for item in self.items:
+            self._latest |= item.pages
+        self._pages = sum(len(item.pages) for item in self.items)
+
+    # -- going back ----------------------------------------------------------------------------------------------------
+
+    def restore(self, place: int) -> None:
+        """Bring the system to a checkpoint, by its index."""
+        memory, target = self.system.machine.memory, self.items[place]
+        low, high = sorted((self.index(self._base.step), place))
+        wanted = set(memory.take_changed()).union(*(item.pages for item in self.items[low + 1 : high + 1]))
+        contents: dict[int, bytes] = {}
+        for item in reversed(self.items[: place + 1]):
+            if not wanted:
+                break
+            found = wanted & item.pages.keys()
+            contents.update((number, item.pages[number]) for number in found)
+            wanted -= found
+        memory.replace(contents | dict.fromkeys(wanted, ZERO_PAGE))
+        self.system.load(target.state)
+        self._base = target
+
+    def approach(self, step: int) -> int:
+        """Return to which step a replay should go next on its way to a step: half of the rest, or there."""
+        rest = step - self.system.steps
+        return step if rest <= 2 * GAP else step - rest // 2
+
+    def far(self, gap: int) -> bool:
+        """Say whether the system stands at least so many steps behind the checkpoint before it."""
+        steps = self.system.steps
+        return steps - self.items[self.index(steps)].step >= gap
+
+
+def _step_of(item: Checkpoint) -> int:
+    return item.step
