@@ -44,20 +44,25 @@ DESCRIPTORS = (
     encode_descriptor(0, FLAT, 0xB3),  # 88 data, ring 1
     encode_descriptor(TSS, 0x2B, 0x81, big=False),  # 90 TSS of 16 bits
     encode_gate(0x08, LANDING, 14, dpl=3),  # 98 interrupt gate
+    encode_descriptor(0, FLAT, 0x9B, big=False, long=True),  # A0 code, ring 0, 64 bits
+    encode_descriptor(0, FLAT, 0xFB, big=False, long=True),  # A8 code, ring 3, 64 bits
+    encode_descriptor(0, FLAT, 0xFF, big=False, long=True),  # B0 conforming code, ring 3, 64 bits
 )
 CODE_SELECTORS = (0x08, 0x1B, 0x28, 0x38, 0x40, 0x83, 0x73)
+CODE_SELECTORS_64 = (0xA0, 0xA0, 0xAB, 0xAB, 0xB3, 0x08, 0x1B)
 GDT_BYTES = b"".join(raw.to_bytes(8, "little") for raw in DESCRIPTORS)
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A privilege level with its code and stack segments; ES, DS, FS and GS hold `data`."""
+    """A privilege level with its code and stack segments; ES, DS, FS and GS hold `data`. `long`: in long mode."""
 
     name: str
     code: int = 0x08
     stack: int = 0x10
     data: int = 0x10
     bits: int = 32
+    long: bool = False
 
     @property
     def selectors(self) -> tuple[int, ...]:
@@ -71,6 +76,14 @@ MODES = (
     Mode("16-bit stack", 0x08, 0x30, 0x10),
 )
 WEIGHTS = (6, 2, 1, 1)
+MODES_64 = (
+    Mode("64-bit code", 0xA0, 0x10, 0x10, 64, long=True),
+    Mode("64-bit code, ring 3", 0xAB, 0x23, 0x23, 64, long=True),
+    Mode("compatibility code", 0x08, 0x10, 0x10, 32, long=True),
+)
+WEIGHTS_64 = (6, 2, 1)
+FS_BASE, GS_BASE = 0x120, 0x8
+"""In long mode."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ class Trial:
     Attributes
     ----------
     registers : tuple of int
-        In machine order.
+        In machine order: sixteen in 64-bit code, else eight.
     pokes : tuple of (int, bytes)
         What is written to memory first.
     """

@@ -5,8 +5,10 @@ from __future__ import annotations
 from tests.isa.arena import (
     CODE,
     DESCRIPTORS,
+    FS_BASE,
     GDT,
     GDT_BYTES,
+    GS_BASE,
     JUMP_TO_SELF,
     LOW_SIZE,
     MEMORY_SIZE,
@@ -19,6 +21,8 @@ from tests.isa.arena import (
 )
 from vmlab.isa.x86.descriptors import Descriptor
 from vmlab.isa.x86.faults import Fault
+from vmlab.isa.x86.registers import CR4_PAE, EFER_LMA, EFER_LME, FS, GS
+from vmlab.isa.x86.semantics.segments import fill
 from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.memory import PhysicalMemory
 from vmlab.machine.platform import Platform
@@ -47,7 +51,14 @@ class Subject:
         """Load the segments of a mode."""
         for register, selector in zip(self.cpu.segments, mode.selectors, strict=True):
             descriptor = Descriptor(DESCRIPTORS[selector >> 3])
-            register.set(selector, descriptor.base, descriptor.limit, descriptor.access, big=descriptor.big)
+            fill(register, selector, descriptor, descriptor.access)
+        # Long mode without paging: the tests of instructions need no page tables.
+        self.cpu.efer = EFER_LME | EFER_LMA if mode.long else 0
+        self.cpu.cr4 = CR4_PAE if mode.long else 0
+        if mode.long:
+            for index, base in ((FS, FS_BASE), (GS, GS_BASE)):
+                register = self.cpu.segments[index]
+                register.set(register.selector, base, register.limit, register.access, big=register.big)
         self.cpu.code_changed()
 
     def run(self, trial: Trial, *, whole: bool) -> Result:
@@ -57,7 +68,7 @@ class Subject:
         self.memory.write_bytes(trial.address, trial.code + JUMP_TO_SELF)
         for address, data in trial.pokes:
             self.memory.write_bytes(address, data)
-        cpu.registers[:8] = trial.registers
+        cpu.registers[: len(trial.registers)] = trial.registers
         cpu.flags = trial.flags
         cpu.ip = trial.address
         self.port_writes.clear()
@@ -71,7 +82,7 @@ class Subject:
             vector = fault.vector
         check_invariants(cpu)
         selectors = tuple(register.selector for register in cpu.segments)
-        return Result(tuple(cpu.registers[:8]), cpu.ip, cpu.flags, selectors, vector)
+        return Result(tuple(cpu.registers[: len(trial.registers)]), cpu.ip, cpu.flags, selectors, vector)
 
     def low_memory(self) -> bytes:
         """Return the low memory."""
@@ -86,14 +97,17 @@ def check_invariants(cpu: Processor) -> None:
     """Assert that every register holds a value of its width."""
     for register in cpu.registers:
         assert type(register) is int, register
-        assert 0 <= register < 1 << 32, hex(register)
+        assert 0 <= register < 1 << 64, hex(register)
+    if not cpu.code_64:
+        assert max(*cpu.registers[:8], cpu.ip) < 1 << 32, cpu.registers
     for name in ("ip", "flags", "gdtr_base", "idtr_base", "cr0", "cr2", "cr3", "cr4"):
         value = getattr(cpu, name)
         assert type(value) is int, (name, value)
-        assert 0 <= value < 1 << 32, (name, value)
+        assert 0 <= value < 1 << 64, (name, value)
     assert cpu.flags & 0xFFC0_802A == 2, hex(cpu.flags)  # bit 1 is set; bits 3, 5, 15 and 31:22 are reserved
     for segment in (*cpu.segments, cpu.ldtr, cpu.tr):
         assert 0 <= segment.selector < 1 << 16, segment
-        assert max(segment.base, segment.limit) < 1 << 32, segment
+        assert segment.base < 1 << 64, segment
+        assert segment.limit < 1 << 32, segment
         assert min(segment.base, segment.limit) >= 0, segment
         assert 0 <= segment.access < 1 << 8, segment

@@ -34,9 +34,14 @@ DOUBLE_SHIFTS = frozenset({"shld", "shrd"})
 ROTATES = frozenset({"rol", "ror", "rcl", "rcr"})
 
 
+def masked(count: int, size: int) -> int:
+    """Return the count that a shift of `size` bits really has."""
+    return count & (63 if size == 64 else 31)
+
+
 def undefined_flags(mnemonic: str, size: int, count: int) -> int:
     """Return the mask of the flags without a meaning; `size` in bits, `count` of a shift or rotate, unmasked."""
-    count &= 31
+    count = masked(count, size)
     if mnemonic in ROTATES:
         return OF if count > 1 else 0  # "The OF flag is defined only for the 1-bit rotates"
     if mnemonic in DOUBLE_SHIFTS and count > size:
@@ -49,4 +54,4 @@ def undefined_flags(mnemonic: str, size: int, count: int) -> int:
 
 def undefined_result(mnemonic: str, size: int, count: int) -> bool:
     """Say whether the destination has no meaning, given the size in bits and the count of a shift."""
-    return (mnemonic in DOUBLE_SHIFTS and count & 31 > size) or (mnemonic == "bswap" and size == 16)
+    return (mnemonic in DOUBLE_SHIFTS and masked(count, size) > size) or (mnemonic == "bswap" and size == 16)

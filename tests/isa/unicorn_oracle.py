@@ -12,12 +12,15 @@ from unicorn import x86_const as x86
 
 from tests.isa.arena import (
     CODE,
+    FS_BASE,
     GDT,
     GDT_BYTES,
+    GS_BASE,
     JUMP_TO_SELF,
     LOW_SIZE,
     MEMORY_SIZE,
     MODES,
+    MODES_64,
     TASK,
     TASK_LIMIT,
     TSS,
@@ -25,11 +28,12 @@ from tests.isa.arena import (
     Result,
     Trial,
 )
+from vmlab.isa.x86.registers import NAMES_64
 
 GENERAL = [getattr(x86, f"UC_X86_REG_{name}") for name in ("EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI")]
 SEGMENTS = [getattr(x86, f"UC_X86_REG_{name}") for name in ("ES", "CS", "SS", "DS", "FS", "GS")]
-EIP, EFLAGS = x86.UC_X86_REG_EIP, x86.UC_X86_REG_EFLAGS
-STATE = [*GENERAL, EIP, EFLAGS]
+GENERAL_64 = [getattr(x86, f"UC_X86_REG_{name.upper()}") for name in NAMES_64]
+EIP, RIP, EFLAGS = x86.UC_X86_REG_EIP, x86.UC_X86_REG_RIP, x86.UC_X86_REG_EFLAGS
 UNMAPPED = {unicorn.UC_ERR_READ_UNMAPPED, unicorn.UC_ERR_WRITE_UNMAPPED}
 UNDEFINED = 6
 
@@ -39,10 +43,11 @@ class OutsideMemoryError(Exception):
 
 
 class Oracle:
-    """A Unicorn with the arena's memory, descriptors and modes."""
+    """A Unicorn with the arena's memory, descriptors and modes, those of long mode where `long`."""
 
-    def __init__(self) -> None:
-        self.uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
+    def __init__(self, *, long: bool = False) -> None:
+        self.long = long
+        self.uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64 if long else unicorn.UC_MODE_32)
         self.uc.mem_map(0, MEMORY_SIZE)
         self.uc.mem_write(CODE, JUMP_TO_SELF * ((MEMORY_SIZE - CODE) // 2))
         self.uc.mem_write(GDT, GDT_BYTES)
@@ -58,7 +63,7 @@ class Oracle:
         self.port_writes: list[tuple[int, int, int]] = []
         clean = self.uc.context_save()
         self._contexts = {}
-        for mode in MODES:
+        for mode in MODES_64 if long else MODES:
             self.uc.context_restore(clean)
             self._enter(mode)
             self._contexts[mode.name] = self.uc.context_save()
@@ -67,12 +72,12 @@ class Oracle:
         """Get into a mode by far return, as software does."""
         ring = mode.code & 3
         frame = [CODE, mode.code] + ([0x3000, mode.stack] if ring else [])
-        self.uc.mem_write(0x2000, b"".join(value.to_bytes(4, "little") for value in frame))
-        self.uc.mem_write(CODE, b"\xcb" + JUMP_TO_SELF)
+        self.uc.mem_write(0x2000, b"".join(value.to_bytes(8 if self.long else 4, "little") for value in frame))
+        self.uc.mem_write(CODE, (b"\x48\xcb" if self.long else b"\xcb") + JUMP_TO_SELF)
         for register in SEGMENTS:
             if register != x86.UC_X86_REG_CS:
                 self.uc.reg_write(register, 0x10)
-        self.uc.reg_write(x86.UC_X86_REG_CS, 0x08)
+        self.uc.reg_write(x86.UC_X86_REG_CS, 0xA0 if self.long else 0x08)
         self.uc.reg_write(x86.UC_X86_REG_ESP, 0x2000)
         self.uc.emu_start(CODE, 0xFFFF_FFFF, count=1)
         self.uc.mem_write(CODE, JUMP_TO_SELF * 2)
@@ -81,6 +86,9 @@ class Oracle:
             if register != x86.UC_X86_REG_CS and self.uc.reg_read(register) != selector:
                 self.uc.reg_write(register, selector)
         assert tuple(map(self.uc.reg_read, SEGMENTS)) == mode.selectors
+        if self.long:
+            self.uc.reg_write(x86.UC_X86_REG_FS_BASE, FS_BASE)
+            self.uc.reg_write(x86.UC_X86_REG_GS_BASE, GS_BASE)
 
     def _interrupt(self, uc: Any, vector: int, _data: object) -> None:
         self.vectors.append(vector)
@@ -99,7 +107,8 @@ class Oracle:
         uc.mem_write(trial.address, trial.code + JUMP_TO_SELF)
         for address, data in trial.pokes:
             uc.mem_write(address, data)
-        uc.reg_write_batch([*zip(GENERAL, trial.registers, strict=True), (EFLAGS, trial.flags)])
+        general, pointer = (GENERAL_64, RIP) if trial.mode.bits == 64 else (GENERAL, EIP)
+        uc.reg_write_batch([*zip(general, trial.registers, strict=True), (EFLAGS, trial.flags)])
         self.vectors.clear()
         self.port_writes.clear()
         end = trial.address + len(trial.code)
@@ -115,7 +124,7 @@ class Oracle:
                 raise OutsideMemoryError from None
             elif error.errno != unicorn.UC_ERR_FETCH_UNMAPPED:
                 raise
-        *registers, ip, flags = uc.reg_read_batch(STATE)
+        *registers, ip, flags = uc.reg_read_batch([*general, pointer, EFLAGS])
         selectors = tuple(uc.reg_read(register) for register in SEGMENTS)
         return Result(tuple(registers), ip, flags, selectors, self.vectors[0] if self.vectors else None)
 

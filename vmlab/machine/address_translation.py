@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import (
     AC,
@@ -31,7 +32,7 @@ from vmlab.machine.cpu_state import CpuState
 from vmlab.machine.memory import CODE as PAGE_OF_CODE
 from vmlab.machine.memory import WRITTEN, MemoryWindow
 from vmlab.machine.page_formats import IA32, four_level, ia32_pse, pae
-from vmlab.machine.paging import PageTableFormat, Translation, is_canonical, walk
+from vmlab.machine.paging import PageTableFormat, Translation, walk
 from vmlab.machine.tlb import SPACE_SHIFT, Tlb, TlbEntry
 
 if TYPE_CHECKING:

@@ -63,13 +63,18 @@ class CpuState:
         The page-directory-pointer-table entries of PAE paging, loaded with CR3.
     halted : bool
         True after HLT, until an interrupt.
+    code_64 : bool
+        True in 64-bit mode. (Derived, as the next two: whoever changes CS or the mode calls `code_changed`.)
+    address_mask, system_mask : int
+        Of the addresses that code uses, and of those of descriptor tables and task-state segments.
     interrupt_shadow : bool
         True right after STI or a load of SS: interrupts wait for one more instruction.
     """
 
     __slots__ = (
-        "cr0", "cr2", "cr3", "cr4", "debug", "efer", "flags", "gdtr_base", "gdtr_limit", "halted", "idtr_base", "idtr_limit",
-        "ip", "ldtr", "msrs", "pdptes", "registers", "retired", "segments", "shadow_at", "tr",
+        "address_mask", "code_64", "cr0", "cr2", "cr3", "cr4", "debug", "efer", "flags", "gdtr_base", "gdtr_limit",
+        "halted", "idtr_base", "idtr_limit", "ip", "ldtr", "msrs", "pdptes", "registers", "retired", "segments", "shadow_at",
+        "system_mask", "tr",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -88,8 +93,20 @@ class CpuState:
         self.msrs: dict[int, int] = {}
         self.pdptes = [0] * 4
         self.halted = False
+        self.code_64 = False
+        self.address_mask = self.system_mask = 0xFFFFFFFF
         self.retired = 0
         self.shadow_at = -1
+
+    def linear_address(self, segment: int, offset: int) -> int:
+        """Return the linear address of `segment:offset`, without a check."""
+        register = self.segments[segment]
+        return offset if register.flattened else register.base + offset & self.address_mask
+
+    @property
+    def long_mode(self) -> bool:
+        """True where long mode is active, in 64-bit or compatibility code."""
+        return bool(self.efer & EFER_LMA)
 
     @property
     def cpl(self) -> int:
@@ -202,7 +219,7 @@ class CpuState:
         >>> CpuState().visible()["cr0"]
         17
         """
-        long = bool(self.efer & EFER_LMA)
+        long = self.long_mode
         names: dict[str, int] = dict(zip(NAMES_64 if long else NAMES_32, self.registers, strict=False))
         names |= {"rip": self.ip, "rflags": self.flags} if long else {"eip": self.ip, "eflags": self.flags}
         names |= {name: register.selector for name, register in zip(SEGMENT_NAMES, self.segments, strict=True)}

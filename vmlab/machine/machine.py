@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import NMI, PF, Fault, TripleFault, vector_name
-from vmlab.isa.x86.registers import CS, ESP
+from vmlab.isa.x86.registers import ESP
 from vmlab.machine.cpu_model import CPU_MODELS, CpuModel
 from vmlab.machine.memory import PhysicalMemory
 from vmlab.machine.platform import Platform
@@ -232,11 +232,11 @@ class Machine:
         """Execute one instruction with everything that `Processor.run` leaves out."""
         cpu = self.cpu
         traced = self.trace.detail == "instructions"
-        address = cpu.ip + cpu.segments[CS].base & 0xFFFFFFFF
+        address, bits = cpu.linear_ip, cpu.fetch_bits
         instruction = cpu.fetch()[1] if traced else None
         cpu.step()
         if instruction is not None:
-            text = format_instruction(instruction, address)
+            text = format_instruction(instruction, address, bits=bits)
             time, index = self.guest_time + self.retired, self.turns.index
             self.trace.emit(InstructionRetired(self.steps, time, self.guest, address, text, cpu=index))
 
@@ -258,7 +258,7 @@ class Machine:
     ) -> None:
         """Deliver an event as one step, and see whether it leads into host software."""
         cpu = self.cpu
-        ring, address = cpu.cpl, cpu.ip + cpu.segments[CS].base & 0xFFFFFFFF
+        ring, address = cpu.cpl, cpu.linear_ip
         self.events += 1
         self.shadowed = cpu.interrupt_shadow
         try:

@@ -8,6 +8,7 @@ Read more: Intel SDM vol. 3, 3.4 (segments), 5.3 to 5.5 (limits and types).
 
 from __future__ import annotations
 
+from vmlab.isa.x86.addresses import check_canonical
 from vmlab.isa.x86.descriptors import CODE, WRITE_OR_READ
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.faults import SS as STACK_FAULT
@@ -17,7 +18,7 @@ from vmlab.machine.paging_control import PagingControl
 
 __all__ = ["MASK", "MemoryAccess"]
 
-MASK = 0xFFFFFFFF
+MASK, LONG_MASK = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
 
 class MemoryAccess(PagingControl):
@@ -28,6 +29,8 @@ class MemoryAccess(PagingControl):
     def _linear(self, segment: int, offset: int, size: int, *, write: bool) -> int:
         """Return the linear address of `segment:offset`, after the checks of type and limit."""
         register = self.segments[segment]
+        if self.code_64:  # no limits, no types; whether the address is canonical is looked at where no page is found
+            return offset if register.flattened else register.base + offset & LONG_MASK
         access = register.access
         if not access & 0x80:
             raise Fault(STACK_FAULT if segment == SS else GP, 0)
@@ -53,6 +56,8 @@ class MemoryAccess(PagingControl):
                 return self.ram.data[frame | linear & 0xFFF]
             if linear & 0xFFF <= 0x1000 - size:
                 return self.ram.read(frame | linear & 0xFFF, size)
+        if self.code_64:
+            check_canonical(segment, linear, size)
         return self._read(linear, size, user=self.cpl == 3)
 
     def write(self, segment: int, offset: int, size: int, value: int) -> None:
@@ -69,6 +74,8 @@ class MemoryAccess(PagingControl):
             if linear & 0xFFF <= 0x1000 - size:
                 ram.write(frame | linear & 0xFFF, size, value)
                 return
+        if self.code_64:
+            check_canonical(segment, linear, size)
         self._write(linear, size, value, user=self.cpl == 3)
 
     def modify(self, segment: int, offset: int, size: int) -> int:
@@ -76,25 +83,31 @@ class MemoryAccess(PagingControl):
         linear = offset if self.segments[segment].flat_write else self._linear(segment, offset, size, write=True)
         frame = self._writable.get(linear >> 12)
         if frame is None or linear & 0xFFF > 0x1000 - size:
-            self._touchable(linear, size, write=True, user=self.cpl == 3)
+            self.check(segment, offset, size, write=True)
         return self.read(segment, offset, size)
 
     def check(self, segment: int, offset: int, size: int, *, write: bool) -> None:
         """Fault as an access of `size` bytes at `segment:offset` would, without it."""
         linear = self._linear(segment, offset, size, write=write)
+        if self.code_64:
+            check_canonical(segment, linear, size)
         self._touchable(linear, size, write=write, user=self.cpl == 3)
 
     def _touchable(self, linear: int, size: int, *, write: bool, user: bool) -> None:
         self.translate(linear, write=write, user=user)
         if (linear & 0xFFF) + size > 0x1000:
-            self.translate((linear | 0xFFF) + 1 & MASK, write=write, user=user)
+            self.translate(self._next_page(linear), write=write, user=user)
+
+    def _next_page(self, linear: int) -> int:
+        """Return where the next page begins; outside of 64-bit mode the first follows the last below 4 GiB."""
+        return (linear | 0xFFF) + 1 & (self.address_mask if linear <= MASK else LONG_MASK)
 
     def _read(self, linear: int, size: int, *, user: bool, implicit: bool = False) -> int:
         room = 0x1000 - (linear & 0xFFF)
         physical = self.translate(linear, write=False, user=user, implicit=implicit)
         if size <= room:
             return self._bus_read(physical, size)
-        upper = self.translate(linear + room & MASK, write=False, user=user, implicit=implicit)
+        upper = self.translate(self._next_page(linear), write=False, user=user, implicit=implicit)
         parts = [self._bus_read(physical + n if n < room else upper + n - room, 1) for n in range(size)]
         return int.from_bytes(bytes(parts), "little")
 
@@ -104,7 +117,7 @@ class MemoryAccess(PagingControl):
         if size <= room:
             self._bus_write(physical, size, value)
             return
-        upper = self.translate(linear + room & MASK, write=True, user=user, implicit=implicit)
+        upper = self.translate(self._next_page(linear), write=True, user=user, implicit=implicit)
         for n, byte in enumerate(value.to_bytes(size, "little")):
             self._bus_write(physical + n if n < room else upper + n - room, 1, byte)
 
@@ -120,6 +133,7 @@ class MemoryAccess(PagingControl):
 
     def read_system(self, linear: int, size: int) -> int:
         """Read a system structure (descriptor table, TSS) with supervisor privilege."""
+        linear &= self.system_mask
         frame = self._maps[0][0].get(linear >> 12)
         if frame is not None and linear & 0xFFF <= 0x1000 - size:
             return self.ram.read(frame | linear & 0xFFF, size)
@@ -127,6 +141,7 @@ class MemoryAccess(PagingControl):
 
     def write_system(self, linear: int, size: int, value: int) -> None:
         """Write a system structure with supervisor privilege."""
+        linear &= self.system_mask
         frame = self._maps[0][1].get(linear >> 12)
         if frame is not None and linear & 0xFFF <= 0x1000 - size:
             self.ram.write(frame | linear & 0xFFF, size, value)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import (
     FS,
@@ -38,7 +39,6 @@ from vmlab.isa.x86.registers import (
     MSR_TSC,
     MSR_TSC_AUX,
 )  # fmt: skip
-from vmlab.machine.paging import is_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable

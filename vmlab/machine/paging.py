@@ -15,7 +15,7 @@ from vmlab.isa.x86.faults import PF, PF_FETCH, PF_PRESENT, PF_RESERVED, PF_USER,
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Level", "PageTableFormat", "Translation", "WalkStep", "is_canonical", "walk"]
+__all__ = ["Level", "PageTableFormat", "Translation", "WalkStep", "walk"]
 
 # An entry of x86 paging (SDM vol. 3, tables 4-4 to 4-20), 4 bytes or 8:
 #  63 NX | frame | 11:9 free | 8 G | 7 PS (PAT in a PTE) | 6 D | 5 A | 4 PCD | 3 PWT | 2 U/S | 1 R/W | 0 P
@@ -25,7 +25,6 @@ NO_EXECUTE = 1 << 63
 PAGE = 0x1000
 PSE36_SHIFT = 32 - 13
 """Bits 20:13 of an entry that maps 4 MiB are bits 39:32 of the address."""
-CANONICAL_TOP = 1 << 47
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +146,6 @@ class Translation(NamedTuple):
     def references(self) -> int:
         """Memory references of the walk."""
         return len(self.steps) - self.steps[0].in_register
-
-
-def is_canonical(linear: int) -> bool:
-    """Say whether bits 63:47 of a 64-bit linear address are all the same (SDM vol. 1, 3.3.7.1).
-
-    >>> is_canonical(0x7FFF_FFFF_FFFF), is_canonical(0x8000_0000_0000), is_canonical(0xFFFF_8000_0000_0000)
-    (True, False, True)
-    """
-    return linear < CANONICAL_TOP or linear >= (1 << 64) - CANONICAL_TOP
 
 
 def walk(  # noqa: PLR0913 - the kinds of access

@@ -14,6 +14,7 @@ Read more: Intel SDM vol. 3, 4.1 (paging modes), 4.4.1 (PDPTE registers), 4.10.4
 
 from __future__ import annotations
 
+from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.descriptors import TSS16, TSS16_BUSY
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import (
@@ -34,7 +35,7 @@ from vmlab.isa.x86.registers import (
 )  # fmt: skip
 from vmlab.machine.address_translation import PCID, AddressTranslation
 from vmlab.machine.page_formats import pdpte_reserved
-from vmlab.machine.paging import PRESENT, is_canonical
+from vmlab.machine.paging import PRESENT
 
 __all__ = ["PagingControl"]
 

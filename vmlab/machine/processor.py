@@ -15,14 +15,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import StateError
-from vmlab.isa.x86.decoder import InvalidOpcode, TooLong, Truncated, decode
+from vmlab.isa.x86.addresses import CANONICAL_TOP, is_canonical
+from vmlab.isa.x86.decoder import MAXIMUM_LENGTH, InvalidOpcode, TooLong, Truncated, decode
 from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import GP, Fault, undefined
-from vmlab.isa.x86.registers import CS, IF, MSR_TSC, TF
+from vmlab.isa.x86.registers import CS, DS, ES, IF, MSR_TSC, SS, TF
 from vmlab.isa.x86.semantics import SEMANTICS, Semantic
 from vmlab.machine.cpuid import Place, cpuid
 from vmlab.machine.event_delivery import DR6_SINGLE_STEP, EventDelivery
-from vmlab.machine.memory_access import MASK
+from vmlab.machine.memory_access import LONG_MASK, MASK
 from vmlab.machine.msrs import limits_cpuid, read_msr, write_msr
 from vmlab.machine.state import COUNT, QUAD, WORD, Items, check_state
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["DR6_SINGLE_STEP", "Processor"]
 
 Decoded = tuple[Semantic, "Instruction", int]
+MODE_KEYS = {32: 0, 16: 0x1000, 64: 0x2000}
+"""Added to an offset in a page, the key of a decoded instruction: the same bytes mean others in another mode."""
 
 
 class Processor(EventDelivery):
@@ -79,13 +82,30 @@ class Processor(EventDelivery):
     def code_changed(self) -> None:
         """Note a new CS or a new mode: privilege level and default operand size may be others."""
         super().code_changed()
+        code = self.segments[CS]
+        self.system_mask = LONG_MASK if self.long_mode else MASK
+        if self.code_64 != (self.long_mode and code.long):
+            self._change_width()
         # Instructions are kept by linear address. In a flat segment that is EIP, and no limit need be looked at.
         self._linear_code: dict[int, dict[int, Decoded]] = self._maps[self.cpl == 3][2]
-        self._code = self._linear_code if self.segments[CS].flat_code else {}
-        self.fetch_bits = 32 if self.segments[CS].big else 16
-        self._mode = 0 if self.fetch_bits == 32 else 0x1000
+        self._code = self._linear_code if code.flat_code else {}
+        self.fetch_bits = 64 if self.code_64 else 32 if code.big else 16
+        self._mode = MODE_KEYS[self.fetch_bits]
         self.horizon = 0  # ends the loop of run(), which holds on to these
         self.flags_changed()
+
+    def _change_width(self) -> None:
+        """Enter or leave 64-bit mode, as CS says: four segments are flat there, and the registers have 64 bits.
+
+        What becomes of the upper halves on the way out the manual leaves open (SDM vol. 1, 3.4.1.1): here they are lost.
+        """
+        self.code_64 = not self.code_64
+        self.address_mask = LONG_MASK if self.code_64 else MASK
+        for index in (ES, CS, SS, DS):
+            self.segments[index].flatten(on=self.code_64)
+        if not self.code_64:
+            self.registers[:8] = [register & MASK for register in self.registers[:8]]
+            self.ip &= MASK
 
     @property
     def code_pages(self) -> dict[int, dict[int, Any]]:
@@ -173,9 +193,7 @@ class Processor(EventDelivery):
 
     def fetch(self) -> Decoded:
         """Decode the instruction at CS:EIP; keep it with its page where it lies within one page of RAM."""
-        code, start = self.segments[CS], self.ip
-        linear = code.base + start & MASK
-        available = min(code.limit - start + 1, 15)
+        linear, available = self.linear_ip, self._fetchable()
         if available <= 0:
             raise Fault(GP, 0)
         key = linear & 0xFFF | self._mode
@@ -201,7 +219,7 @@ class Processor(EventDelivery):
         except Truncated:
             if room == available:  # the limit is looked at before the next page
                 raise Fault(GP, 0) from None
-            upper = self.translate(linear + room & MASK, write=False, user=user, fetch=True)
+            upper = self.translate(linear + room & self.address_mask, write=False, user=user, fetch=True)
             try:
                 instruction = decode(raw + self.fetch_bytes(upper, available - room), self.fetch_bits)
             except InvalidOpcode:
@@ -220,14 +238,22 @@ class Processor(EventDelivery):
                 self.ram.mark_code(page, linear & 0xFFF, instruction.length)
         return decoded
 
+    def _fetchable(self) -> int:
+        """Return how many bytes, 15 at most, there are to fetch from CS:EIP within the limit, or in canonical addresses."""
+        if not self.code_64:
+            return min(self.segments[CS].limit - self.ip + 1, MAXIMUM_LENGTH)
+        if self.ip < CANONICAL_TOP:
+            return min(CANONICAL_TOP - self.ip, MAXIMUM_LENGTH)
+        return MAXIMUM_LENGTH if is_canonical(self.ip) else 0
+
     @property
     def linear_ip(self) -> int:
         """Linear address of the next instruction."""
-        return self.segments[CS].base + self.ip & MASK
+        return self.ip if self.code_64 else self.segments[CS].base + self.ip & MASK
 
     def disassemble(self, instruction: Instruction) -> str:
         """Return the text of the instruction at CS:EIP."""
-        return format_instruction(instruction, self.linear_ip)
+        return format_instruction(instruction, self.linear_ip, bits=self.fetch_bits)
 
     def fetch_bytes(self, physical: int, count: int) -> bytes:
         """Read bytes of code from the bus."""
@@ -241,7 +267,7 @@ class Processor(EventDelivery):
         cache = self._code.get(start >> 12)
         decoded = cache.get(start & 0xFFF | self._mode) if cache else None
         handler, instruction, length = decoded or self.fetch()
-        self.ip = start + length & MASK
+        self.ip = start + length & self.address_mask
         try:
             handler(self, instruction)
         except Fault as fault:
@@ -271,14 +297,14 @@ class Processor(EventDelivery):
         if not self.segments[CS].flat_code:
             self._run_segmented()
             return
-        code, mode = self._code, self._mode
+        code, mode, mask = self._code, self._mode, self.address_mask
         while self.retired < self.horizon:
             start = self.ip
             try:
                 handler, instruction, length = code[start >> 12][start & 0xFFF | mode]
             except KeyError:
                 handler, instruction, length = self.fetch()
-            self.ip = start + length & MASK
+            self.ip = start + length & mask
             try:
                 handler(self, instruction)
             except Fault as fault:

@@ -1,7 +1,6 @@
-"""Segment and gate descriptors, and the segment register with its hidden part (Intel SDM vol. 3, 3.4.5 and 6.11).
+"""Segment and gate descriptors, and the segment register with its hidden part (Intel SDM vol. 3, 3.4.5, 5.8.3 and 6.14).
 
-Simplified: privilege, type, limit and presence are checked as the manual says; 16-byte system descriptors of
-64-bit mode are not here.
+System descriptors and gates have 8 bytes, and 16 in long mode, where the upper half holds bits 63:32 of the address.
 """
 
 from __future__ import annotations
@@ -11,13 +10,18 @@ from dataclasses import dataclass
 # A segment descriptor, 8 bytes, as one integer (SDM vol. 3, figure 3-8):
 #  63:56 base 31:24 | 55 G | 54 D/B | 53 L | 52 AVL | 51:48 limit 19:16 | 47 P | 46:45 DPL | 44 S | 43:40 type
 #  39:16 base 23:0  | 15:0 limit 15:0
-# The access byte is bits 47:40.
+# The access byte is bits 47:40. A system descriptor of long mode goes on with base 63:32 in bits 95:64.
 PRESENT, SYSTEM_OR_CODE_DATA = 0x80, 0x10
 CODE, CONFORMING_OR_DOWN, WRITE_OR_READ, ACCESSED = 0x08, 0x04, 0x02, 0x01
 
 # System types (SDM vol. 3, table 3-2)
 TSS16, LDT, TSS16_BUSY, CALL_GATE16, TASK_GATE, INTERRUPT_GATE16, TRAP_GATE16 = 1, 2, 3, 4, 5, 6, 7
 TSS32, TSS32_BUSY, CALL_GATE32, INTERRUPT_GATE32, TRAP_GATE32 = 9, 11, 12, 14, 15
+
+TSS64, TSS64_BUSY, CALL_GATE64, INTERRUPT_GATE64, TRAP_GATE64 = (
+    TSS32, TSS32_BUSY, CALL_GATE32, INTERRUPT_GATE32, TRAP_GATE32,
+)  # fmt: skip
+"""What the types of 32 bits mean in long mode, where the others are not allowed."""
 
 RPL = 3
 TABLE_INDICATOR = 4
@@ -41,11 +45,18 @@ class SegmentRegister:
     flat_code, flat_read, flat_write : bool
         True where every offset may be executed (read, written) at linear address = offset, so that checks can be
         left out.
+    flattened : bool
+        True for CS, SS, DS and ES in 64-bit mode, where they are flat whatever the hidden part holds.
+    mask : int
+        Of the stack pointer: 64 bits where flattened, else as D/B says.
     """
 
-    __slots__ = ("access", "base", "big", "flat_code", "flat_read", "flat_write", "limit", "long", "selector")
+    __slots__ = (
+        "access", "base", "big", "flat_code", "flat_read", "flat_write", "flattened", "limit", "long", "mask", "selector",
+    )  # fmt: skip
 
     def __init__(self, selector: int = 0, base: int = 0, limit: int = 0, access: int = 0, *, big: bool = False) -> None:
+        self.flattened = False
         self.set(selector, base, limit, access, big=big)
 
     def set(self, selector: int, base: int, limit: int, access: int, *, big: bool, long: bool = False) -> None:
@@ -63,6 +74,15 @@ class SegmentRegister:
         writable = not access & CODE and bool(access & WRITE_OR_READ)
         self.flat_read = flat and readable and not expand_down
         self.flat_write = flat and writable and not expand_down
+        self.mask = 0xFFFFFFFF if big else 0xFFFF
+        if self.flattened:
+            self.flat_code = self.flat_read = self.flat_write = True
+            self.mask = 0xFFFFFFFFFFFFFFFF
+
+    def flatten(self, *, on: bool) -> None:
+        """Enter or leave 64-bit mode."""
+        self.flattened = on
+        self.copy_from(self)
 
     def copy_from(self, other: SegmentRegister) -> None:
         """Take over all parts of `other`."""
@@ -111,7 +131,7 @@ class Descriptor:
     @property
     def base(self) -> int:
         """Linear base address."""
-        return self.raw >> 16 & 0xFFFFFF | (self.raw >> 56 & 0xFF) << 24
+        return self.raw >> 16 & 0xFFFFFF | (self.raw >> 56 & 0xFF) << 24 | self.raw >> 64 << 32 & 0xFFFFFFFF00000000
 
     @property
     def limit(self) -> int:
@@ -143,6 +163,11 @@ class Descriptor:
     def type(self) -> int:
         """Bits 43:40."""
         return self.access & 0xF
+
+    @property
+    def upper_type(self) -> int:
+        """Bits 108:104 of a system descriptor of long mode, which must be 0: they lie where a second type would."""
+        return self.raw >> 104 & 0x1F
 
     @property
     def is_segment(self) -> bool:
@@ -203,18 +228,23 @@ class Gate:
 
     @property
     def offset(self) -> int:
-        """Entry point; its upper half counts for 32-bit gates alone."""
+        """Entry point; its upper half counts for 32-bit gates alone, and goes on in those of long mode."""
         high = (self.raw >> 48 & 0xFFFF) << 16 if self.type & 8 else 0
-        return self.raw & 0xFFFF | high
+        return self.raw & 0xFFFF | high | self.raw >> 64 << 32 & 0xFFFFFFFF00000000
 
     @property
     def parameters(self) -> int:
         """Parameters that a call gate copies to the inner stack."""
         return self.raw >> 32 & 0x1F
 
+    @property
+    def stack(self) -> int:
+        """Number of the stack in the interrupt stack table, 1 to 7, that an interrupt gate of long mode names; or 0."""
+        return self.raw >> 32 & 7
+
 
 def encode_descriptor(base: int, limit: int, access: int, *, big: bool = True, long: bool = False) -> int:
-    """Pack a descriptor; a limit above 1 MiB - 1 gets page granularity.
+    """Pack a descriptor; a limit above 1 MiB - 1 gets page granularity, a base above 4 GiB the 16 bytes of long mode.
 
     Parameters
     ----------
@@ -234,7 +264,8 @@ def encode_descriptor(base: int, limit: int, access: int, *, big: bool = True, l
     field = limit >> 12 if granular else limit
     flags = granular << 3 | big << 2 | long << 1
     return (
-        (base >> 24) << 56
+        (base >> 32) << 64
+        | (base >> 24 & 0xFF) << 56
         | flags << 52
         | (field >> 16 & 0xF) << 48
         | access << 40
@@ -243,7 +274,8 @@ def encode_descriptor(base: int, limit: int, access: int, *, big: bool = True, l
     )
 
 
-def encode_gate(selector: int, offset: int, kind: int, dpl: int = 0) -> int:
-    """Pack a present gate of type `kind` (as `INTERRUPT_GATE32`)."""
+def encode_gate(selector: int, offset: int, kind: int, dpl: int = 0, stack: int = 0) -> int:
+    """Pack a present gate of type `kind` (as `INTERRUPT_GATE32`), with the number of a stack in long mode."""
     access = PRESENT | dpl << 5 | kind
-    return (offset >> 16) << 48 | access << 40 | selector << 16 | offset & 0xFFFF
+    high = offset >> 32 << 64 | (offset >> 16 & 0xFFFF) << 48
+    return high | access << 40 | stack << 32 | selector << 16 | offset & 0xFFFF

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vmlab.isa.x86.semantics import Processor
 
 MASKS = {8: 0xFF, 16: 0xFFFF, 32: 0xFFFFFFFF, 64: 0xFFFFFFFFFFFFFFFF}
+KEPT = {8: ~0xFF, 16: ~0xFFFF, 32: 0, 64: 0}
+"""Bits of a general register that stay when so many bits of it are written (SDM vol. 1, 3.4.1.1)."""
 
 
 class Operand:

@@ -22,7 +22,7 @@ def absent(cpu: Processor, i: Instruction) -> None:
     raise undefined()
 
 
-@semantic("cdqe", "cqo", "movsxd", "jrcxz", "cmpxchg16b", "swapgs")
+@semantic("swapgs")
 def absent_outside_64_bit_code(cpu: Processor, i: Instruction) -> None:
     """Raise #UD: decoded in 64-bit code alone."""
     raise undefined()

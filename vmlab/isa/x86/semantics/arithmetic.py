@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.isa.x86.operands import MASKS
+from vmlab.isa.x86.faults import general_protection, undefined
+from vmlab.isa.x86.operands import KEPT, MASKS, Memory
 from vmlab.isa.x86.registers import AF, CF, EAX, EBX, ECX, EDX, OF, PF, SF, ZF
 from vmlab.isa.x86.semantics.registry import semantic
 
@@ -161,7 +162,7 @@ def cmpxchg(cpu: Processor, i: Instruction) -> None:
         destination.write(cpu, source.read(cpu))
     else:
         destination.write(cpu, old)  # the processor writes in either case
-        cpu.registers[EAX] = cpu.registers[EAX] & ~MASKS[size] | old
+        cpu.registers[EAX] = cpu.registers[EAX] & KEPT[size] | old
     cpu.flags = flags
 
 
@@ -171,13 +172,32 @@ def cmpxchg8b(cpu: Processor, i: Instruction) -> None:
     (destination,) = i.operands
     registers = cpu.registers
     old = destination.modify(cpu)
-    if registers[EDX] << 32 | registers[EAX] == old:
-        destination.write(cpu, registers[ECX] << 32 | registers[EBX])
+    if (registers[EDX] & 0xFFFFFFFF) << 32 | registers[EAX] & 0xFFFFFFFF == old:
+        destination.write(cpu, (registers[ECX] & 0xFFFFFFFF) << 32 | registers[EBX] & 0xFFFFFFFF)
         cpu.flags |= ZF
     else:
         destination.write(cpu, old)
         registers[EDX], registers[EAX] = old >> 32, old & 0xFFFFFFFF
         cpu.flags &= ~ZF
+
+
+@semantic("cmpxchg16b")
+def cmpxchg16b(cpu: Processor, i: Instruction) -> None:
+    """CMPXCHG16B: the same on 128 bits, with RDX:RAX and RCX:RBX; #GP(0) where the operand is not aligned."""
+    destination = i.operands[0]
+    if not isinstance(destination, Memory):
+        raise undefined()
+    registers, segment, offset = cpu.registers, destination.segment, destination.offset(cpu)
+    if cpu.linear_address(segment, offset) & 15:
+        raise general_protection()
+    old = (cpu.modify(segment, offset, 8), cpu.modify(segment, offset + 8, 8))
+    equal = old == (registers[EAX], registers[EDX])
+    new = (registers[EBX], registers[ECX]) if equal else old
+    cpu.write(segment, offset, 8, new[0])
+    cpu.write(segment, offset + 8, 8, new[1])
+    if not equal:
+        registers[EAX], registers[EDX] = old
+    cpu.flags = cpu.flags | ZF if equal else cpu.flags & ~ZF
 
 
 def _set_al(cpu: Processor, al: int, flags: int) -> None:

@@ -1,7 +1,7 @@
 """Bit test and scan, byte swap (SDM vol. 2).
 
 A bit number in a register reaches beyond a memory operand: the string of bits starts at the operand and runs
-2 GiB to either side. Flags that the manual leaves undefined stay as they are.
+2 GiB to either side (with 64 bits, all the way). Flags that the manual leaves undefined stay as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def _bit_operation(cpu: Processor, i: Instruction, change: Callable[[int, int], 
     size = i.size
     bit = number.read(cpu)
     if isinstance(target, Memory) and not isinstance(number, Immediate):
-        step = signed(bit, size) >> (3 + size // 16) << size // 16  # bytes from the operand to the unit of the bit
+        unit = size.bit_length() - 1
+        step = signed(bit, size) >> unit << unit - 3  # bytes from the operand to the unit of the bit
         offset = target.offset(cpu) + step & MASKS[target.address_size]
         bit &= size - 1
         access = cpu.modify if change else cpu.read
@@ -66,13 +67,14 @@ def btc(cpu: Processor, i: Instruction) -> None:
 
 @semantic("bsf")
 def bsf(cpu: Processor, i: Instruction) -> None:
-    """BSF: number of the lowest set bit; of 0, ZF and the destination as it was (as AMD documents)."""
+    """BSF: number of the lowest set bit; of 0, ZF and the destination as it was (as AMD documents), zero-extended."""
     destination, source = i.operands
     value = source.read(cpu)
     if value:
         destination.write(cpu, (value & -value).bit_length() - 1)
         cpu.flags &= ~ZF
     else:
+        destination.write(cpu, destination.read(cpu))
         cpu.flags |= ZF
 
 
@@ -85,6 +87,7 @@ def bsr(cpu: Processor, i: Instruction) -> None:
         destination.write(cpu, value.bit_length() - 1)
         cpu.flags &= ~ZF
     else:
+        destination.write(cpu, destination.read(cpu))
         cpu.flags |= ZF
 
 

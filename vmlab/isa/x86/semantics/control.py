@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.faults import BR, Fault, general_protection, undefined
-from vmlab.isa.x86.operands import MASKS, Memory, Relative
+from vmlab.isa.x86.operands import KEPT, MASKS, Memory, Relative
 from vmlab.isa.x86.registers import CF, CS, ECX, OF, PF, SF, ZF
 from vmlab.isa.x86.semantics.multiply import signed
 from vmlab.isa.x86.semantics.registry import Semantic, semantic
@@ -45,11 +46,17 @@ CONDITIONS: dict[str, Condition] = {
 
 
 def jump(cpu: Processor, target: int, size: int) -> None:
-    """Set the instruction pointer, truncated to the operand size; #GP(0) beyond the limit of CS."""
+    """Set the instruction pointer, truncated to the operand size; #GP(0) beyond the limit of CS, or not canonical."""
     target &= MASKS[size]
     if target > cpu.segments[CS].limit:
-        raise general_protection()
+        check_long_target(cpu, target)
     cpu.ip = target
+
+
+def check_long_target(cpu: Processor, target: int) -> None:
+    """Raise #GP(0) for a target beyond the limit, which counts outside of 64-bit mode, or that is not canonical."""
+    if not cpu.code_64 or not is_canonical(target):
+        raise general_protection()
 
 
 def _target(cpu: Processor, i: Instruction) -> int:
@@ -82,7 +89,7 @@ def call(cpu: Processor, i: Instruction) -> None:
     """CALL near: the target is checked before the return address is pushed."""
     target = _target(cpu, i) & MASKS[i.size]
     if target > cpu.segments[CS].limit:
-        raise general_protection()
+        check_long_target(cpu, target)
     push(cpu, cpu.ip, i.size)
     cpu.ip = target
 
@@ -105,7 +112,7 @@ def _loop(cpu: Processor, i: Instruction, *, go: bool) -> None:
     count = _count_down(cpu, i)
     if count and go:
         jump(cpu, _target(cpu, i), i.size)
-    cpu.registers[ECX] = cpu.registers[ECX] & ~MASKS[i.address_size] | count
+    cpu.registers[ECX] = cpu.registers[ECX] & KEPT[i.address_size] | count
 
 
 @semantic("loop")
@@ -126,9 +133,9 @@ def loopne(cpu: Processor, i: Instruction) -> None:
     _loop(cpu, i, go=not cpu.flags & ZF)
 
 
-@semantic("jcxz", "jecxz")
+@semantic("jcxz", "jecxz", "jrcxz")
 def jecxz(cpu: Processor, i: Instruction) -> None:
-    """JECXZ, JCXZ: by address size."""
+    """JCXZ, JECXZ, JRCXZ: by address size."""
     if not cpu.registers[ECX] & MASKS[i.address_size]:
         jump(cpu, _target(cpu, i), i.size)
 

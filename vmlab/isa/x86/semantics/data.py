@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.faults import undefined
-from vmlab.isa.x86.operands import MASKS, ControlRegister, DebugRegister, Memory, SegmentOperand
+from vmlab.isa.x86.operands import KEPT, MASKS, ControlRegister, DebugRegister, Memory, SegmentOperand
 from vmlab.isa.x86.registers import DS, EAX, EBP, EBX, EDX, ESP, SS
 from vmlab.isa.x86.semantics.control import CONDITIONS, Condition
 from vmlab.isa.x86.semantics.control_registers import move_control, move_debug
@@ -42,9 +42,9 @@ def movzx(cpu: Processor, i: Instruction) -> None:
     destination.write(cpu, source.read(cpu))
 
 
-@semantic("movsx")
+@semantic("movsx", "movsxd")
 def movsx(cpu: Processor, i: Instruction) -> None:
-    """MOVSX."""
+    """MOVSX, MOVSXD."""
     destination, source = i.operands
     destination.write(cpu, signed(source.read(cpu), source.size) & MASKS[destination.size])
 
@@ -137,7 +137,7 @@ def enter(cpu: Processor, i: Instruction) -> None:
         registers[ESP] = old_esp
         raise
     set_stack_pointer(cpu, final)
-    registers[EBP] = registers[EBP] & ~MASKS[i.size] | frame & MASKS[i.size]
+    registers[EBP] = registers[EBP] & KEPT[i.size] | frame & MASKS[i.size]
 
 
 @semantic("leave")
@@ -148,7 +148,7 @@ def leave(cpu: Processor, i: Instruction) -> None:
     base = registers[EBP] & stack_mask(cpu)
     value = cpu.read(SS, base, width)
     set_stack_pointer(cpu, base + width)
-    registers[EBP] = registers[EBP] & ~MASKS[i.size] | value
+    registers[EBP] = registers[EBP] & KEPT[i.size] | value
 
 
 @semantic("cbw")
@@ -172,7 +172,19 @@ def cwd(cpu: Processor, i: Instruction) -> None:
 @semantic("cdq")
 def cdq(cpu: Processor, i: Instruction) -> None:
     """CDQ: the sign of EAX into EDX."""
-    cpu.registers[EDX] = 0xFFFFFFFF if cpu.registers[EAX] >> 31 else 0
+    cpu.registers[EDX] = 0xFFFFFFFF if cpu.registers[EAX] >> 31 & 1 else 0
+
+
+@semantic("cdqe")
+def cdqe(cpu: Processor, i: Instruction) -> None:
+    """CDQE: EAX to RAX."""
+    cpu.registers[EAX] = signed(cpu.registers[EAX] & 0xFFFFFFFF, 32) & MASKS[64]
+
+
+@semantic("cqo")
+def cqo(cpu: Processor, i: Instruction) -> None:
+    """CQO: the sign of RAX into RDX."""
+    cpu.registers[EDX] = MASKS[64] if cpu.registers[EAX] >> 63 else 0
 
 
 @semantic("xlat")
@@ -190,6 +202,8 @@ def _conditional_move(holds: Condition) -> Semantic:
         value = source.read(cpu)  # read, and fault, in either case
         if holds(cpu.flags):
             destination.write(cpu, value)
+        elif i.size == 32:
+            destination.write(cpu, destination.read(cpu))  # clears the upper half in 64-bit mode in either case
 
     return cmov
 

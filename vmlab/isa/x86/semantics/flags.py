@@ -30,7 +30,7 @@ def iopl(cpu: Processor) -> int:
 def writable_flags(cpu: Processor, size: int) -> int:
     """Return the flags that POPF and IRET may change at the present privilege level, for an operand size."""
     changed = ANY_RING
-    if size == 32:
+    if size >= 32:
         changed |= ANY_RING_HIGH
     if cpu.cpl <= iopl(cpu):
         changed |= IF

@@ -54,7 +54,7 @@ class InnerStack:
         offset = self.pointer - width & mask
         if not self.register.in_bounds(offset, width):
             raise Fault(STACK_FAULT, self.register.selector & 0xFFFC | self._external)
-        self._cpu.write_system(self.register.base + offset & 0xFFFFFFFF, width, value & MASKS[size])
+        self._cpu.write_system(self.register.base + offset, width, value & MASKS[size])
         self.pointer = self.pointer & ~mask | offset
 
     def commit(self) -> None:
@@ -71,8 +71,8 @@ def inner_stack(cpu: Processor, level: int, external: int) -> Iterator[InnerStac
     slot = 4 + level * 8 if wide else 2 + level * 4
     if slot + width + 1 > cpu.tr.limit:
         raise Fault(TS, cpu.tr.selector & 0xFFFC | external)
-    pointer = cpu.read_system(cpu.tr.base + slot & 0xFFFFFFFF, width)
-    selector = cpu.read_system(cpu.tr.base + slot + width & 0xFFFFFFFF, 2)
+    pointer = cpu.read_system(cpu.tr.base + slot, width)
+    selector = cpu.read_system(cpu.tr.base + slot + width, 2)
     descriptor, address = checked_stack_segment(cpu, selector, level, TS, external)
     stack = InnerStack(cpu, selector, pointer, descriptor, mark_accessed(cpu, descriptor, address), external)
     old_register, old_pointer = SegmentRegister(), cpu.registers[ESP]
@@ -88,7 +88,7 @@ def inner_stack(cpu: Processor, level: int, external: int) -> Iterator[InnerStac
 def _deliver_real(cpu: Processor, vector: int) -> None:
     if vector * 4 + 3 > cpu.idtr_limit:
         raise general_protection(vector * 8 + ERROR_IDT)
-    entry = cpu.read_system(cpu.idtr_base + vector * 4 & 0xFFFFFFFF, 4)
+    entry = cpu.read_system(cpu.idtr_base + vector * 4, 4)
     old_esp, code = cpu.registers[ESP], cpu.segments[CS]
     try:
         for value in (cpu.flags, code.selector, cpu.ip):
@@ -109,8 +109,8 @@ def read_gate(cpu: Processor, vector: int, *, software: bool, external: int) -> 
     error = vector * 8 + ERROR_IDT | external
     if vector * 8 + 7 > cpu.idtr_limit:
         raise general_protection(error)
-    address = cpu.idtr_base + vector * 8 & 0xFFFFFFFF
-    gate = Gate(cpu.read_system(address, 4) | cpu.read_system(address + 4 & 0xFFFFFFFF, 4) << 32)
+    address = cpu.idtr_base + vector * 8
+    gate = Gate(cpu.read_system(address, 4) | cpu.read_system(address + 4, 4) << 32)
     if gate.access & 0x10 or gate.type not in GATES:
         raise general_protection(error)
     if software and gate.dpl < cpu.cpl:

@@ -27,10 +27,10 @@ def check_port(cpu: Processor, port: int, width: int) -> None:
     task = cpu.tr
     if task.access & 0x0F != TSS32_BUSY or task.limit < TSS_BITMAP_BASE + 1:
         raise general_protection()
-    position = cpu.read_system(task.base + TSS_BITMAP_BASE & 0xFFFFFFFF, 2) + (port >> 3)
+    position = cpu.read_system(task.base + TSS_BITMAP_BASE, 2) + (port >> 3)
     if position + 1 > task.limit:  # the processor reads two bytes, always
         raise general_protection()
-    bits = cpu.read_system(task.base + position & 0xFFFFFFFF, 2) >> (port & 7)
+    bits = cpu.read_system(task.base + position, 2) >> (port & 7)
     if bits & (1 << width) - 1:
         raise general_protection()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.faults import DE, Fault
-from vmlab.isa.x86.operands import MASKS, general_register
+from vmlab.isa.x86.operands import MASKS, general_register_64
 from vmlab.isa.x86.registers import CF, EAX, EDX, OF
 from vmlab.isa.x86.semantics.arithmetic import KEEP, status
 from vmlab.isa.x86.semantics.registry import semantic
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
     from vmlab.isa.x86.semantics.processor import Processor
 
-ACCUMULATOR = {size: general_register(EAX, size) for size in (8, 16, 32)}
-HIGH = {size: general_register(EDX, size) for size in (16, 32)}
+ACCUMULATOR = {size: general_register_64(EAX, size) for size in (8, 16, 32, 64)}
+HIGH = {size: general_register_64(EDX, size) for size in (16, 32, 64)}
 
 
 def signed(value: int, size: int) -> int:
@@ -28,7 +28,7 @@ def signed(value: int, size: int) -> int:
 
 
 def _store_wide(cpu: Processor, value: int, size: int) -> None:
-    """Store a double-width value in AX, DX:AX or EDX:EAX."""
+    """Store a double-width value in AX, DX:AX, EDX:EAX or RDX:RAX."""
     if size == 8:
         ACCUMULATOR[16].write(cpu, value & 0xFFFF)
     else:

@@ -29,6 +29,9 @@ class Processor(Protocol):
     cr2: int
     cr3: int
     cr4: int
+    efer: int
+    code_64: bool
+    address_mask: int
     debug: list[int]
     msrs: dict[int, int]
     halted: bool
@@ -38,6 +41,13 @@ class Processor(Protocol):
     @property
     def cpl(self) -> int:
         """Current privilege level, 0 to 3."""
+
+    @property
+    def long_mode(self) -> bool:
+        """True where long mode is active, in 64-bit or compatibility code."""
+
+    def linear_address(self, segment: int, offset: int) -> int:
+        """Return the linear address of `segment:offset`, without a check."""
 
     def read(self, segment: int, offset: int, size: int) -> int:
         """Read `size` bytes at `segment:offset` with the privilege of the running code."""

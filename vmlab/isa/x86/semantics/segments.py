@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.descriptors import ACCESSED, PRESENT, TABLE_INDICATOR, Descriptor
 from vmlab.isa.x86.faults import GP, NP, Fault, general_protection
 from vmlab.isa.x86.faults import SS as STACK_FAULT
@@ -37,21 +38,27 @@ def set_virtual_8086(register: SegmentRegister, selector: int) -> None:
     register.set(selector, selector << 4, 0xFFFF, ACCESS_VIRTUAL_8086, big=False)
 
 
-def descriptor_address(cpu: Processor, selector: int) -> int | None:
-    """Return the linear address of the descriptor of `selector`, or None where the table does not hold it."""
+def descriptor_address(cpu: Processor, selector: int, size: int = 8) -> int | None:
+    """Return the linear address of the descriptor of `selector`, or None where the table does not hold all of it."""
     index = selector & 0xFFF8
     if selector & TABLE_INDICATOR:
         table = cpu.ldtr
-        return table.base + index & 0xFFFFFFFF if table.access and index + 7 <= table.limit else None
-    return cpu.gdtr_base + index & 0xFFFFFFFF if index + 7 <= cpu.gdtr_limit else None
+        return table.base + index if table.access and index + size - 1 <= table.limit else None
+    return cpu.gdtr_base + index if index + size - 1 <= cpu.gdtr_limit else None
 
 
-def read_descriptor(cpu: Processor, selector: int, vector: int = GP, external: int = 0) -> tuple[Descriptor, int]:
-    """Return the descriptor and its linear address; raise `vector` with the selector where there is none."""
-    address = descriptor_address(cpu, selector)
+def read_descriptor(
+    cpu: Processor, selector: int, vector: int = GP, external: int = 0, *, wide: bool = False
+) -> tuple[Descriptor, int]:
+    """Return the descriptor and its linear address; raise `vector` with the selector where there is none.
+
+    `wide`: a system descriptor of long mode, of 16 bytes.
+    """
+    size = 16 if wide else 8
+    address = descriptor_address(cpu, selector, size)
     if address is None:
         raise Fault(vector, selector & 0xFFFC | external)
-    return Descriptor(cpu.read_system(address, 4) | cpu.read_system(address + 4 & 0xFFFFFFFF, 4) << 32), address
+    return Descriptor(sum(cpu.read_system(address + n, 4) << 8 * n for n in range(0, size, 4))), address
 
 
 def mark_accessed(cpu: Processor, descriptor: Descriptor, address: int) -> int:
@@ -59,7 +66,7 @@ def mark_accessed(cpu: Processor, descriptor: Descriptor, address: int) -> int:
     access = descriptor.access
     if not access & ACCESSED:
         access |= ACCESSED
-        cpu.write_system(address + 5 & 0xFFFFFFFF, 1, access)
+        cpu.write_system(address + 5, 1, access)
     return access
 
 
@@ -119,16 +126,26 @@ def checked_stack_segment(
 
 def load_stack_segment(cpu: Processor, selector: int, level: int) -> None:
     """Load SS for privilege `level`."""
+    if is_null_stack(selector, level, code_64=cpu.code_64):
+        cpu.segments[SS].set(selector, 0, 0, 0, big=False)
+        return
     descriptor, address = checked_stack_segment(cpu, selector, level)
     fill(cpu.segments[SS], selector, descriptor, mark_accessed(cpu, descriptor, address))
+
+
+def is_null_stack(selector: int, level: int, *, code_64: bool) -> bool:
+    """Say whether SS may hold this null selector: in 64-bit code of rings 0 to 2, where SS is not used."""
+    return code_64 and not selector & 0xFFFC and selector & 3 == level < 3
 
 
 def system_segment(cpu: Processor, selector: int, kinds: tuple[int, ...]) -> tuple[Descriptor, int]:
     """Return the GDT's system descriptor of `selector`, of one of the types `kinds` and present."""
     if not selector & 0xFFFC or selector & TABLE_INDICATOR:
         raise general_protection(selector & 0xFFFC)
-    descriptor, address = read_descriptor(cpu, selector)
+    descriptor, address = read_descriptor(cpu, selector, wide=cpu.long_mode)
     if descriptor.is_segment or descriptor.type not in kinds:
+        raise general_protection(selector & 0xFFFC)
+    if descriptor.upper_type or not is_canonical(descriptor.base):
         raise general_protection(selector & 0xFFFC)
     if not descriptor.access & PRESENT:
         raise Fault(NP, selector & 0xFFFC)

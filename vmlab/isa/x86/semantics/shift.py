@@ -1,7 +1,7 @@
 """Shifts and rotates (SDM vol. 2).
 
-The count is taken modulo 32; a count of 0 changes neither the destination nor the flags. Where the manual
-leaves OF undefined (counts above 1) it is computed as for the last single step.
+The count is taken modulo 32, or 64 for operands of 64 bits; a count of 0 changes neither the value of the destination
+nor the flags. Where the manual leaves OF undefined (counts above 1) it is computed as for the last single step.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from vmlab.isa.x86.semantics.registry import semantic
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
+    from vmlab.isa.x86.operands import Operand
     from vmlab.isa.x86.semantics.processor import Processor
 
 KEEP_ROTATE = ~(CF | OF)
@@ -24,11 +25,18 @@ def _finish(cpu: Processor, result: int, size: int, carry: int, overflow: int) -
     cpu.flags = cpu.flags & KEEP | status(result, size) | carry | (OF if overflow else 0)
 
 
+def _unshifted(cpu: Processor, destination: Operand, value: int) -> None:
+    """Do what a count of 0 does: in 64-bit mode the upper half of a register is cleared by it too."""
+    if not destination.writes_memory:
+        destination.write(cpu, value)
+
+
 @semantic("shl")
 def shl(cpu: Processor, i: Instruction) -> None:
     """SHL: CF is the last bit shifted out on the left."""
     destination, source = i.operands
-    count, size = source.read(cpu) & 31, i.size
+    size = i.size
+    count = source.read(cpu) & (63 if size == 64 else 31)
     value = destination.modify(cpu)
     if count:
         wide = value << count
@@ -36,26 +44,32 @@ def shl(cpu: Processor, i: Instruction) -> None:
         carry = wide >> size & 1
         destination.write(cpu, r)
         _finish(cpu, r, size, carry, (r ^ value << (count - 1)) >> (size - 1) & 1)
+    else:
+        _unshifted(cpu, destination, value)
 
 
 @semantic("shr")
 def shr(cpu: Processor, i: Instruction) -> None:
     """SHR: CF is the last bit shifted out on the right; OF the old sign, as for one step."""
     destination, source = i.operands
-    count, size = source.read(cpu) & 31, i.size
+    size = i.size
+    count = source.read(cpu) & (63 if size == 64 else 31)
     value = destination.modify(cpu)
     if count:
         before = value >> (count - 1)
         r = before >> 1
         destination.write(cpu, r)
         _finish(cpu, r, size, before & 1, (before ^ r) >> (size - 1) & 1)
+    else:
+        _unshifted(cpu, destination, value)
 
 
 @semantic("sar")
 def sar(cpu: Processor, i: Instruction) -> None:
     """SAR: the sign is kept."""
     destination, source = i.operands
-    count, size = source.read(cpu) & 31, i.size
+    size = i.size
+    count = source.read(cpu) & (63 if size == 64 else 31)
     value = destination.modify(cpu)
     if count:
         signed = value - (value >> (size - 1) << size)
@@ -63,13 +77,16 @@ def sar(cpu: Processor, i: Instruction) -> None:
         r = before >> 1 & MASKS[size]
         destination.write(cpu, r)
         _finish(cpu, r, size, before & 1, 0)
+    else:
+        _unshifted(cpu, destination, value)
 
 
 @semantic("rol")
 def rol(cpu: Processor, i: Instruction) -> None:
     """ROL: CF is the bit that came round to the bottom."""
     destination, source = i.operands
-    count, size = source.read(cpu) & 31, i.size
+    size = i.size
+    count = source.read(cpu) & (63 if size == 64 else 31)
     value = destination.modify(cpu)
     if count:
         turn = count % size
@@ -77,13 +94,16 @@ def rol(cpu: Processor, i: Instruction) -> None:
         destination.write(cpu, r)
         carry = r & 1
         cpu.flags = cpu.flags & KEEP_ROTATE | carry | (OF if r >> (size - 1) ^ carry else 0)
+    else:
+        _unshifted(cpu, destination, value)
 
 
 @semantic("ror")
 def ror(cpu: Processor, i: Instruction) -> None:
     """ROR: CF is the bit that came round to the top."""
     destination, source = i.operands
-    count, size = source.read(cpu) & 31, i.size
+    size = i.size
+    count = source.read(cpu) & (63 if size == 64 else 31)
     value = destination.modify(cpu)
     if count:
         turn = count % size
@@ -91,6 +111,8 @@ def ror(cpu: Processor, i: Instruction) -> None:
         destination.write(cpu, r)
         top = r >> (size - 1)
         cpu.flags = cpu.flags & KEEP_ROTATE | top | (OF if top ^ r >> (size - 2) & 1 else 0)
+    else:
+        _unshifted(cpu, destination, value)
 
 
 @semantic("rcl")
@@ -98,7 +120,7 @@ def rcl(cpu: Processor, i: Instruction) -> None:
     """RCL: rotate left through CF, a ring of size + 1 bits."""
     destination, source = i.operands
     size = i.size
-    count = (source.read(cpu) & 31) % (size + 1)
+    count = (source.read(cpu) & (63 if size == 64 else 31)) % (size + 1)
     value = destination.modify(cpu)
     if count:
         ring = value | (cpu.flags & CF) << size
@@ -107,6 +129,8 @@ def rcl(cpu: Processor, i: Instruction) -> None:
         carry = ring >> size & 1
         destination.write(cpu, r)
         cpu.flags = cpu.flags & KEEP_ROTATE | carry | (OF if r >> (size - 1) ^ carry else 0)
+    else:
+        _unshifted(cpu, destination, value)
 
 
 @semantic("rcr")
@@ -114,7 +138,7 @@ def rcr(cpu: Processor, i: Instruction) -> None:
     """RCR: rotate right through CF."""
     destination, source = i.operands
     size = i.size
-    count = (source.read(cpu) & 31) % (size + 1)
+    count = (source.read(cpu) & (63 if size == 64 else 31)) % (size + 1)
     value = destination.modify(cpu)
     if count:
         ring = value | (cpu.flags & CF) << size
@@ -123,13 +147,16 @@ def rcr(cpu: Processor, i: Instruction) -> None:
         destination.write(cpu, r)
         top = r >> (size - 1)
         cpu.flags = cpu.flags & KEEP_ROTATE | ring >> size & 1 | (OF if top ^ r >> (size - 2) & 1 else 0)
+    else:
+        _unshifted(cpu, destination, value)
 
 
 @semantic("shld")
 def shld(cpu: Processor, i: Instruction) -> None:
     """SHLD: shift left, filled from the top of the second operand. 16 bits with a count above 16: undefined, as a ring."""
     destination, source, amount = i.operands
-    count, size = amount.read(cpu) & 31, i.size
+    size = i.size
+    count = amount.read(cpu) & (63 if size == 64 else 31)
     value, fill = destination.modify(cpu), source.read(cpu)
     if count:
         chain = (value << size | fill) << size | value
@@ -138,13 +165,16 @@ def shld(cpu: Processor, i: Instruction) -> None:
         destination.write(cpu, r)
         previous = chain >> (2 * size - count + 1)
         _finish(cpu, r, size, wide >> size & 1, (r ^ previous) >> (size - 1) & 1)
+    else:
+        _unshifted(cpu, destination, value)
 
 
 @semantic("shrd")
 def shrd(cpu: Processor, i: Instruction) -> None:
     """SHRD: shift right, filled from the bottom of the second operand."""
     destination, source, amount = i.operands
-    count, size = amount.read(cpu) & 31, i.size
+    size = i.size
+    count = amount.read(cpu) & (63 if size == 64 else 31)
     value, fill = destination.modify(cpu), source.read(cpu)
     if count:
         chain = (value << size | fill) << size | value
@@ -152,3 +182,5 @@ def shrd(cpu: Processor, i: Instruction) -> None:
         r = before >> 1 & MASKS[size]
         destination.write(cpu, r)
         _finish(cpu, r, size, before & 1, (before ^ r) >> (size - 1) & 1)
+    else:
+        _unshifted(cpu, destination, value)

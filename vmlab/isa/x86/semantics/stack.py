@@ -1,4 +1,4 @@
-"""The stack as instructions use it: SS:ESP, or SS:SP where the stack segment is a 16-bit one."""
+"""The stack as instructions use it: RSP in 64-bit mode, else SS:ESP, or SS:SP where the stack segment is a 16-bit one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 def stack_mask(cpu: Processor) -> int:
     """Return the mask of the stack pointer's width."""
-    return 0xFFFFFFFF if cpu.segments[SS].big else 0xFFFF
+    return cpu.segments[SS].mask
 
 
 def set_stack_pointer(cpu: Processor, value: int) -> None:
-    """Store ESP, or SP alone on a 16-bit stack."""
-    if cpu.segments[SS].big:
-        cpu.registers[ESP] = value & 0xFFFFFFFF
+    """Store RSP or ESP, or SP alone on a 16-bit stack."""
+    mask = cpu.segments[SS].mask
+    if mask != 0xFFFF:
+        cpu.registers[ESP] = value & mask
     else:
         cpu.registers[ESP] = cpu.registers[ESP] & ~0xFFFF | value & 0xFFFF
 
@@ -27,13 +28,12 @@ def set_stack_pointer(cpu: Processor, value: int) -> None:
 def push(cpu: Processor, value: int, size: int) -> None:
     """Push `size` bits; ESP moves only when the store went well."""
     width = size >> 3
-    if cpu.segments[SS].big:
-        top = cpu.registers[ESP] - width & 0xFFFFFFFF
-        cpu.write(SS, top, width, value & MASKS[size])
+    mask = cpu.segments[SS].mask
+    top = cpu.registers[ESP] - width & mask
+    cpu.write(SS, top, width, value & MASKS[size])
+    if mask != 0xFFFF:
         cpu.registers[ESP] = top
     else:
-        top = cpu.registers[ESP] - width & 0xFFFF
-        cpu.write(SS, top, width, value & MASKS[size])
         set_stack_pointer(cpu, top)
 
 
@@ -50,11 +50,12 @@ def drop(cpu: Processor, count: int, size: int) -> None:
 
 def pop(cpu: Processor, size: int) -> int:
     """Pop `size` bits."""
-    if cpu.segments[SS].big:
+    mask = cpu.segments[SS].mask
+    if mask != 0xFFFF:
         top = cpu.registers[ESP]
         width = size >> 3
         value = cpu.read(SS, top, width)
-        cpu.registers[ESP] = top + width & 0xFFFFFFFF
+        cpu.registers[ESP] = top + width & mask
         return value
     value = peek(cpu, 0, size)
     drop(cpu, 1, size)

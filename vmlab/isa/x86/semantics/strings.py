@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.isa.x86.operands import MASKS
+from vmlab.isa.x86.operands import KEPT, MASKS
 from vmlab.isa.x86.registers import DF, DS, EAX, ECX, EDI, EDX, ES, ESI, ZF
 from vmlab.isa.x86.semantics.arithmetic import subtract_values
 from vmlab.isa.x86.semantics.io import check_port
@@ -37,23 +37,23 @@ def _repeated(element: Callable[[Processor, Instruction], None]) -> Semantic:
             return
         element(cpu, i)
         count -= 1
-        registers[ECX] = registers[ECX] & ~mask | count
+        registers[ECX] = registers[ECX] & KEPT[i.address_size] | count
         if not count:
             return
         if i.row.repeat == "repz" and bool(cpu.flags & ZF) != (i.repeat == "rep"):
             return
-        cpu.ip = cpu.ip - i.length & 0xFFFFFFFF
+        cpu.ip = cpu.ip - i.length & cpu.address_mask
 
     return execute
 
 
 def _advance(cpu: Processor, i: Instruction, *numbers: int) -> None:
-    mask, step = MASKS[i.address_size], i.size >> 3
+    mask, kept, step = MASKS[i.address_size], KEPT[i.address_size], i.size >> 3
     if cpu.flags & DF:
         step = -step
     registers = cpu.registers
     for number in numbers:
-        registers[number] = registers[number] & ~mask | registers[number] + step & mask
+        registers[number] = registers[number] & kept | registers[number] + step & mask
 
 
 def _source(cpu: Processor, i: Instruction) -> int:

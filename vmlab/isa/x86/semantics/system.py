@@ -7,7 +7,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.isa.x86.descriptors import LDT, TSS16, TSS16_BUSY, TSS32, TSS32_BUSY, Descriptor
+from vmlab.isa.x86.addresses import is_canonical
+from vmlab.isa.x86.descriptors import (
+    CALL_GATE16,
+    CALL_GATE32,
+    CALL_GATE64,
+    LDT,
+    TASK_GATE,
+    TSS16,
+    TSS16_BUSY,
+    TSS32,
+    TSS32_BUSY,
+    TSS64,
+    TSS64_BUSY,
+    Descriptor,
+)
 from vmlab.isa.x86.faults import general_protection, undefined
 from vmlab.isa.x86.operands import MASKS, Memory
 from vmlab.isa.x86.registers import (
@@ -32,7 +46,13 @@ from vmlab.isa.x86.registers import (
 )  # fmt: skip
 from vmlab.isa.x86.semantics.control_registers import require_ring_0
 from vmlab.isa.x86.semantics.registry import Semantic, semantic
-from vmlab.isa.x86.semantics.segments import descriptor_address, has_real_segments, load_segment, system_segment
+from vmlab.isa.x86.semantics.segments import (
+    descriptor_address,
+    has_real_segments,
+    load_segment,
+    read_descriptor,
+    system_segment,
+)
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
@@ -61,10 +81,11 @@ def _store_table(cpu: Processor, i: Instruction, base: int, limit: int) -> None:
     _require_no_umip(cpu)
     memory = _memory(i)
     start = memory.offset(cpu)
-    cpu.check(memory.segment, start, 6, write=True)
+    width = 8 if i.size == 64 else 4
+    cpu.check(memory.segment, start, 2 + width, write=True)
     cpu.write(memory.segment, start, 2, limit)
     # With 16-bit operands current processors store all 32 bits too (SDM vol. 2, SGDT).
-    cpu.write(memory.segment, start + 2 & MASKS[i.address_size], 4, base)
+    cpu.write(memory.segment, start + 2 & MASKS[i.address_size], width, base & MASKS[8 * width])
 
 
 def _load_table(cpu: Processor, i: Instruction) -> tuple[int, int]:
@@ -72,8 +93,10 @@ def _load_table(cpu: Processor, i: Instruction) -> tuple[int, int]:
     memory = _memory(i)
     start = memory.offset(cpu)
     limit = cpu.read(memory.segment, start, 2)
-    base = cpu.read(memory.segment, start + 2 & MASKS[i.address_size], 4)
-    return base if i.size == 32 else base & 0xFFFFFF, limit
+    base = cpu.read(memory.segment, start + 2 & MASKS[i.address_size], 8 if i.size == 64 else 4)
+    if not is_canonical(base):
+        raise general_protection()
+    return base & 0xFFFFFF if i.size == 16 else base, limit
 
 
 @semantic("sgdt")
@@ -151,9 +174,9 @@ def ltr(cpu: Processor, i: Instruction) -> None:
     _require_protected(cpu)
     require_ring_0(cpu)
     selector = i.operands[0].read(cpu) & 0xFFFF
-    descriptor, address = system_segment(cpu, selector, (TSS16, TSS32))
+    descriptor, address = system_segment(cpu, selector, (TSS64,) if cpu.long_mode else (TSS16, TSS32))
     access = descriptor.access | 2
-    cpu.write_system(address + 5 & 0xFFFFFFFF, 1, access)
+    cpu.write_system(address + 5, 1, access)
     cpu.tr.set(selector, descriptor.base, descriptor.limit, access, big=False)
 
 
@@ -176,7 +199,7 @@ def invlpg(cpu: Processor, i: Instruction) -> None:
     """INVLPG: by the linear address of the operand."""
     require_ring_0(cpu)
     memory = _memory(i)
-    cpu.invalidate_page(cpu.segments[memory.segment].base + memory.offset(cpu) & 0xFFFFFFFF)
+    cpu.invalidate_page(cpu.linear_address(memory.segment, memory.offset(cpu)))
 
 
 @semantic("invd", "wbinvd")
@@ -189,7 +212,7 @@ def wbinvd(cpu: Processor, i: Instruction) -> None:
 def rdmsr(cpu: Processor, i: Instruction) -> None:
     """RDMSR."""
     require_ring_0(cpu)
-    value = cpu.read_msr(cpu.registers[ECX])
+    value = cpu.read_msr(cpu.registers[ECX] & 0xFFFFFFFF)
     cpu.registers[EAX], cpu.registers[EDX] = value & 0xFFFFFFFF, value >> 32
 
 
@@ -197,7 +220,8 @@ def rdmsr(cpu: Processor, i: Instruction) -> None:
 def wrmsr(cpu: Processor, i: Instruction) -> None:
     """WRMSR."""
     require_ring_0(cpu)
-    cpu.write_msr(cpu.registers[ECX], cpu.registers[EDX] << 32 | cpu.registers[EAX])
+    number, high, low = (cpu.registers[register] & 0xFFFFFFFF for register in (ECX, EDX, EAX))
+    cpu.write_msr(number, high << 32 | low)
 
 
 @semantic("rdtsc")
@@ -221,7 +245,8 @@ def rdpmc(cpu: Processor, i: Instruction) -> None:
 def cpuid(cpu: Processor, i: Instruction) -> None:
     """CPUID."""
     registers = cpu.registers
-    registers[EAX], registers[EBX], registers[ECX], registers[EDX] = cpu.cpuid(registers[EAX], registers[ECX])
+    leaf, subleaf = registers[EAX] & 0xFFFFFFFF, registers[ECX] & 0xFFFFFFFF
+    registers[EAX], registers[EBX], registers[ECX], registers[EDX] = cpu.cpuid(leaf, subleaf)
 
 
 @semantic("sysenter", "sysexit")
@@ -232,19 +257,27 @@ def sysenter(cpu: Processor, i: Instruction) -> None:
 
 # --- inspection of selectors -------------------------------------------------------------------------------------
 
-LAR_SYSTEM = frozenset({TSS16, LDT, TSS16_BUSY, 4, 5, TSS32, TSS32_BUSY, 12})
+LAR_SYSTEM = frozenset({TSS16, LDT, TSS16_BUSY, CALL_GATE16, TASK_GATE, TSS32, TSS32_BUSY, CALL_GATE32})
 LSL_SYSTEM = frozenset({TSS16, LDT, TSS16_BUSY, TSS32, TSS32_BUSY})
+LONG_SYSTEM = frozenset({LDT, TSS64, TSS64_BUSY, CALL_GATE64})
+"""Types of system descriptors that there are in long mode."""
 
 
 def _inspect(cpu: Processor, selector: int, kinds: frozenset[int]) -> Descriptor | None:
     """Return the descriptor that LAR, LSL may show this ring, else None."""
     _require_protected(cpu)
-    address = descriptor_address(cpu, selector)
-    if not selector & 0xFFFC or address is None:
+    if not selector & 0xFFFC or descriptor_address(cpu, selector) is None:
         return None
-    descriptor = Descriptor(cpu.read_system(address, 4) | cpu.read_system(address + 4 & 0xFFFFFFFF, 4) << 32)
-    if not descriptor.is_segment and descriptor.type not in kinds:
-        return None
+    descriptor, _ = read_descriptor(cpu, selector)
+    if not descriptor.is_segment:
+        if descriptor.type not in (kinds & LONG_SYSTEM if cpu.long_mode else kinds):
+            return None
+        if cpu.long_mode:
+            if descriptor_address(cpu, selector, 16) is None:
+                return None
+            descriptor, _ = read_descriptor(cpu, selector, wide=True)
+            if descriptor.upper_type:
+                return None
     if not descriptor.is_conforming and descriptor.dpl < max(cpu.cpl, selector & 3):
         return None
     return descriptor

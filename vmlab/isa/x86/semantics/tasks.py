@@ -107,7 +107,7 @@ def _find(cpu: Processor, selector: int, *, busy: bool, vector: int, external: i
 
 
 def _words(cpu: Processor, start: int, width: int, slot: int, count: int) -> list[int]:
-    return [cpu.read_system(start + slot * n & 0xFFFFFFFF, width) for n in range(count)]
+    return [cpu.read_system(start + slot * n, width) for n in range(count)]
 
 
 def _save(cpu: Processor, flags: int) -> None:
@@ -118,15 +118,15 @@ def _save(cpu: Processor, flags: int) -> None:
     mask = (1 << 8 * kind.width) - 1
     values = (cpu.ip, flags, *cpu.registers[:8])
     for number, value in enumerate(values):
-        cpu.write_system(base + kind.first + number * kind.width & 0xFFFFFFFF, kind.width, value & mask)
+        cpu.write_system(base + kind.first + number * kind.width, kind.width, value & mask)
     for number in range(kind.count):
-        place = base + kind.segments + number * kind.slot & 0xFFFFFFFF
+        place = base + kind.segments + number * kind.slot
         cpu.write_system(place, 2, cpu.segments[number].selector)
 
 
 def _set_busy(cpu: Processor, selector: int, *, busy: bool) -> None:
     """Set or clear the busy bit of a TSS in the GDT."""
-    address = cpu.gdtr_base + (selector & 0xFFF8) + 5 & 0xFFFFFFFF
+    address = cpu.gdtr_base + (selector & 0xFFF8) + 5
     access = cpu.read_system(address, 1)
     cpu.write_system(address, 1, access | 2 if busy else access & ~2)
 
@@ -161,9 +161,9 @@ def switch_task(
     wide = kind is TASK32
     ip, flags, *general = _words(cpu, base + kind.first, kind.width, kind.width, 10)
     selectors = [word & 0xFFFF for word in _words(cpu, base + kind.segments, 2, kind.slot, kind.count)]
-    table = cpu.read_system(base + kind.table & 0xFFFFFFFF, 2)
-    root = cpu.read_system(base + CR3_PLACE & 0xFFFFFFFF, 4) if wide else 0
-    trap = cpu.read_system(base + TRAP_PLACE & 0xFFFFFFFF, 1) & 1 if wide else 0
+    table = cpu.read_system(base + kind.table, 2)
+    root = cpu.read_system(base + CR3_PLACE, 4) if wide else 0
+    trap = cpu.read_system(base + TRAP_PLACE, 1) & 1 if wide else 0
 
     saved = cpu.flags | RF if fault else cpu.flags
     _save(cpu, saved & ~NT if how == RETURN else saved)
