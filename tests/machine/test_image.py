@@ -516,6 +516,40 @@ def test_every_truncation_is_an_image_error_or_boots(write):
         try_to_boot(write(VICTIM[:length]))
 
 
+def test_a_file_that_claims_a_thousand_times_its_size(write):
+    """Many segments of the same bytes, many symbol tables, names without an end: no more work than the file is worth."""
+    many = 2000
+    header = bytearray(elf([segment()])[:52])
+    struct.pack_into("<HH", header, 42, 32, many)
+    programs = b"".join(struct.pack("<8I", 1, 52, MIB * n, MIB * n, 60_000, 60_000, 5, 4) for n in range(1, many + 1))
+    with pytest.raises(ImageError, match=r"its segments have .* bytes, the file 64052"):
+        load(write(bytes(header) + programs))
+    symbols = b"".join(struct.pack("<IIIBBH", 1 + n % 1000, MIB, 0, 16, 0, 1) for n in range(many))
+    names = b"\0" + b"n" * 60_000
+    base = elf([segment()])
+    tables = struct.pack("<10I", 0, 2, 0, 0, len(base), len(symbols), 1, 1, 4, 16)
+    tables += struct.pack("<10I", 0, 3, 0, 0, len(base) + len(symbols), len(names), 0, 0, 1, 0)
+    tables += struct.pack("<10I", 0, 2, 0, 0, len(base), len(symbols), 1, 1, 4, 16) * many
+    data = bytearray(base + symbols + names + tables)
+    struct.pack_into("<I", data, 32, len(base) + len(symbols) + len(names))
+    struct.pack_into("<HH", data, 46, 40, many + 2)
+    image = load(write(bytes(data)))
+    assert set(image.symbols) == {"n" * 1024}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.binary(max_size=1600),
+    st.sampled_from([b"", b"\x7fELF", b"\x7fELF\1\1\1", multiboot(), multiboot(0x1_0003)[:12]]),
+)
+def test_any_bytes_at_all(tmp_path_factory, data, start):
+    path = tmp_path_factory.getbasetemp() / "any.bin"
+    path.write_bytes(start + data)
+    try_to_boot(path)
+    path.write_bytes((start + data).ljust(510, b"\0")[:510] + b"\x55\xaa" + data)
+    try_to_boot(path)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     victim=st.sampled_from([VICTIM, ADDRESSED]),

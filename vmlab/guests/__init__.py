@@ -38,8 +38,7 @@ def names() -> list[str]:
     return sorted(file.name.removesuffix(SUFFIX) for file in files if file.name.endswith(SUFFIX))
 
 
-@cache
-def source(name: str) -> str:
+def source(name: object) -> str:
     """Return the assembly source of a guest.
 
     Raises
@@ -48,10 +47,15 @@ def source(name: str) -> str:
         There is no guest of this name.
     """
     known = names()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         close = difflib.get_close_matches(str(name).lower(), known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(known)}"
         raise OptionError(f"there is no guest {name!r}: {hint}")
+    return _read(name)
+
+
+@cache
+def _read(name: str) -> str:
     return resources.files(__name__).joinpath(name + SUFFIX).read_text(encoding="utf-8")
 
 
@@ -71,7 +75,6 @@ def describe(name: str) -> str:
     return source(name).partition("\n")[0].partition(": ")[2]
 
 
-@cache
 def load(name: str) -> Image:
     """Assemble a guest; an image is immutable, so each guest is assembled once.
 
@@ -80,4 +83,10 @@ def load(name: str) -> Image:
     OptionError
         There is no guest of this name.
     """
-    return assemble(source(name), name)
+    text = source(name)
+    return _assemble(text, name)
+
+
+@cache
+def _assemble(text: str, name: str) -> Image:
+    return assemble(text, name)

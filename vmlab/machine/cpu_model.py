@@ -163,8 +163,8 @@ CPU_MODELS = {
 """Models by name."""
 
 
-def find_cpu_model(name: str) -> CpuModel:
+def find_cpu_model(name: object) -> CpuModel:
     """Return the model of a name; OptionError for an unknown one."""
-    if name not in CPU_MODELS:
+    if not isinstance(name, str) or name not in CPU_MODELS:
         raise OptionError(f"unknown CPU model {name!r}: choose one of {', '.join(CPU_MODELS)}")
     return CPU_MODELS[name]

@@ -39,6 +39,8 @@ PT_LOAD, PT_INTERP = 1, 3
 SHT_SYMTAB = 2
 STT_SECTION, STT_FILE = 3, 4
 STB_LOCAL = 0
+SHARED = 1 << 20  # bytes of the file that several segments may have in common, beside each of them once
+MOST_SYMBOLS, LONGEST_NAME = 1 << 20, 1024
 X86 = 3
 
 _TYPES = {
@@ -98,6 +100,7 @@ def parse_elf(data: bytes, name: str = "image") -> ElfFile:
     if kind != 2:
         raise ImageError(f"{name}: not an executable but {_TYPES.get(kind, f'ELF type {kind}')}")
     segments: list[ElfSegment] = []
+    total = 0
     for header in _table(data, name, "program header", phoff, phnum, phentsize, _PROGRAM):
         segment_type, offset, virtual, physical, file_size, memory_size, _, _ = header
         if segment_type == PT_INTERP:
@@ -110,6 +113,9 @@ def parse_elf(data: bytes, name: str = "image") -> ElfFile:
                 )
             if physical + memory_size > 1 << 32 or virtual + memory_size > 1 << 32:
                 raise ImageError(f"{name}: damaged: {where} at {physical:#x} goes beyond the 4 GiB of addresses")
+            total += file_size
+            if total > 2 * len(data) + SHARED:
+                raise ImageError(f"{name}: damaged: its segments have {total} bytes, the file {len(data)}")
             contents = _slice(data, name, where, offset, file_size)
             segments.append(ElfSegment(virtual, physical, contents, memory_size))
     if not segments:
@@ -160,23 +166,23 @@ def _symbols(data: bytes, name: str, sections: list[tuple[int, ...]]) -> dict[st
     """Read the symbol table: of names that occur several times the global one counts, else the first."""
     symbols: dict[str, int] = {}
     strong: set[str] = set()
-    for _, kind, _, _, offset, size, link, _, _, entry_size in sections:
-        if kind != SHT_SYMTAB:
+    table = next((section for section in sections if section[1] == SHT_SYMTAB), None)  # there is one at most
+    if table is None:
+        return symbols
+    _, _, _, _, offset, size, link, _, _, entry_size = table
+    if link >= len(sections):
+        raise ImageError(f"{name}: damaged: the symbol table's names are in section {link} of {len(sections)}")
+    entry_size = entry_size or _SYMBOL.size  # some tools leave it out
+    count = min(size // entry_size, MOST_SYMBOLS)
+    names = _slice(data, name, "symbol names", sections[link][4], sections[link][5])
+    for label, value, _, info, _, section in _table(data, name, "symbol", offset, count, entry_size, _SYMBOL):
+        if not section or info & 15 in (STT_SECTION, STT_FILE) or not 0 < label < len(names):
             continue
-        if link >= len(sections):
-            raise ImageError(f"{name}: damaged: the symbol table's names are in section {link} of {len(sections)}")
-        entry_size = entry_size or _SYMBOL.size  # noqa: PLW2901 - some tools leave it out
-        names = _slice(data, name, "symbol names", sections[link][4], sections[link][5])
-        for label, value, _, info, _, section in _table(
-            data, name, "symbol", offset, size // entry_size, entry_size, _SYMBOL
-        ):
-            if not section or info & 15 in (STT_SECTION, STT_FILE) or not 0 < label < len(names):
-                continue
-            end = names.find(b"\0", label)
-            text = names[label : end if end >= 0 else len(names)].decode("utf-8", "replace")
-            is_global = info >> 4 != STB_LOCAL
-            if text and (text not in symbols or (is_global and text not in strong)):
-                symbols[text] = value
-                if is_global:
-                    strong.add(text)
+        end = names.find(b"\0", label, label + LONGEST_NAME)
+        text = names[label : end if end >= 0 else label + LONGEST_NAME].decode("utf-8", "replace")
+        is_global = info >> 4 != STB_LOCAL
+        if text and (text not in symbols or (is_global and text not in strong)):
+            symbols[text] = value
+            if is_global:
+                strong.add(text)
     return symbols

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING
 
 from vmlab.errors import ImageError, OptionError
@@ -25,7 +25,10 @@ from vmlab.machine.multiboot import MultibootHeader, find_header
 if TYPE_CHECKING:
     import os
 
-__all__ = ["BOOT_ADDRESS", "DEFAULT_ORIGIN", "Image", "Module", "Segment", "flat", "from_disk", "is_boot_disk", "load"]
+__all__ = [
+    "BOOT_ADDRESS", "BOOT_SIGNATURE", "DEFAULT_ORIGIN", "Image", "Module", "Segment", "check_name", "flat", "from_disk",
+    "is_boot_disk", "load",
+]  # fmt: skip
 
 DEFAULT_ORIGIN = 0x10_0000
 BOOT_ADDRESS = 0x7C00
@@ -130,6 +133,13 @@ def _check_address(what: str, value: object) -> int:
     return value
 
 
+def check_name(name: object) -> str:
+    """Return the name of an image; OptionError if it is no text."""
+    if not isinstance(name, str):
+        raise OptionError(f"an image's name is text (a str), not {type(name).__name__}")
+    return name
+
+
 def flat(
     data: bytes,
     origin: int = DEFAULT_ORIGIN,
@@ -164,6 +174,10 @@ def flat(
     """
     origin = _check_address("origin", origin)
     start = origin if entry is None else _check_address("entry", entry)
+    if not isinstance(data, (bytes, bytearray)):
+        raise OptionError(f"an image is made of bytes, not of {type(data).__name__}: for a file use load()")
+    if not isinstance(symbols, (Mapping, NoneType)):
+        raise OptionError(f"symbols map names to addresses, and are no {type(symbols).__name__}")
     if bits not in (16, 32, 64):
         raise OptionError(f"bits is 16, 32 or 64, not {bits!r}")
     if not data:
@@ -174,7 +188,7 @@ def flat(
         raise ImageError(f"{name}: entry {start:#x} lies outside its bytes at {origin:#x}-{origin + len(data) - 1:#x}")
     header = find_header(data, name)
     segment = Segment(origin, bytes(data), len(data))
-    return Image(name, start, (segment,), MappingProxyType(dict(symbols or {})), header, (), bits)
+    return Image(check_name(name), start, (segment,), MappingProxyType(dict(symbols or {})), header, (), bits)
 
 
 def is_boot_disk(data: bytes) -> bool:

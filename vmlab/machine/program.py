@@ -12,6 +12,7 @@ from vmlab.machine.image import (
     BOOT_SIGNATURE,
     DEFAULT_ORIGIN,
     Image,
+    check_name,
     flat,
     from_disk,
     is_boot_disk,
@@ -61,7 +62,7 @@ def assemble(source: str, name: str = "program") -> Image:
         if not has_origin:
             program = assemble_source(source, 0)  # as NASM does
         if program.origin in (0, BOOT_ADDRESS):
-            return from_disk(Disk(program.code, name=name, pad=True), program.symbols)
+            return from_disk(Disk(program.code, name=check_name(name), pad=True), program.symbols)
     entry = next((program.symbols[label] for label in ENTRY_LABELS if label in program.symbols), program.origin)
     return flat(program.code, program.origin, entry, name, program.symbols)
 
@@ -100,6 +101,8 @@ def boot_sector(source: str, name: str = "boot sector") -> Image:
     """
     program = assemble_source(source, None if _ORG.search(_text(source)) else BOOT_ADDRESS, 16)
     code = program.code
+    if not code:
+        raise ImageError(f"{name}: empty: there is nothing to run")
     if len(code) <= SECTOR - len(BOOT_SIGNATURE):
         code = code.ljust(SECTOR - len(BOOT_SIGNATURE), b"\0") + BOOT_SIGNATURE
     if not is_boot_disk(code[:SECTOR]):
@@ -107,7 +110,7 @@ def boot_sector(source: str, name: str = "boot sector") -> Image:
             f"{name}: {len(code)} bytes, and bytes 510 and 511 are not 55 AA: a boot sector holds 510 bytes of code; put "
             "`times 510-($-$$) db 0` and `dw 0xaa55` behind its first part, and load the rest with INT 13h"
         )
-    return from_disk(Disk(code, name=name, pad=True), program.symbols)
+    return from_disk(Disk(code, name=check_name(name), pad=True), program.symbols)
 
 
 def _text(source: object) -> str:

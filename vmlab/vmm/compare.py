@@ -116,7 +116,7 @@ def compare(image: Image, under: Sequence[str] = ("native", "trap-and-emulate"),
     OptionError
         Fewer than two techniques.
     """
-    if isinstance(under, str) or len(under) < 2:
+    if not isinstance(under, (list, tuple)) or len(under) < 2:
         raise OptionError(
             f"a comparison needs at least two techniques, as ['native', 'trap-and-emulate'], not {under!r}"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from vmlab.vmm.system import DEFAULT_MEMORY, System
 from vmlab.vmm.trap_and_emulate import TrapAndEmulate
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping, Sequence
 
     from vmlab.machine.trace import Detail
@@ -31,6 +31,8 @@ TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (N
 SMALLEST, LARGEST = 1 << 20, 1 << 30
 
 MOST_DISKS = 2
+LATEST = 1 << 62
+"""Virtual time that no run reaches."""
 
 ENGINES = ("auto", "interpreter", "translator")
 """How instructions are executed: `auto` is the translator wherever it can, and the same, only faster."""
@@ -53,6 +55,18 @@ def check_options(options: Mapping[str, object]) -> None:
             raise OptionError(f"there is no option {name!r}: choose from {', '.join(allowed)}")
 
 
+def _read_input(data: object) -> bytes:
+    """Return what is to be sent to the serial port; OptionError where it is no text and no bytes."""
+    if isinstance(data, str):
+        try:
+            return data.encode()
+        except UnicodeEncodeError as error:
+            raise OptionError(f"input: {data!r} is no text to send: {error.reason} at {error.start}") from None
+    if not isinstance(data, (bytes, bytearray)):
+        raise OptionError(f"input is a text or bytes, not {type(data).__name__}")
+    return bytes(data)
+
+
 def _read_keys(keys: object) -> list[tuple[int, str]]:
     """Return what is to be typed at the keyboard, and when; OptionError where it is nothing of the kind."""
     given: list[Any] = (
@@ -60,7 +74,7 @@ def _read_keys(keys: object) -> list[tuple[int, str]]:
     )
     for each in given:
         right = isinstance(each, tuple) and len(each) == 2 and type(each[0]) is int and isinstance(each[1], str)
-        if not right or each[0] < 0:
+        if not right or not 0 <= each[0] < LATEST:
             raise OptionError(f"keys are a text, or a list of times and texts, as [(5_000_000, 'ls')], not {keys!r}")
     times = [time for time, _ in given]
     if times != sorted(times):
@@ -127,7 +141,7 @@ def build(  # noqa: PLR0913 - the options of a run
         raise OptionError(
             f"memory of {memory!r} bytes is not possible: a multiple of 4096 from {SMALLEST} (1M) to {LARGEST} (1G)"
         )
-    if isinstance(disks, (str, bytes, os.PathLike, Disk)) or len(disks) > MOST_DISKS:
+    if not isinstance(disks, (list, tuple)) or len(disks) > MOST_DISKS:
         raise OptionError(f"disks are a list of at most {MOST_DISKS} images, as ['fs.img'], not {disks!r}")
     if len(disks) == MOST_DISKS and any(each.disk for each in images):
         raise OptionError(
@@ -135,7 +149,6 @@ def build(  # noqa: PLR0913 - the options of a run
         )
     if type(cpus) is not int or not 1 <= cpus <= MOST_CPUS:
         raise OptionError(f"a computer has 1 to {MOST_CPUS} processors, not {cpus!r}")
-    data = input.encode() if isinstance(input, str) else input
     model = find_cpu_model(cpu)
     if engine not in ENGINES:
         raise OptionError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
@@ -145,7 +158,7 @@ def build(  # noqa: PLR0913 - the options of a run
         model=model,
         trace=Trace(detail),
         max_instructions=max_instructions,
-        input=data,
+        input=_read_input(input),
         keys=_read_keys(keys),
         disks=[each if each is None or isinstance(each, Disk) else Disk(each) for each in disks],
         processors=cpus,

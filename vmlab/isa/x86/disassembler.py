@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vmlab.errors import OptionError
 from vmlab.isa.x86.decoder import MAXIMUM_LENGTH, DecodeError, decode
 from vmlab.isa.x86.encoder import default_segment
 from vmlab.isa.x86.operands import (
@@ -92,11 +93,23 @@ def disassemble(code: bytes, address: int = 0, bits: int = 32, symbols: Mapping[
     symbols : mapping of int to str, optional
         Names of addresses, for jump targets and operands.
 
+    Raises
+    ------
+    OptionError
+        The code is no bytes, the address negative, or `bits` none of the three.
+
     Examples
     --------
     >>> [line.text for line in disassemble(bytes.fromhex("55 89e5 83ec10 ebfe"), 0x1000)]
     ['push ebp', 'mov ebp, esp', 'sub esp, 0x10', 'jmp 0x1006']
     """
+    if not isinstance(code, (bytes, bytearray)):
+        raise OptionError(f"machine code is bytes, not {type(code).__name__}")
+    if type(address) is not int or address < 0:
+        raise OptionError(f"an address is an int, not negative, and not {address!r}")
+    if bits not in (16, 32, 64):
+        raise OptionError(f"bits={bits!r}: code is for 16, 32 or 64 bits")
+    code = bytes(code)
     lines: list[Line] = []
     position = 0
     while position < len(code):
