@@ -14,6 +14,7 @@ from tests.machine.chaos import noise
 from vmlab.isa.x86.assembler import assemble
 from vmlab.machine.disk import Disk
 from vmlab.machine.image import Image, Segment, from_disk
+from vmlab.machine.program import boot_sector
 from vmlab.vmm.techniques import build
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ forgive:
     mov ecx, 8
     rep movsd
     lodsd
+    or byte [edi + 17], 2         ; IF
     mov edx, [edi + 8]
     inc edx
     test al, 3
@@ -171,6 +173,81 @@ PAGING = """
     mov cr0, eax
 """
 
+REAL = """
+    ; sectors: this one, 32 of noise for 0x8000, 32 of the pool for 0x10000
+    mov ax, 0x0220
+    mov cx, 2
+    mov dx, 0x0080
+    mov bx, 0x8000
+    int 0x13
+    mov si, packet
+    mov ah, 0x42
+    int 0x13
+    ; exceptions and the timer forgive; the BIOS keeps the rest
+    mov si, vectors
+    mov cx, 10
+.next:
+    lodsb
+    movzx bx, al
+    shl bx, 2
+    mov word [bx], forgive
+    mov word [bx + 2], 0
+    loop .next
+    mov word [4 * 8], tick
+    mov word [4 * 8 + 2], 0
+    mov al, 120
+    out 0x40, al
+    mov al, 0
+    out 0x40, al
+    sti
+    jmp 0x8000
+tick:
+    push ax
+    mov al, 0x20
+    out 0x20, al
+    pop ax
+forgive:
+    pushad
+    push ds
+    push es
+    mov bp, sp
+    xor bx, bx
+    mov ds, bx
+    cld
+    mov bx, [cs:cursor]
+    add bx, 36
+    and bx, 0x3FFC
+    mov [cs:cursor], bx
+    mov ax, 0x1000
+    mov ds, ax
+    push ss
+    pop es
+    lea di, [bp + 4]
+    mov si, bx
+    mov cx, 16
+    rep movsw
+    lodsd
+    inc word [bp + 36]
+    or byte [bp + 41], 2          ; IF
+    test al, 3
+    jnz .near
+    shr eax, 8
+    and ax, 0x3FFF
+    add ax, 0x8000
+    mov [bp + 36], ax
+    mov word [bp + 38], 0
+.near:
+    pop es
+    pop ds
+    popad
+    iret
+packet: db 16, 0
+    dw 32, 0, 0x1000
+    dq 33
+cursor: dw 0
+vectors: db 0, 1, 3, 4, 5, 6, 7, 12, 13, 0x60
+"""
+
 ENTER = {
     "ring 0": "sti\n jmp NOISE",
     "ring 3": "push dword 0x23\n push dword 0x70000\n push dword 0x3202\n push dword 0x1B\n push dword NOISE\n iretd",
@@ -178,7 +255,12 @@ ENTER = {
     "virtual 8086": "push dword 0\n push dword 0\n push dword 0x100\n push dword 0x100\n push dword 0x500\n push dword 0xF000\n"
     "push dword 0x23202\n push dword 0x100\n push dword 0\n iretd",
 }
-MODES = ("boot sector", *ENTER, *(f"{mode}, paging" for mode in ENTER))
+MODES = ("boot sector", "real", *ENTER, *(f"{mode}, paging" for mode in ENTER))
+
+
+@cache
+def _real() -> Image:
+    return boot_sector(REAL)
 
 
 @cache
@@ -221,11 +303,15 @@ def wild_image(mode: str, rng: random.Random) -> Image:
         sectors = bytearray(noise(rng, 0x4000))
         sectors[510:512] = b"\x55\xaa"
         return from_disk(Disk(bytes(sectors), name="noise"))
+    if mode == "real":
+        sector = _real().segments[0].data
+        return from_disk(Disk(sector + noise(rng, NOISE_SIZE) + pool(rng)[:POOL_SIZE] + bytes(0x4000), name="noise"))
     parts = (
         (0x1000, noise(rng, NOISE_SIZE)),
         (KERNEL, _kernel(mode)),
         (NOISE, noise(rng, NOISE_SIZE)),
         (POOL, pool(rng)),
+        (DIRECTORY, tables()),
     )
     return Image(mode, KERNEL, tuple(Segment(address, data, len(data)) for address, data in parts))
 
