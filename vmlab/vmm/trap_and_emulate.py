@@ -22,8 +22,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError, StateError
-from vmlab.isa.x86.faults import DB, NMI, PF, PF_WRITE, Fault, TripleFault, vector_name
-from vmlab.isa.x86.registers import IF
+from vmlab.isa.x86.faults import DB, GP, NMI, PF, PF_WRITE, Fault, TripleFault, vector_name
+from vmlab.isa.x86.registers import CS, IF
 from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.machine import LIVELOCK, Machine
 from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
@@ -263,6 +263,8 @@ class TrapAndEmulate(System):
         while vcpu.interrupts.output and vcpu.interruptible and guest.outcome is None:
             vector = vcpu.interrupts.acknowledge()
             self._inject(guest, partial(vcpu.interrupt, vector), vector, f"interrupt {vector:#x}")
+        while vcpu.ip > vcpu.segments[CS].limit and guest.outcome is None:  # IRET itself would fault for it
+            self._inject(guest, partial(vcpu.take, Fault(GP, 0)), GP, vector_name(GP))
 
     def _await(self, guest: Guest) -> bool:
         """Pass the time of a guest that has halted; False where nothing will ever wake it."""

@@ -6,6 +6,8 @@ trap on the ring-0 stack; on the way out, a frame is built there and IRET execut
 
 The guest's EFLAGS are split: IF, IOPL and the other system flags are the VCPU's alone, and the real IF stays 1 with
 the real IOPL 0, so that the hypervisor can always interrupt the guest and CLI, STI, IN and OUT trap.
+
+A guest's real mode and virtual-8086 mode run in the processor's virtual-8086 mode.
 """
 
 from __future__ import annotations
@@ -39,9 +41,10 @@ from vmlab.isa.x86.registers import (
     NT,
     SS,
     TF,
+    VM,
 )  # fmt: skip
 from vmlab.isa.x86.semantics import SEMANTICS
-from vmlab.isa.x86.semantics.segments import fill, load_segment
+from vmlab.isa.x86.semantics.segments import fill, has_real_segments, load_segment
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
 from vmlab.machine.processor import DR6_SINGLE_STEP
 from vmlab.machine.state import COUNT, LONG, WORD, Items, check_state, rollback
@@ -62,7 +65,23 @@ DIRECT_FLAGS = ARITHMETIC | TF | DF | NT | AC | ID
 
 DATA_SEGMENTS = (ES, DS, FS, GS)
 IRET = decode(b"\xcf")
-FRAME_BYTES, UPPER = 20, 0xFFFF0000
+FRAME_BYTES, UPPER = 20, 0xFFFF0000  # of a frame with SS and ESP; of a register
+
+
+def runs_as_virtual_8086(vcpu: Processor) -> bool:
+    """Say whether the guest's code runs in the real virtual-8086 mode.
+
+    Code of virtual-8086 mode does, and code of real mode, for which it was made: segment registers hold what the guest put
+    there, and with IOPL 0 whatever touches IF traps. It cannot where real mode has segments of protected mode's making.
+    """
+    if vcpu.flags & VM:
+        return True
+    if vcpu.cr0 & CR0_PE:
+        return False
+    return all(
+        register.base == register.selector << 4 and register.limit == 0xFFFF and not register.big
+        for register in vcpu.segments
+    )
 
 
 class World:
@@ -246,7 +265,7 @@ class WorldSwitch:
             top += 4
         ip, code, flags, esp, stack = (cpu.read_system(top + 4 * n, 4) for n in range(5))
         level = vcpu.cpl
-        if not vcpu.segments[SS].big and not (esp ^ self.host.stack_top - FRAME_BYTES) & UPPER:
+        if not flags & VM and not vcpu.segments[SS].big and not (esp ^ self.host.stack_top - FRAME_BYTES) & UPPER:
             esp = vcpu.registers[ESP] & UPPER | esp & 0xFFFF  # IRET to a 16-bit stack left the host's upper half there
         vcpu.registers[:] = cpu.registers
         vcpu.registers[ESP] = esp
@@ -257,7 +276,10 @@ class WorldSwitch:
             vcpu.shadow_at = (
                 vcpu.retired
             )  # the guest has just loaded SS itself: no interrupt before its next instruction
-        selectors = {index: cpu.segments[index].selector for index in DATA_SEGMENTS}
+        if flags & VM:  # the processor has pushed them, too, and emptied the registers
+            selectors = {index: cpu.read_system(top + 20 + 4 * n, 4) & 0xFFFF for n, index in enumerate(DATA_SEGMENTS)}
+        else:
+            selectors = {index: cpu.segments[index].selector for index in DATA_SEGMENTS}
         selectors |= {CS: code & 0xFFFF, SS: stack & 0xFFFF}
         for index, selector in selectors.items():
             if selector != world.loaded[index]:
@@ -269,8 +291,10 @@ class WorldSwitch:
     def _reloaded(world: World, index: int, selector: int, level: int) -> None:
         """The guest itself loaded a segment register, without a trap: load the VCPU's with what is shadowed there."""
         vcpu = world.vcpu
-        if not vcpu.cr0 & CR0_PE:
-            load_segment(vcpu, index, selector)  # a null selector: in real mode a segment as any other
+        if has_real_segments(vcpu):
+            load_segment(
+                vcpu, index, selector
+            )  # outside virtual-8086 mode a null selector: here a segment as any other
             return
         if index in (CS, SS):
             selector = selector & ~3 | level
@@ -317,15 +341,20 @@ class WorldSwitch:
             cpu.set_cr3(root)
             world.shadow.changed = False
         self._load_table(table)
-        selectors = [world.descriptors.selector_for(n, vcpu.segments[n], user=user) for n in range(6)]
-        for index in DATA_SEGMENTS:
-            if (selectors[index], *hidden(vcpu.segments[index])) != cpu.segments[index].key:
-                load_segment(cpu, index, selectors[index])
-        world.loaded = selectors
         flags = vcpu.flags & DIRECT_FLAGS | FIXED | IF
-        frame = (vcpu.ip, selectors[CS], flags, vcpu.registers[ESP], selectors[SS])
+        if runs_as_virtual_8086(vcpu):
+            selectors, flags = [register.selector for register in vcpu.segments], flags | VM
+        else:
+            selectors = [world.descriptors.selector_for(n, vcpu.segments[n], user=user) for n in range(6)]
+            for index in DATA_SEGMENTS:
+                if (selectors[index], *hidden(vcpu.segments[index])) != cpu.segments[index].key:
+                    load_segment(cpu, index, selectors[index])
+        world.loaded = selectors
+        frame = [vcpu.ip, selectors[CS], flags, vcpu.registers[ESP], selectors[SS]]
+        if flags & VM:
+            frame += [selectors[index] for index in DATA_SEGMENTS]
         cpu.registers[:] = vcpu.registers
-        cpu.registers[ESP] = self.host.stack_top - FRAME_BYTES
+        cpu.registers[ESP] = self.host.stack_top - 4 * len(frame)
         for position, value in enumerate(frame):
             cpu.write_system(cpu.registers[ESP] + 4 * position, 4, value)
         SEMANTICS["iret"](cpu, IRET)
