@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TURN", "Turns"]
 
-TURN = 1000
+TURN = 499
 """Slots in a turn: long enough for translated loops, short for who waits for a lock in a loop without PAUSE."""
 
 FOREVER = 1 << 62

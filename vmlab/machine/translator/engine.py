@@ -69,7 +69,7 @@ class Engine:
             ip = cpu.ip
             missed = found = None
             page = code.get(ip >> 12)
-            if page is not None:
+            if page:  # an empty one may have been dropped with its code: the interpreter fetches the present one
                 found = page.get(ip + REGION, 0)
                 if found.__class__ is Translated:
                     if found.longest <= budget:
