@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import StateError
 from vmlab.machine.bus import Bus
 from vmlab.machine.clock import Clock
-from vmlab.machine.devices import AtaChannel, Cga, DebugExit, IoApic, Keyboard, LocalApic, PciBus, Pic, Pit, Rtc, Uart
+from vmlab.machine.devices import (
+    AtaChannel,
+    Cga,
+    DebugExit,
+    IoApic,
+    Keyboard,
+    LocalApic,
+    PciBus,
+    Pic,
+    Pit,
+    Rtc,
+    SystemControl,
+    Uart,
+)
 from vmlab.machine.devices.apic_bus import ApicBus
 from vmlab.machine.firmware.port import FirmwarePort
 from vmlab.machine.firmware_tables import build_tables, io_apic_identifier
@@ -81,10 +94,11 @@ class Platform:
         self.cga = Cga()
         self.firmware = FirmwarePort(self)
         self.on_reset: Callable[[], None] | None = None
-        self.keyboard.on_reset = self.reset
+        self.system_control = SystemControl()
+        self.keyboard.on_reset = self.system_control.on_reset = self.reset
         for device in (
             self.pic, self.apics, self.io_apic, self.pit, self.keyboard, self.uart, self.rtc, self.ata, self.pci,
-            self.debug_exit, self.cga, self.firmware,
+            self.debug_exit, self.cga, self.system_control, self.firmware,
         ):  # fmt: skip
             device.attach(self.bus)
 

@@ -12,6 +12,20 @@ from vmlab.machine.devices.pci import PciBus
 from vmlab.machine.devices.pic import Pic
 from vmlab.machine.devices.pit import Pit
 from vmlab.machine.devices.rtc import Rtc
+from vmlab.machine.devices.system_control import SystemControl
 from vmlab.machine.devices.uart import Uart
 
-__all__ = ["AtaChannel", "Cga", "DebugExit", "IoApic", "Keyboard", "LocalApic", "PciBus", "Pic", "Pit", "Rtc", "Uart"]
+__all__ = [
+    "AtaChannel",
+    "Cga",
+    "DebugExit",
+    "IoApic",
+    "Keyboard",
+    "LocalApic",
+    "PciBus",
+    "Pic",
+    "Pit",
+    "Rtc",
+    "SystemControl",
+    "Uart",
+]

@@ -4,7 +4,7 @@ It writes the interrupt vectors and its data area, programs the interrupt contro
 loads the first sector of the boot disk and jumps there:
 
     real mode; CS:IP 0000:7C00; DS, ES, SS 0; SP 7C00; DL the disk's number (80h; 0 for a diskette); interrupts on
-    the first sector at 7C00; IDT at 0, limit 3FFh; caches on; A20 on; all other registers 0
+    the first sector at 7C00; IDT at 0, limit 3FFh; caches on; A20 on, always; all other registers 0
     IRQ 0-7 at vectors 08h-0Fh, IRQ 8-15 at 70h-77h; unmasked: timer, keyboard, diskette; real-time clock, mouse, disk
     timer channel 0 at 18.2 Hz, whose ticks are counted from midnight (40:6C)
 

@@ -7,7 +7,7 @@
 An exception that no handler of the guest takes ends the run with a message: a PC's BIOS returns to the instruction that
 faults, for ever. INT 18h and 19h end it too.
 
-Simplified: no power management, no events, no joystick. A wait lasts to the next tick of the timer after its time.
+Simplified: the A20 gate remembers what it was told, and A20 is on all the same. No power management, no events, no joystick. A wait lasts to the next tick of the timer after its time.
 
 Read more: IBM PS/2 and PC BIOS Interface Technical Reference, INT 15h; ACPI Specification 1.0b, 14 (system address map).
 """
