@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.machine.chaos import noise
+from tests.machine.wild_long import ENTER_LONG, LONG, LONG_DIRECTORY, PAE, PAE_DIRECTORY, long_tables
 from vmlab.isa.x86.assembler import assemble
 from vmlab.machine.disk import Disk
 from vmlab.machine.image import Image, Segment, from_disk
@@ -34,6 +35,20 @@ PORTS = (
     0x20, 0x21, 0xA0, 0xA1, 0x40, 0x42, 0x43, 0x60, 0x64, 0x70, 0x71, 0x92, 0xB2, 0xF4, 0x1F0, 0x1F1, 0x1F2, 0x1F6, 0x1F7, 0x3F6,
     0x3D4, 0x3D5, 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD, 0xCF8, 0xCFC, 0x3FF, 0xFFFF,
 )  # fmt: skip
+
+REGISTERS = (
+    0x10, 0x1B, 0x174, 0x175, 0x176, 0x277, 0x1A0, 0x1D9, 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000084, 0xC0000100, 0xC0000101,
+    0xC0000102, 0xC0000103, 0x11, 0x80000011, 0x80010033, 0xA0, 0x20, 0x306B0, 0xD01, 0x500, 0x901, 0x8_0000, 0x8_2000, 0x8_4000,
+)  # fmt: skip
+"""Numbers of MSRs, and values that control registers take."""
+CANONICAL = (
+    0x7FFF_FFFF_FFFF,
+    0x8000_0000_0000,
+    0xFFFF_7FFF_FFFF_FFFF,
+    0xFFFF_8000_0000_0000,
+    (1 << 64) - 1,
+    (1 << 64) - 8,
+)
 
 SETUP = """
 bits 32
@@ -83,23 +98,7 @@ start:
     mov word [tss + 0x66], 0x68
     mov ax, 0x38
     ltr ax
-    ; the timer, at vector 20h
-    mov al, 0x11
-    out 0x20, al
-    mov al, 0x20
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    mov al, 0xFE
-    out 0x21, al
-    mov al, 0x34
-    out 0x43, al
-    mov al, 12
-    out 0x40, al
-    mov al, 0
-    out 0x40, al
+    {timer}
     {paging}
     {enter}
 
@@ -161,6 +160,26 @@ idt_pointer: dw 0x7FF
 cursor: dd 0
 tss: times 0x6C db 0
 idt: times 2048 db 0
+"""
+
+TIMER = """
+    ; the timer, at vector 20h
+    mov al, 0x11
+    out 0x20, al
+    mov al, 0x20
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    mov al, 0xFE
+    out 0x21, al
+    mov al, 0x34
+    out 0x43, al
+    mov al, 12
+    out 0x40, al
+    mov al, 0
+    out 0x40, al
 """
 
 PAGING = """
@@ -248,6 +267,8 @@ cursor: dw 0
 vectors: db 0, 1, 3, 4, 5, 6, 7, 12, 13, 0x60
 """
 
+PAGINGS = {"": "", "paging": PAGING, "PAE": PAE}
+
 ENTER = {
     "ring 0": "sti\n jmp NOISE",
     "ring 3": "push dword 0x23\n push dword 0x70000\n push dword 0x3202\n push dword 0x1B\n push dword NOISE\n iretd",
@@ -255,7 +276,12 @@ ENTER = {
     "virtual 8086": "push dword 0\n push dword 0\n push dword 0x100\n push dword 0x100\n push dword 0x500\n push dword 0xF000\n"
     "push dword 0x23202\n push dword 0x100\n push dword 0\n iretd",
 }
-MODES = ("boot sector", "real", *ENTER, *(f"{mode}, paging" for mode in ENTER))
+MODES = (
+    "boot sector", "real", *ENTER, *(f"{mode}, paging" for mode in ENTER), *(f"{mode}, PAE" for mode in ENTER), *ENTER_LONG,
+)  # fmt: skip
+LONG_MODES = tuple(ENTER_LONG)
+MODELS = ("pentium-4", "umip", "core-2", "westmere", "broadwell", "ice-lake")
+LONG_MODELS = MODELS[2:]
 
 
 @cache
@@ -266,17 +292,29 @@ def _real() -> Image:
 @cache
 def _kernel(mode: str) -> bytes:
     """Assemble the kernel of a mode once."""
-    base, _, paging = mode.partition(",")
-    window, size = (
-        (0x1000, 0x4000) if base == "16 bits" else (0, 0x4000) if base == "virtual 8086" else (NOISE, NOISE_SIZE)
-    )
-    values = {"paging": PAGING if paging else "", "enter": ENTER[base], "window": window, "size": size}
-    source = SETUP
+    is_long = mode in ENTER_LONG
+    base, _, paging = mode.partition(", ")
+    if is_long:
+        low = mode.endswith("16 bits")
+        source, enter = LONG, ENTER_LONG[mode]
+    else:
+        low = base in ("16 bits", "virtual 8086")
+        source, enter = SETUP, ENTER[base]
+    window = (0 if base == "virtual 8086" else 0x1000) if low else NOISE
+    values = {
+        "paging": PAGINGS[paging] if not is_long else "",
+        "timer": TIMER,
+        "enter": enter,
+        "window": window,
+        "size": NOISE_SIZE,
+    }
     for name, value in values.items():
         source = source.replace("{" + name + "}", str(value))
-    return assemble(
-        f"NOISE equ {NOISE}\nPOOL equ {POOL}\nPOOL_SIZE equ {POOL_SIZE}\nDIRECTORY equ {DIRECTORY}\n{source}"
-    ).code
+    names = {
+        "NOISE": NOISE, "POOL": POOL, "POOL_SIZE": POOL_SIZE, "DIRECTORY": DIRECTORY, "LONG_DIRECTORY": LONG_DIRECTORY,
+        "PAE_DIRECTORY": PAE_DIRECTORY,
+    }  # fmt: skip
+    return assemble("".join(f"{name} equ {value}\n" for name, value in names.items()) + source).code
 
 
 def tables() -> bytes:
@@ -286,15 +324,13 @@ def tables() -> bytes:
     return b"".join(entry.to_bytes(4, "little") for entry in (DIRECTORY + 0x1000 | 7, *large, *small))
 
 
-def pool(rng: random.Random) -> bytes:
-    """Return what registers are scrambled with: addresses of interest, ports, small numbers, anything."""
+def pool(rng: random.Random, width: int) -> bytes:
+    """Return what registers are scrambled with: addresses of interest, ports, MSRs, small numbers, anything."""
     choices = (
-        lambda: rng.choice(PLACES),
-        lambda: rng.choice(PORTS),
-        lambda: rng.randrange(64),
-        lambda: rng.getrandbits(32),
-    )
-    return b"".join(rng.choice(choices)().to_bytes(4, "little") for _ in range(POOL_SIZE // 4 + 9))
+        lambda: rng.choice(PLACES), lambda: rng.choice(PORTS), lambda: rng.choice(REGISTERS), lambda: rng.randrange(64),
+        lambda: rng.getrandbits(8 * width), lambda: rng.choice(CANONICAL) & (1 << 8 * width) - 1,
+    )  # fmt: skip
+    return b"".join(rng.choice(choices)().to_bytes(width, "little") for _ in range(POOL_SIZE // width + 17))
 
 
 def wild_image(mode: str, rng: random.Random) -> Image:
@@ -305,32 +341,24 @@ def wild_image(mode: str, rng: random.Random) -> Image:
         return from_disk(Disk(bytes(sectors), name="noise"))
     if mode == "real":
         sector = _real().segments[0].data
-        return from_disk(Disk(sector + noise(rng, NOISE_SIZE) + pool(rng)[:POOL_SIZE] + bytes(0x4000), name="noise"))
+        return from_disk(Disk(sector + noise(rng, NOISE_SIZE) + pool(rng, 4)[:POOL_SIZE] + bytes(0x4000), name="noise"))
     parts = (
-        (0x1000, noise(rng, NOISE_SIZE)),
+        (0x1000, noise(rng, NOISE_SIZE).ljust(0x1_0000, b"\xcc")),
         (KERNEL, _kernel(mode)),
-        (NOISE, noise(rng, NOISE_SIZE)),
-        (POOL, pool(rng)),
-        (DIRECTORY, tables()),
+        (NOISE, noise(rng, NOISE_SIZE).ljust(POOL - NOISE, b"\xcc")),  # INT3: out of there
+        (POOL, pool(rng, 8 if mode in ENTER_LONG else 4)),
+        (DIRECTORY, tables() + long_tables()),
     )
     return Image(mode, KERNEL, tuple(Segment(address, data, len(data)) for address, data in parts))
 
 
 def wild(
-    seed: int, mode: str, under: str = "native", engine: str = "interpreter", limit: int = 20_000, **options: object
+    seed: int, mode: str, under: str = "native", engine: str = "interpreter", limit: int = 20_000, **options: Any
 ) -> System:
     """Return a system that is about to run noise."""
     rng = random.Random(seed)
     image = wild_image(mode, rng)
     disks = [Disk(rng.randbytes(512 * 64))] if rng.random() < 0.5 else []
-    return build(
-        image,
-        under,
-        engine=engine,
-        memory=MEMORY,
-        max_instructions=limit,
-        disks=disks,
-        keys="wild",
-        input=b"noise",
-        **options,
-    )
+    models = LONG_MODELS if mode in ENTER_LONG else MODELS if under == "native" else MODELS[:2]
+    settings: dict[str, Any] = {"cpu": rng.choice(models), "memory": MEMORY, "max_instructions": limit, "disks": disks}
+    return build(image, under, engine=engine, keys="wild", input=b"noise", **(settings | options))
