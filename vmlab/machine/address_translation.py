@@ -99,6 +99,10 @@ class AddressTranslation(CpuState):
         self.ram.quick_maps += [self._quick[0][1], self._quick[1][1]]
         self._mode_changed()
 
+    def has(self, feature: str) -> bool:
+        """Say whether the model has a feature."""
+        return self.model.has(feature)
+
     # -- the dictionaries over the TLB ---------------------------------------------------------------------------------
 
     def _forget(self) -> None:

@@ -18,7 +18,7 @@ __all__ = ["CPU_MODELS", "CpuModel", "find_cpu_model"]
 
 _P6 = frozenset({"de", "pse", "tsc", "msr", "pae", "cx8", "apic", "mtrr", "pge", "cmov", "pat", "pse36"})
 _CORE = _P6 | {"lm", "nx", "lahf64"}
-_WESTMERE = _CORE | {"pcid", "pdpe1gb", "constant-tsc"}
+_WESTMERE = _CORE | {"pcid", "pdpe1gb", "rdtscp", "constant-tsc"}
 _BROADWELL = _WESTMERE | {"smep", "smap", "invpcid"}
 
 _DATA, _CODE = Cache(1, 1, 8, 64), Cache(2, 1, 8, 64)

@@ -65,6 +65,15 @@ class EventDelivery(MemoryAccess):
             self.horizon = 0
 
     @property
+    def cr8(self) -> int:
+        """The task priority register's bits 7:4."""
+        return self.interrupts.tpr >> 4
+
+    @cr8.setter
+    def cr8(self, value: int) -> None:
+        self.interrupts.set_tpr(value << 4)
+
+    @property
     def debug_pending(self) -> bool:
         """True where #DB is due before the next instruction."""
         return self.debug_causes != 0

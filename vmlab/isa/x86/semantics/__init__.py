@@ -18,6 +18,7 @@ from vmlab.isa.x86.semantics import (
     io,
     logic,
     multiply,
+    paging,
     returns,
     shift,
     strings,
@@ -29,5 +30,5 @@ from vmlab.isa.x86.semantics.registry import SEMANTICS, Semantic
 __all__ = ["SEMANTICS", "Processor", "Semantic"]
 
 _FAMILIES = (
-    absent, arithmetic, bits, control, data, far, flags, io, logic, multiply, returns, shift, strings, system,
+    absent, arithmetic, bits, control, data, far, flags, io, logic, multiply, paging, returns, shift, strings, system,
 )  # fmt: skip

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vmlab.isa.x86.semantics.processor import Processor
 
 
-@semantic("syscall", "sysret", "rdtscp", "invpcid", "monitor", "mwait", "clac", "stac", "xgetbv", "xsetbv")
+@semantic("syscall", "sysret", "monitor", "mwait", "xgetbv", "xsetbv")
 def absent(cpu: Processor, i: Instruction) -> None:
     """Raise #UD: the processor does not have this instruction."""
     raise undefined()

@@ -38,7 +38,7 @@ def require_ring_0(cpu: Processor) -> None:
 
 def checked_cr0(value: int) -> int:
     """Return the value that CR0 takes; #GP(0) for combinations that the manual forbids."""
-    if (value & CR0_PG and not value & CR0_PE) or (value & CR0_NW and not value & CR0_CD):
+    if value >> 32 or (value & CR0_PG and not value & CR0_PE) or (value & CR0_NW and not value & CR0_CD):
         raise general_protection()
     return value & CR0_DEFINED | CR0_ET
 
@@ -60,6 +60,10 @@ def move_control(cpu: Processor, destination: Operand, source: Operand) -> None:
         cpu.set_cr3(value)
     elif destination.index == 4:
         cpu.set_cr4(value)
+    elif destination.index == 8:
+        if value >> 4:
+            raise general_protection()
+        cpu.cr8 = value
     else:
         raise undefined()
 
@@ -79,6 +83,8 @@ def move_debug(cpu: Processor, destination: Operand, source: Operand) -> None:
         destination.write(cpu, cpu.debug[index])
     else:
         value = source.read(cpu)
+        if index >= 6 and value >> 32:
+            raise general_protection()
         if index == 6:
             value = value & 0xE00F | 0xFFFF0FF0
         elif index == 7:

@@ -29,6 +29,7 @@ class Processor(Protocol):
     cr2: int
     cr3: int
     cr4: int
+    cr8: int
     efer: int
     code_64: bool
     address_mask: int
@@ -84,6 +85,12 @@ class Processor(Protocol):
 
     def invalidate_page(self, linear: int) -> None:
         """Drop the translation of one page."""
+
+    def invalidate_pcid(self, kind: int, pcid: int, linear: int) -> None:
+        """Drop translations by process-context identifier, as INVPCID says."""
+
+    def has(self, feature: str) -> bool:
+        """Say whether the model has a feature (see `vmlab.machine.cpu_features`)."""
 
     def code_changed(self) -> None:
         """Note a new CS: default operand size and privilege level may be others."""

@@ -41,6 +41,7 @@ from vmlab.isa.x86.registers import (
     ES,
     FS,
     GS,
+    MSR_TSC_AUX,
     SS,
     ZF,
 )  # fmt: skip
@@ -231,6 +232,15 @@ def rdtsc(cpu: Processor, i: Instruction) -> None:
         raise general_protection()
     value = cpu.time_stamp()
     cpu.registers[EAX], cpu.registers[EDX] = value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF
+
+
+@semantic("rdtscp")
+def rdtscp(cpu: Processor, i: Instruction) -> None:
+    """RDTSCP: RDTSC, and IA32_TSC_AUX in ECX."""
+    if not cpu.has("rdtscp"):
+        raise undefined()
+    rdtsc(cpu, i)
+    cpu.registers[ECX] = cpu.read_msr(MSR_TSC_AUX)
 
 
 @semantic("rdpmc")
