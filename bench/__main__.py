@@ -7,11 +7,12 @@ import os
 import platform
 import sys
 
-from bench import first_stage, imports, interpreter, translator
+from bench import first_stage, imports, interpreter, recording, translator
 
 FIGURES = {
     "interpreter": interpreter.measure,
     "translator": translator.measure,
+    "recording": recording.measure,
     "imports": imports.measure,
     "first-stage": first_stage.measure,
 }

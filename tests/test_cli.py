@@ -262,3 +262,42 @@ def test_escapes():
     assert cli.read_input("plain\udcff") == b"plain\xff"  # a byte of the shell's that is no text
     with pytest.raises(OptionError, match=r"write \\n"):
         cli.read_input("\\")
+
+
+# -- saved states --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_saved_at_a_text_and_goes_on(tmp_path, capsys):
+    state = tmp_path / "booted.vmlab"
+    assert cli.main(["run", "guest:minios", "--until", "awake: 2\\n", "--save", str(state), "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["outcome"] == "until"
+    assert "awake: 3" not in first["console"]
+    assert cli.main(["run", str(state), "--json"]) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert cli.main(["run", "guest:minios", "--json"]) == 0
+    assert second == json.loads(capsys.readouterr().out)
+
+
+def test_a_text_that_never_comes(tmp_path, capsys):
+    state = tmp_path / "booted.vmlab"
+    assert cli.main(["run", "guest:hello", "--until", "$ ", "--save", str(state)]) == 1
+    out, err = capsys.readouterr()
+    assert "Hello from a real x86 guest." in out
+    assert err == "vmlab: the console has not shown '$ ', and nothing is saved\n"
+    assert not state.exists()
+
+
+def test_input_for_a_saved_state_and_options_that_it_keeps(tmp_path, capsys):
+    state = tmp_path / "asleep.vmlab"
+    assert cli.main(["run", "guest:echo", "--save", str(state)]) == 0
+    assert "echo under native: halt" in capsys.readouterr().out
+    assert cli.main(["run", str(state), "--input", "typed\\x04"]) == 0
+    assert capsys.readouterr().out.startswith("typed\necho under native: exit with status 1\n")
+    assert cli.main(["run", str(state), "--memory", "8M"]) == 2
+    assert "a saved system keeps its memory" in capsys.readouterr().err
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 4
+    state.write_bytes(data)
+    assert cli.main(["run", str(state)]) == 2
+    assert "damaged or truncated" in capsys.readouterr().err

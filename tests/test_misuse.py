@@ -18,7 +18,7 @@ HELLO = vmlab.guests.load("hello")
         (lambda: vmlab.run([]), "at least one guest"),
         (lambda: vmlab.run([HELLO] * 2), "choose a hypervisor"),
         (lambda: vmlab.run([HELLO] * 40, under="trap-and-emulate", memory=1 << 20), "too many"),
-        (lambda: vmlab.run(HELLO, under=None), "choose one of native"),
+        (lambda: vmlab.run(HELLO, under=5), "choose one of native"),
         (lambda: vmlab.run(HELLO, under=["native"]), "choose one of native"),
         (lambda: vmlab.run(HELLO, under="nativ"), "did you mean 'native'"),
         (lambda: vmlab.run(HELLO, memory=-1), "multiple of 4096"),

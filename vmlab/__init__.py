@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     from vmlab.views.layers import layers
     from vmlab.vmm.compare import compare
     from vmlab.vmm.run import Run, record, run
+    from vmlab.vmm.snapshot import Snapshot, load_state, save
     from vmlab.vmm.techniques import TECHNIQUES
     from vmlab.widgets import show
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Image", "ImageError", "OptionError", "Recording", "Run", "StateError",
-    "VmlabError", "assemble", "boot_sector", "classify", "compare", "disassemble", "guests", "labs", "layers", "load", "record", "run",
+    "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
+    "VmlabError", "assemble", "boot_sector", "classify", "compare", "disassemble", "guests", "labs", "layers", "load", "load_state", "record", "run", "save",
     "show", "views",
 ]  # fmt: skip
 
@@ -47,6 +48,7 @@ _PLACES = {
     "OptionError": "vmlab.errors",
     "Recording": "vmlab.machine.recording",
     "Run": "vmlab.vmm.run",
+    "Snapshot": "vmlab.vmm.snapshot",
     "StateError": "vmlab.errors",
     "VmlabError": "vmlab.errors",
     "assemble": "vmlab.machine.program",
@@ -56,8 +58,10 @@ _PLACES = {
     "disassemble": "vmlab.isa.x86",
     "layers": "vmlab.views.layers",
     "load": "vmlab.machine.image",
+    "load_state": "vmlab.vmm.snapshot",
     "record": "vmlab.vmm.run",
     "run": "vmlab.vmm.run",
+    "save": "vmlab.vmm.snapshot",
     "show": "vmlab.widgets",
 }
 _MODULES = frozenset({"guests", "labs", "views"})

@@ -13,17 +13,20 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vmlab.errors import AssemblyError, OptionError, VmlabError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vmlab.machine.image import Image
+    from vmlab.vmm.run import Run
+    from vmlab.vmm.snapshot import Snapshot
 
 __all__ = ["main"]
 
+NOT_REACHED = 1
 WRONG_USE = 2
 INTERRUPTED = 130
 ESCAPES = {"n": 10, "r": 13, "t": 9, "b": 8, "e": 27, "0": 0, "\\": 92}
@@ -94,16 +97,17 @@ def read_input(text: str) -> bytes:
     return bytes(result)
 
 
-def read_image(path: str) -> Image:
-    """Load an image file, or assemble a source file (`.asm`), or take a guest that comes with vmlab (`guest:minios`).
+def read_image(path: str) -> Image | Snapshot:
+    """Load an image file or a saved state, assemble a source file (`.asm`), or take a guest of vmlab's (`guest:minios`).
 
     Raises
     ------
-    ImageError, AssemblyError, OptionError
+    ImageError, AssemblyError, OptionError, StateError
         As the loader, the assembler or the list of guests says.
     """
     import vmlab
     from vmlab.errors import ImageError
+    from vmlab.machine.state_file import is_state_file
 
     if path.startswith("guest:"):
         return vmlab.guests.load(path.removeprefix("guest:"))
@@ -113,25 +117,40 @@ def read_image(path: str) -> Image:
         except (OSError, UnicodeDecodeError) as error:
             raise ImageError(f"{path}: cannot be read as assembly source: {error}") from None
         return vmlab.assemble(source, path)
-    return vmlab.load(path)
+    return vmlab.load_state(path) if is_state_file(path) else vmlab.load(path)
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, object]:
-    return {
-        "memory": parse_size(arguments.memory),
-        "cpu": arguments.cpu,
-        "cpus": read_count(arguments.cpus, "number of processors", "1 or 2"),
-        "max_instructions": read_count(arguments.max_instructions),
-        "disks": arguments.disk,
-        "input": read_input(arguments.input),
-        "keys": read_input(arguments.keys).decode("utf-8", "replace"),
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that were given: a saved state keeps its own, an image gets the defaults."""
+    readers: dict[str, Callable[[str], object]] = {
+        "memory": parse_size,
+        "cpu": str,
+        "cpus": lambda text: read_count(text, "number of processors", "1 or 2"),
+        "max_instructions": read_count,
+        "input": read_input,
+        "keys": lambda text: read_input(text).decode("utf-8", "replace"),
     }
+    given = {name: read(text) for name, read in readers.items() if (text := getattr(arguments, name)) is not None}
+    return given | ({"disks": arguments.disk} if arguments.disk else {})
 
 
 def _run(arguments: argparse.Namespace) -> int:
     import vmlab
 
-    result = vmlab.run(read_image(arguments.image), under=arguments.under, **_options(arguments))
+    until = None if arguments.until is None else read_input(arguments.until)
+    result = vmlab.run(read_image(arguments.image), arguments.under, until=until, **_options(arguments))
+    if until is not None and not result.reached:
+        _print_run(arguments, result)
+        saved = "" if arguments.save is None else ", and nothing is saved"
+        print(f"vmlab: the console has not shown {arguments.until!r}{saved}", file=sys.stderr)
+        return NOT_REACHED
+    if arguments.save is not None:
+        vmlab.save(result, arguments.save)
+    _print_run(arguments, result)
+    return 0
+
+
+def _print_run(arguments: argparse.Namespace, result: Run) -> None:
     if arguments.json:
         print(json.dumps(result.to_dict()))
     else:
@@ -141,14 +160,14 @@ def _run(arguments: argparse.Namespace) -> int:
         if not result.console and result.screen.strip():
             print(result.screen.rstrip())  # what a boot sector has to say
         print(result.describe())
-    return 0
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     import vmlab
 
     techniques = arguments.under.split(",")
-    result = vmlab.compare(read_image(arguments.image), under=techniques, **_options(arguments))
+    image: Any = read_image(arguments.image)
+    result = vmlab.compare(image, under=techniques, **_options(arguments))
     if arguments.json:
         rows = [row | {"differences": result.differences(n) if n else []} for n, row in enumerate(result.rows())]
         print(json.dumps({"faithful": result.faithful, "runs": rows}))
@@ -179,14 +198,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "image", help="ELF or flat image, boot disk, assembly source (.asm), or guest:NAME for one of vmlab's own"
+        "image",
+        help="ELF or flat image, boot disk, assembly source (.asm), saved state, or guest:NAME for one of vmlab's own",
     )
-    parser.add_argument("--memory", default="16M", help="memory of the guest, as 16M (default: %(default)s)")
-    parser.add_argument("--cpu", default="pentium-4", help="CPU model (default: %(default)s)")
-    parser.add_argument("--cpus", default="1", help="processors, 1 to 16 (default: %(default)s)")
-    parser.add_argument("--max-instructions", default="50000000", help="stop the guest there (default: %(default)s)")
-    parser.add_argument("--input", default="", help=r"typed at the serial console; \n is a newline")
-    parser.add_argument("--keys", default="", help=r"typed at the keyboard; \n is Enter")
+    parser.add_argument("--memory", help="memory of the guest, as 16M (the default)")
+    parser.add_argument("--cpu", help="CPU model (default: pentium-4)")
+    parser.add_argument("--cpus", help="processors, 1 to 16 (default: 1)")
+    parser.add_argument("--max-instructions", help="stop the guest there (default: 50000000)")
+    parser.add_argument("--input", help=r"typed at the serial console; \n is a newline")
+    parser.add_argument("--keys", help=r"typed at the keyboard; \n is Enter")
     parser.add_argument("--disk", action="append", default=[], help="disk image (never written); twice for two")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -196,7 +216,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     run = commands.add_parser("run", help="run a guest")
     _add_run_options(run)
-    run.add_argument("--under", default="native", help="technique (default: %(default)s)")
+    run.add_argument("--under", help="technique (default: native)")
+    run.add_argument("--until", help=r"stop when the console has shown this; \n is a newline")
+    run.add_argument("--save", metavar="FILE", help="save the state at the end, to run on from it")
     run.set_defaults(action=_run)
     compare = commands.add_parser("compare", help="run a guest under several techniques and compare what it saw")
     _add_run_options(compare)

@@ -156,6 +156,11 @@ class Disk:
         return len(self._overlay)
 
     @property
+    def base(self) -> bytes:
+        """The image below the overlay."""
+        return self._base
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the image below the overlay, in hexadecimal."""
         if self._digest is None:

@@ -203,7 +203,7 @@ class Recording:
         OptionError
             No such guest or device, no text, the guest has ended and nothing wakes it; nothing has changed then.
         """
-        data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+        data = text.encode("utf-8", "replace") if isinstance(text, str) else text
         if not isinstance(data, bytes):
             raise OptionError(f"send() types a str or bytes, not {type(text).__name__}")
         guests = self.system.guests

@@ -57,6 +57,13 @@ class Native(System):
             elif machine.retired >= self.limit:
                 self.end_guest(0, "limit")
 
+    def allow(self, instructions: int | None) -> None:
+        """Let the system retire so many instructions more."""
+        super().allow(instructions)
+        self.machine.most_idle = self.most_idle
+        if self.machine.outcome == "limit":
+            self.machine.outcome = None
+
     def interrupted(self, guest: int) -> None:
         """Go on, if the machine has halted for good."""
         if self.machine.outcome == "halt":

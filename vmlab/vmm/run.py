@@ -6,7 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vmlab.errors import OptionError
 from vmlab.machine.recording import Recording
+from vmlab.vmm.snapshot import Snapshot, go_on
 from vmlab.vmm.techniques import build, check_options
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "record", "run"]
 
+PIECE = 1_000
+"""Steps after which a run that is to stop at a text looks at the console."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -27,9 +32,12 @@ class Run:
     ----------
     system : System
         The system as it was at the end.
+    reached : bool
+        True where it was stopped since its console had shown what it was to run until.
     """
 
     system: System
+    reached: bool = False
 
     @property
     def guests(self) -> list[Guest]:
@@ -58,8 +66,8 @@ class Run:
 
     @property
     def outcome(self) -> str:
-        """Why it ended: `"exit"`, `"halt"`, `"triple-fault"`, `"reset"`, `"livelock"`, `"limit"`."""
-        return self.guests[0].outcome or "running"
+        """Why it ended: `"exit"`, `"halt"`, `"triple-fault"`, `"reset"`, `"livelock"`, `"limit"`, or `"until"`."""
+        return self.guests[0].outcome or ("until" if self.reached else "running")
 
     @property
     def status(self) -> int | None:
@@ -119,32 +127,68 @@ class Run:
         return self.describe()
 
 
-def run(image: Image | Sequence[Image], under: str = "native", **options: Any) -> Run:  # noqa: ANN401 - as of build()
-    """Run a guest to its end.
+def run(
+    image: Image | Sequence[Image] | Snapshot,
+    under: str | None = None,
+    *,
+    until: str | bytes | None = None,
+    **options: Any,  # noqa: ANN401 - as of build()
+) -> Run:
+    """Run a guest to its end, or until its console shows a text.
 
     Parameters
     ----------
-    image : Image or sequence of Image
-        What the guests boot, one each.
-    under : str
-        Technique, as `"native"` or `"trap-and-emulate"`.
+    image : Image, sequence of Image, or Snapshot
+        What the guests boot, one each; or the saved system that goes on.
+    under : str, optional
+        Technique, as `"native"` (if not given) or `"trap-and-emulate"`. A saved system goes on under its own.
+    until : str or bytes, optional
+        Stop soon (at most 1000 steps) after the first guest has sent this to its serial port in this run.
     **options
-        As of `vmlab.vmm.techniques.build`: `memory`, `cpu`, `cpus`, `max_instructions`, `input`.
+        As of `vmlab.vmm.techniques.build`: `memory`, `cpu`, `cpus`, `max_instructions`, `input`. A saved system takes
+        `input`, `keys`, `max_instructions` (more from here), `engine`.
 
     Returns
     -------
     Run
     """
+    text: Any = until.encode("utf-8", "replace") if isinstance(until, str) else until
+    if text is not None and (not isinstance(text, bytes) or not text):
+        raise OptionError(f"until is a text that the console shows, as '$ ', not {until!r}")
+    system = start(image, under, 50_000_000, options)
+    if text is None:
+        system.run()
+        return Run(system)
+    return Run(system, reached=_run_until(system, text))
+
+
+def start(
+    image: Image | Sequence[Image] | Snapshot, under: str | None, limit: int | None, options: dict[str, Any]
+) -> System:
+    """Build a system, or let a saved one go on; `limit` where the options say nothing of `max_instructions`."""
     check_options(options)
-    options.setdefault("max_instructions", 50_000_000)
-    system = build(image, under, **options)
-    system.run()
-    return Run(system)
+    if limit is not None:
+        options.setdefault("max_instructions", limit)
+    if isinstance(image, Snapshot):
+        return go_on(image, under, options)
+    return build(image, "native" if under is None else under, **options)
+
+
+def _run_until(system: System, text: bytes) -> bool:
+    """Run until the console has shown a text since now; False where the system ended before."""
+    output = system.guests[0].platform.uart.output
+    seen = len(output)
+    while not system.finished:
+        known = len(output)
+        system.advance(PIECE)
+        if len(output) > known and output.find(text, max(seen, known - len(text) + 1)) >= 0:
+            return True
+    return False
 
 
 def record(
-    image: Image | Sequence[Image],
-    under: str = "native",
+    image: Image | Sequence[Image] | Snapshot,
+    under: str | None = None,
     *,
     steps: int | None = None,
     **options: Any,  # noqa: ANN401 - as of build()
@@ -162,9 +206,7 @@ def record(
     Returns
     -------
     Recording
+        Its step 0 is the start, or the instant that was saved.
     """
-    check_options(options)
-    if steps is None:
-        options.setdefault("max_instructions", 5_000_000)
-    system = build(image, under, **options)
+    system = start(image, under, 5_000_000 if steps is None else None, options)
     return Recording(system) if steps is None else Recording(system, max_steps=steps)

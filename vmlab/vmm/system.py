@@ -20,12 +20,19 @@ if TYPE_CHECKING:
     from vmlab.machine.machine import Machine
     from vmlab.vmm.guest import Guest
 
-__all__ = ["DEFAULT_MEMORY", "System"]
+__all__ = ["DEFAULT_MEMORY", "NO_LIMIT", "System"]
 
 DEFAULT_MEMORY = 16 << 20
 NO_LIMIT = 1 << 62
 IDLE = 20
 """Times its limit of instructions that a guest may sleep: waking at each tick to nothing is an end, too."""
+
+
+def check_limit(instructions: int | None) -> int:
+    """Return a limit of instructions, checked; `NO_LIMIT` for None."""
+    if instructions is not None and (type(instructions) is not int or instructions <= 0):
+        raise OptionError(f"the limit of instructions is a positive number, not {instructions!r}")
+    return NO_LIMIT if instructions is None else instructions
 
 
 class System(ABC):
@@ -85,10 +92,8 @@ class System(ABC):
     ) -> None:
         if not images:
             raise OptionError("a system needs at least one guest image")
-        if max_instructions is not None and (type(max_instructions) is not int or max_instructions <= 0):
-            raise OptionError(f"the limit of instructions is a positive number, not {max_instructions!r}")
         self.trace = trace
-        self.limit = NO_LIMIT if max_instructions is None else max_instructions
+        self.limit = check_limit(max_instructions)
         self.most_idle = self.limit * IDLE
         self.current = 0
         self.input = input
@@ -156,6 +161,24 @@ class System(ABC):
         """Run until every guest has ended."""
         while not self.finished:
             self.advance(NO_LIMIT)
+
+    def allow(self, instructions: int | None) -> None:
+        """Let guests that have not ended otherwise retire so many instructions more; None for no limit.
+
+        Raises
+        ------
+        OptionError
+            Not a positive int.
+        """
+        more = check_limit(instructions)
+        done = max(guest.instructions for guest in self.guests)
+        if not self.in_vmm:
+            done = max(done, self.machine.guest_time + self.machine.retired)  # a VCPU's count is that of its last exit
+        self.limit = min(done + more, NO_LIMIT)
+        self.most_idle = max(guest.platform.idle for guest in self.guests) + more * IDLE
+        for guest in self.guests:
+            if guest.outcome == "limit":
+                guest.outcome = None
 
     def send(self, data: bytes, guest: int = 0, device: str = "serial") -> None:
         """Type at a guest, between two steps. A guest that has halted goes on where that interrupts it.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vmlab.machine.trace import Detail
 
-__all__ = ["ENGINES", "TECHNIQUES", "build", "check_options"]
+__all__ = ["ENGINES", "TECHNIQUES", "build", "check_options", "find_engine", "read_input", "read_keys"]
 
 TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (Native, TrapAndEmulate)}
 """Systems by the name of their technique."""
@@ -47,6 +47,13 @@ def find_technique(name: object) -> type[System]:
     return TECHNIQUES[name]
 
 
+def find_engine(name: object) -> Engine | None:
+    """Return an engine by its name, None for the interpreter; OptionError for an unknown name."""
+    if name not in ENGINES:
+        raise OptionError(f"unknown engine {name!r}: choose one of {', '.join(ENGINES)}")
+    return None if name == "interpreter" else Engine()
+
+
 def check_options(options: Mapping[str, object]) -> None:
     """Refuse an option that `build` has not, and name those that it has."""
     allowed = [name for name, each in signature(build).parameters.items() if each.kind is Parameter.KEYWORD_ONLY]
@@ -55,7 +62,7 @@ def check_options(options: Mapping[str, object]) -> None:
             raise OptionError(f"there is no option {name!r}: choose from {', '.join(allowed)}")
 
 
-def _read_input(data: object) -> bytes:
+def read_input(data: object) -> bytes:
     """Return what is to be sent to the serial port; OptionError where it is no text and no bytes."""
     if isinstance(data, str):
         try:
@@ -67,7 +74,7 @@ def _read_input(data: object) -> bytes:
     return bytes(data)
 
 
-def _read_keys(keys: object) -> list[tuple[int, str]]:
+def read_keys(keys: object) -> list[tuple[int, str]]:
     """Return what is to be typed at the keyboard, and when; OptionError where it is nothing of the kind."""
     given: list[Any] = (
         [(0, keys)] if isinstance(keys, str) else list(keys) if isinstance(keys, (list, tuple)) else [keys]
@@ -150,19 +157,17 @@ def build(  # noqa: PLR0913 - the options of a run
     if type(cpus) is not int or not 1 <= cpus <= MOST_CPUS:
         raise OptionError(f"a computer has 1 to {MOST_CPUS} processors, not {cpus!r}")
     model = find_cpu_model(cpu)
-    if engine not in ENGINES:
-        raise OptionError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+    executing = find_engine(engine)
     system = kind(
         images,
         memory_size=memory,
         model=model,
         trace=Trace(detail),
         max_instructions=max_instructions,
-        input=_read_input(input),
-        keys=_read_keys(keys),
+        input=read_input(input),
+        keys=read_keys(keys),
         disks=[each if each is None or isinstance(each, Disk) else Disk(each) for each in disks],
         processors=cpus,
     )
-    if engine != "interpreter":
-        system.machine.engine = Engine()
+    system.machine.engine = executing
     return system

@@ -290,6 +290,13 @@ class TrapAndEmulate(System):
             if self.trace.on:
                 self.trace.emit(Switch(self.steps, self.guest.instructions, index, previous))
 
+    def allow(self, instructions: int | None) -> None:
+        """Let each guest retire so many instructions more."""
+        super().allow(instructions)
+        machine = self.machine
+        if machine.counter_limit is not None:  # a guest runs now: take the CPU back in time
+            machine.counter_limit = min(machine.counter_limit, self.limit - machine.guest_time)
+
     def interrupted(self, guest: int) -> None:
         """Take the CPU back from the guest at once: its virtual device has an interrupt for it."""
         if not self.in_vmm and guest == self.current:
