@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmlab.machine.trace import Emulate, End, Exit, Inject, PortAccess, Resume, ShadowFill, Switch, Trap
+from vmlab.machine.trace import Emulate, End, Exit, Inject, PortAccess, Resume, ShadowFill, Signal, Switch, Trap
 from vmlab.views.captions import Moment, caption, changes, main_event, port_access, upper
 
 STAMP = (7, 70, 0)
@@ -21,6 +21,12 @@ def moment(**changed):
 
 
 CASES = {
+    "reset of a processor": (moment(), [Signal(*STAMP, "INIT", 0xFFFFFFF0, cpu=1)], "INIT resets the processor."),
+    "start of a processor": (
+        moment(),
+        [Signal(*STAMP, "STARTUP", 0x8000, cpu=1)],
+        "STARTUP lets the processor begin in real mode at 0x8000.",
+    ),
     "trap": (
         moment(),
         [Trap(*STAMP, 13, "#GP", 0, 0x100012, 3, 0)],

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         PortAccess,
         Resume,
         ShadowFill,
+        Signal,
         Switch,
         Trap,
     )
@@ -45,6 +46,7 @@ __all__ = ["Moment", "caption", "changes", "main_event", "port_access", "upper"]
 WEIGHT = (
     "end",
     "trap",
+    "signal",
     "switch",
     "inject",
     "shadow",
@@ -297,6 +299,12 @@ def _port(moment: Moment, event: PortAccess, events: Sequence[Event]) -> str:
     return f"{upper(moment.text)}: {event.value:#x} {way} ({event.device or 'no device'})."
 
 
+def _signal(moment: Moment, event: Signal, events: Sequence[Event]) -> str:
+    if event.name == "INIT":
+        return "INIT resets the processor."
+    return f"STARTUP lets the processor begin in real mode at {event.address:#x}."
+
+
 def _firmware(moment: Moment, event: FirmwareCall, events: Sequence[Event]) -> str:
     return f"The BIOS does INT {event.vector:02X}h, AH={event.ax >> 8:02X}h, for the guest: {upper(moment.text)} calls its host software."
 
@@ -325,6 +333,7 @@ SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
         "shadow": _shadow,
         "resume": _resume,
         "switch": _switch,
+        "signal": _signal,
         "firmware": _firmware,
         "port": _port,
         "control": _control,

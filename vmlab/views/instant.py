@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.registers import CS, DS, ES, FS, GS, SS
+from vmlab.views.layers import processor_state
 from vmlab.vmm.listing import Listings, labels_of
 from vmlab.vmm.world import DIRECT_FLAGS
 
 if TYPE_CHECKING:
     from vmlab.machine.cpu_state import CpuState
+    from vmlab.machine.processor import Processor
     from vmlab.vmm.guest import Guest
     from vmlab.vmm.system import System
 
@@ -66,13 +68,18 @@ class GuestInstant:
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A system at an instant: its guests, the physical processor, and who has it."""
+    """A system at an instant: its guests, the physical processor, and who has it.
+
+    With several processors, it is looked at from one of them: `place`; `states` says what each does.
+    """
 
     guests: tuple[GuestInstant, ...]
     cpu: dict[str, int]
     ring: int
     current: int
     in_vmm: bool
+    place: int
+    states: tuple[str, ...]
 
     @property
     def guest(self) -> GuestInstant:
@@ -98,14 +105,27 @@ class Observer:
         """Tell whether a trap has happened that the monitor has not looked at: the VCPU is not up to date."""
         return bool(system.in_vmm) and getattr(system, "phase", "") == "handle"
 
-    def look(self, system: System, before: Instant | None) -> Instant:
-        """Copy what a scene shows. `before` is the instant one step earlier, needed right after a trap."""
-        cpu = system.machine.cpu
-        guests = tuple(self._guest(system, index, guest, before) for index, guest in enumerate(system.guests))
-        return Instant(guests, _registers(cpu), cpu.cpl, system.current, bool(system.in_vmm))
+    def look(self, system: System, before: Instant | None, place: int | None = None) -> Instant:
+        """Copy what a scene shows.
 
-    def _guest(self, system: System, index: int, guest: Guest, before: Instant | None) -> GuestInstant:
-        cpu, vcpu, current = system.machine.cpu, guest.vcpu, index == system.current
+        Parameters
+        ----------
+        system : System
+            What to look at.
+        before : Instant or None
+            The instant one step earlier, needed right after a trap.
+        place : int, optional
+            Index of the processor to look from; without it, the one that ran last.
+        """
+        machine = system.machine
+        place = machine.turns.index if place is None else place
+        cpu = machine.cpus[place]
+        guests = tuple(self._guest(system, index, guest, before, cpu) for index, guest in enumerate(system.guests))
+        states = tuple(processor_state(each) for each in machine.cpus)
+        return Instant(guests, _registers(cpu), cpu.cpl, system.current, bool(system.in_vmm), place, states)
+
+    def _guest(self, system: System, index: int, guest: Guest, before: Instant | None, cpu: Processor) -> GuestInstant:
+        vcpu, current = guest.vcpu if self.virtual else cpu, index == system.current
         saved = _registers(vcpu)
         believed, address = saved, vcpu.linear_ip
         if self.virtual and current and not system.in_vmm:
@@ -125,7 +145,7 @@ class Observer:
         return GuestInstant(
             saved,
             believed,
-            guest.mode,
+            guest.mode if self.virtual else "user" if cpu.cpl == 3 else "kernel",
             state,
             vcpu.cpl,
             address,

@@ -8,6 +8,8 @@ Node attributes: `label`, `kind` (`processes`, `kernel`, `vcpu`, `shadow`, `vmm`
 (`processes`, `kernel`, `vmm`, `hardware`), `guest` (index or None), `privilege`, `counters`, `state`.
 Edge attribute: `relation`, one of `runs on`, `traps to`, `maps to`, `assigned to`.
 
+With several processors, each is a node (`hardware/cpu0` and so on), and the kernel runs on all of them.
+
 Simplified: hardware and monitor know no processes, only address spaces: each in which user mode has run is a node (at
 most three a guest).
 """
@@ -25,11 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from vmlab.machine.machine import Machine
+    from vmlab.machine.processor import Processor
     from vmlab.machine.recording import Recording
     from vmlab.vmm.guest import Guest
     from vmlab.vmm.run import Run
 
-__all__ = ["describe", "guest_names", "layers", "monitor", "rows", "user_spaces"]
+__all__ = ["describe", "guest_names", "layers", "monitor", "processor_nodes", "processor_state", "rows", "user_spaces"]
 
 MOST_PROCESSES = 3
 
@@ -69,22 +72,36 @@ def layers(of: System | Run | Recording) -> nx.DiGraph:
     _add_hardware(graph, system)
     for index in range(len(system.guests)):
         kernel = f"guest{index}/kernel"
-        below = "vmm" if virtual else "hardware/cpu"
+        below = ["vmm"] if virtual else processor_nodes(system)
         users = [node for node, data in graph.nodes(data=True) if (data["kind"], data["guest"]) == ("processes", index)]
         for process in users:
             graph.add_edge(process, kernel, relation="runs on")
             if virtual:
-                graph.add_edge(process, below, relation="traps to")
+                graph.add_edge(process, "vmm", relation="traps to")
         if virtual:
             graph.add_edge(f"guest{index}/vcpu", "vmm", relation="runs on")
             graph.add_edge(f"guest{index}/shadow", "hardware/memory", relation="maps to")
-        graph.add_edge(kernel, below, relation="traps to" if virtual else "runs on")
+        for node in below:
+            graph.add_edge(kernel, node, relation="traps to" if virtual else "runs on")
     return graph
 
 
 def monitor(system: System) -> Any:  # noqa: ANN401 - each technique has its own
     """Return the virtual-machine monitor of a system, None natively."""
     return getattr(system, "vmm", None)
+
+
+def processor_nodes(system: System) -> list[str]:
+    """Name the nodes of the processors: one has no number."""
+    count = len(system.machine.cpus)
+    return [f"hardware/cpu{n}" for n in range(count)] if count > 1 else ["hardware/cpu"]
+
+
+def processor_state(cpu: Processor) -> str:
+    """Say what one of several processors does: its ring, or that it waits."""
+    if cpu.signals.waiting:
+        return "waits for STARTUP"
+    return "halted" if cpu.halted else f"ring {cpu.cpl}"
 
 
 def user_spaces(of: System | Run | Recording) -> list[list[int]]:
@@ -95,7 +112,8 @@ def user_spaces(of: System | Run | Recording) -> list[list[int]]:
     holder: Any = of
     system: System = getattr(holder, "system", holder)
     if not hasattr(holder, "seek"):
-        return [list(guest.vcpu.user_spaces)[:MOST_PROCESSES] for guest in system.guests]
+        found = [dict.fromkeys(space for vcpu in guest.vcpus for space in vcpu.user_spaces) for guest in system.guests]
+        return [list(each)[:MOST_PROCESSES] for each in found]
     position = holder.position
     holder.seek(holder.length)
     spaces = user_spaces(system)
@@ -186,12 +204,18 @@ def _add_vmm(graph: nx.DiGraph, system: System) -> None:
 def _add_hardware(graph: nx.DiGraph, system: System) -> None:
     """Add CPU, memory and devices, and what rests on them."""
     machine = system.machine
-    cpu = machine.cpu
     host = {"layer": "hardware", "guest": None}
-    graph.add_node(
-        "hardware/cpu", label="CPU", kind="cpu", privilege=f"ring {cpu.cpl}", counters={},
-        state={"EIP": f"{cpu.ip:#010x}", "EFLAGS": f"{cpu.flags:#010x}", "CR3": f"{cpu.cr3:#010x}"}, **host,
-    )  # fmt: skip
+    several = len(machine.cpus) > 1
+    for number, (node, cpu) in enumerate(zip(processor_nodes(system), machine.cpus, strict=True)):
+        graph.add_node(
+            node,
+            label=f"CPU {number}" if several else "CPU",
+            kind="cpu",
+            privilege=processor_state(cpu) if several else f"ring {cpu.cpl}",
+            counters={"instructions": cpu.retired} if several else {},
+            state={"EIP": f"{cpu.ip:#010x}", "EFLAGS": f"{cpu.flags:#010x}", "CR3": f"{cpu.cr3:#010x}"},
+            **host,
+        )
     graph.add_node(
         "hardware/memory",
         label="memory",

@@ -238,10 +238,15 @@ def _hardware(shape: _Shape, graph: nx.DiGraph, *, virtual: bool) -> None:
     names = (("cpu", "CPU"), ("memory", "memory"), ("devices", "devices"))
     for number, (kind, label) in enumerate(names):
         sub = str(graph.nodes["hardware/memory"]["state"].get("size", "")) if kind == "memory" else ""
-        shape.node(f"hardware/{kind}", kind, label, sub, Box(LEFT + number * (third + 14), top, third, tall))
+        box = Box(LEFT + number * (third + 14), top, third, tall)
+        cpus = [node for node, data in graph.nodes(data=True) if data["kind"] == "cpu"] if kind == "cpu" else []
+        if len(cpus) > 1:
+            _processors(shape, cpus, box)
+        else:
+            shape.node(f"hardware/{kind}", kind, label, sub, box)
     above = "vmm" if virtual else "guest0/kernel"
-    for kind, _ in names:
-        box = shape.boxes[f"hardware/{kind}"]
+    for node in [each for each in shape.boxes if each.startswith("hardware/")]:
+        box = shape.boxes[node]
         start = shape.boxes[above].bottom
         middle = (
             box.middle
@@ -249,5 +254,17 @@ def _hardware(shape: _Shape, graph: nx.DiGraph, *, virtual: bool) -> None:
             else min(max(box.middle, shape.boxes[above].x + 8), shape.boxes[above].x + shape.boxes[above].w - 8)
         )
         shape.edge(
-            above, f"hardware/{kind}", "runs on" if kind == "cpu" else "assigned to", f"M{middle:g} {start:g}V{box.y:g}"
+            above,
+            node,
+            "runs on" if node.startswith("hardware/cpu") else "assigned to",
+            f"M{middle:g} {start:g}V{box.y:g}",
         )
+
+
+def _processors(shape: _Shape, nodes: list[str], box: Box) -> None:
+    """Place several processors side by side."""
+    gap = 8 if len(nodes) <= 4 else 2
+    width = (box.w + gap) / len(nodes) - gap
+    for number, node in enumerate(nodes):
+        label = f"CPU {number}" if width > 44 else str(number)
+        shape.node(node, "cpu", label, "", Box(box.x + number * (width + gap), box.y, width, box.h))

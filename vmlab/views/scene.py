@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.isa.x86.registers import IF
 from vmlab.views.captions import Moment, caption, main_event, port_access
 from vmlab.views.instant import REGISTERS, GuestInstant, Instant, Observer
-from vmlab.views.layers import guest_names, layers, user_spaces
+from vmlab.views.layers import guest_names, layers, processor_nodes, user_spaces
 from vmlab.views.layout import stage_shape
 from vmlab.views.theme import EVENTS
 
@@ -63,6 +63,7 @@ class SceneWriter:
         self.observer = Observer(system)
         self.virtual = self.observer.virtual
         self.names = guest_names(system)
+        self.processors = processor_nodes(system)
         self.shape = stage_shape(layers(recording))
         self.spaces = user_spaces(recording)
 
@@ -134,12 +135,14 @@ class SceneWriter:
         recording.seek(first)
         if first and self.observer.unsaved(recording.system):
             first -= 1  # right after a trap: what the guest had in its registers is known from the step before
-        before: Instant | None = None
+        places = range(len(self.processors))
+        views: list[Instant] = []  # of the instant before, from each processor: who runs next is known afterwards
         for step, events, system in recording.frames(first, stop - 1):
+            before = views[system.machine.turns.index] if views else None
             after = self.observer.look(system, before)
             if step >= start:
                 yield self._compose(step, events, before, after)
-            before = after
+            views = [after if n == after.place else self.observer.look(system, None, n) for n in places]
 
     def _compose(self, step: int, events: Sequence[Event], before: Instant | None, after: Instant) -> Scene:
         """Make the scene of one step from the instants around it and its events."""
@@ -169,6 +172,8 @@ class SceneWriter:
         scene["motion"] = self._motion(event, moment, before, after)
         scene["events"] = [_badge(entry) for entry in _ranked(events) if entry.kind in SHOWN]
         scene["caption"] = caption(moment, events)
+        if len(self.processors) > 1 and before is not None:
+            scene["caption"] = f"CPU {after.place}: {scene['caption']}"
         return scene
 
     def _lane(self, kind: str, ran: int, before: Instant | None, after: Instant) -> str:
@@ -180,7 +185,8 @@ class SceneWriter:
 
     def _subs(self, after: Instant) -> dict[str, str]:
         """Return the second lines of the nodes."""
-        subs = {"sub:hardware/cpu": f"ring {after.ring}"}
+        states = after.states if len(self.processors) > 1 else (f"ring {after.ring}",)
+        subs = {f"sub:{node}": state for node, state in zip(self.processors, states, strict=True)}
         if self.virtual:
             total = sum(guest.exits for guest in after.guests)
             subs["sub:vmm"] = f"{total:,} exit{'' if total == 1 else 's'}".replace(",", "\u202f")
@@ -195,7 +201,7 @@ class SceneWriter:
         running = self._node(after.current, after.guest)
         kinds = {event.kind for event in events}
         if lane == "vmm":
-            lit = ["vmm", "hardware/cpu"]
+            lit = ["vmm", self.processors[after.place]]
             lit += (
                 [f"guest{after.current}/vcpu"] if kinds & {"emulate", "inject", "control", "switch", "resume"} else []
             )
@@ -204,8 +210,8 @@ class SceneWriter:
             lit += [f"guest{ran}/devices"] if _is_port(events) else []
             return lit + ([] if after.in_vmm else [running])
         if kind == "trap":
-            return ["hardware/cpu", "vmm" if self.virtual else running]
-        return [running, "hardware/cpu"]
+            return [self.processors[after.place], "vmm" if self.virtual else running]
+        return [running, self.processors[after.place]]
 
     def _motion(
         self, event: Event | None, moment: Moment, before: Instant | None, after: Instant
