@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from vmlab.vmm.run import Run, record, run
     from vmlab.vmm.snapshot import Snapshot, load_state, save
     from vmlab.vmm.techniques import TECHNIQUES
-    from vmlab.widgets import show
+    from vmlab.widgets import console, show
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
-    "VmlabError", "assemble", "boot_sector", "classify", "compare", "disassemble", "guests", "labs", "layers", "load", "load_state", "record", "run", "save",
-    "show", "views",
+    "VmlabError", "assemble", "boot_sector", "classify", "compare", "console", "disassemble", "guests", "labs", "layers", "load",
+    "load_state", "record", "run", "save", "show", "views",
 ]  # fmt: skip
 
 _PLACES = {
@@ -55,6 +55,7 @@ _PLACES = {
     "boot_sector": "vmlab.machine.program",
     "classify": "vmlab.isa.x86",
     "compare": "vmlab.vmm.compare",
+    "console": "vmlab.widgets",
     "disassemble": "vmlab.isa.x86",
     "layers": "vmlab.views.layers",
     "load": "vmlab.machine.image",

@@ -40,6 +40,13 @@ def test_roles_reach_aa(mode, role):
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_the_terminals_colours_reach_aa(mode):
+    assert len(mode.ansi) == 16
+    for colour in mode.ansi:
+        assert contrast(colour, mode.panel) >= 4.5
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_words_on_their_own_tint_reach_aa(mode):
     for role in ("user", "kernel", "vmm", "emulate", "trap"):
         assert contrast(mode.ink[role], mode.tint(role)) >= 4.5

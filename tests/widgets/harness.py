@@ -6,8 +6,10 @@ The page's feed hands what the module sends to Python and takes the feed's state
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-from vmlab.widgets.stage import STATIC, Stage
+if TYPE_CHECKING:
+    from vmlab.widgets.stage import Stage
 
 PAGE = """<!doctype html><html><head><meta charset="utf-8"><style>body { margin: 0 } __CSS__</style></head>
 <body data-jp-theme-light="__LIGHT__"><div id="host"></div><div id="other"></div>
@@ -59,7 +61,7 @@ class StagePage:
             "__CSS__": stage._css,
             "__LIGHT__": "false" if dark else "true",
             "__STATE__": json.dumps(self.state()),
-            "__MODULE__": json.dumps((STATIC / "stage.js").read_text(encoding="utf-8")),
+            "__MODULE__": json.dumps(stage._esm),
         }
         html = PAGE
         for mark, text in filled.items():

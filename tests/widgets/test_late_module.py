@@ -17,10 +17,9 @@ pytestmark = pytest.mark.browser
 SHOW = """
 import vmlab
 from vmlab.widgets import Stage
-from vmlab.widgets.stage import STATIC
 
 class Late(Stage):
-    _esm = "await new Promise((done) => setTimeout(done, 3500));\\n" + (STATIC / "stage.js").read_text()
+    _esm = "await new Promise((done) => setTimeout(done, 3500));\\n" + Stage._esm
 
 stage = Late(vmlab.record(vmlab.guests.load("hello"), under="trap-and-emulate"))
 stage

@@ -70,6 +70,8 @@ class Terminal(Screen):
         Lines that have moved off the top, the oldest first; at most `HISTORY`.
     scrolled : int
         How many lines have done so since the start.
+    restarts : int
+        How often it began anew, as to show an earlier instant.
     row, column : int
         The cursor, from 0.
     cursor_visible, application_keys, bracketed_paste : bool
@@ -99,6 +101,7 @@ class Terminal(Screen):
             if type(size) is not int or not 1 <= size <= LARGEST:
                 raise OptionError(f"a terminal has 1 to {LARGEST} {name}, not {size!r}")
         self.fed = bytearray()
+        self.restarts = -1
         self.history: deque[Row] = deque(maxlen=HISTORY)
         super().__init__(columns, rows)
         self.restart()
@@ -106,6 +109,7 @@ class Terminal(Screen):
     def restart(self) -> None:
         """Do what switching it off and on does: everything is gone, the history too."""
         self.fed.clear()
+        self.restarts += 1
         self.history.clear()
         self.scrolled = self.bells = 0
         self.title = ""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DARK", "EVENTS", "LAYERS", "LIGHT", "MONO", "SANS", "Mode", "css_variables", "mix", "template"]
+__all__ = ["ANSI", "DARK", "EVENTS", "LAYERS", "LIGHT", "MONO", "SANS", "Mode", "css_variables", "mix", "template"]
 
 SANS = "var(--jp-ui-font-family, system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif)"
 MONO = "var(--jp-code-font-family, ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace)"
@@ -39,6 +39,8 @@ class Mode:
         Background of the page, of a panel; text, quiet text, hairlines.
     line, ink : mapping of str to str
         By role: colour of a shape, colour of a word.
+    ansi : tuple of str
+        The terminal's sixteen colours for text on the panel.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Mode:
     rule: str
     line: Mapping[str, str]
     ink: Mapping[str, str]
+    ansi: tuple[str, ...]
 
     def tint(self, role: str, share: float = 0.14) -> str:
         """Return the role's colour thinned with the page's, for a fill."""
@@ -64,12 +67,21 @@ LIGHT = Mode(
     #            user       kernel     vmm        hardware   trap       emulate    inject     shadow     switch     neutral
     line=_roles("#0072b2", "#009e73", "#b87d00", "#6b7580", "#d55e00", "#b87d00", "#b65a8e", "#8a7f00", "#0072b2", "#8a929b"),
     ink=_roles("#005f95", "#00694d", "#7d5500", "#4d565f", "#a84900", "#7d5500", "#963f70", "#665e00", "#005f95", "#575e66"),
+    ansi=("#1b1f24", "#b3261e", "#00694d", "#7d5500", "#005f95", "#963f70", "#00666f", "#575e66",
+          "#4d565f", "#c02a20", "#007a5a", "#8a5d00", "#0068a6", "#a84580", "#006f7a", "#1b1f24"),
 )  # fmt: skip
 DARK = Mode(
     name="dark", page="#111417", panel="#191d21", text="#e8eaed", muted="#a3abb4", rule="#343a41",
     line=_roles("#56b4e9", "#1fbf92", "#e69f00", "#8b96a1", "#f0772a", "#e69f00", "#dd8fba", "#e3d74a", "#56b4e9", "#7d868f"),
     ink=_roles("#7cc6f0", "#3fd0a6", "#f0b440", "#b3bcc5", "#ff9452", "#f0b440", "#e7a9ca", "#ece26e", "#7cc6f0", "#a3abb4"),
+    ansi=("#a3abb4", "#ff8a80", "#3fd0a6", "#f0b440", "#7cc6f0", "#e7a9ca", "#6fd3dc", "#e8eaed",
+          "#a3abb4", "#ffa79f", "#6fe0bd", "#f7cf7a", "#a5daf7", "#f2c6de", "#9ce4ea", "#ffffff"),
 )  # fmt: skip
+ANSI = (
+    "#000000", "#aa0000", "#00aa00", "#aa5500", "#0000aa", "#aa00aa", "#00aaaa", "#aaaaaa",
+    "#555555", "#ff5555", "#55ff55", "#ffff55", "#5555ff", "#ff55ff", "#55ffff", "#ffffff",
+)  # fmt: skip
+"""A PC screen's sixteen colours in the terminal's order, for cells that bring a background of their own."""
 MODES = MappingProxyType({mode.name: mode for mode in (LIGHT, DARK)})
 
 
@@ -132,8 +144,8 @@ def mix(colour: str, ground: str, share: float) -> str:
     return "#" + "".join(f"{int(a * share + b * (1 - share) + 0.5):02x}" for a, b in pairs)
 
 
-def css_variables() -> str:
-    """Return the CSS that defines the stage's variables for light and dark pages.
+def css_variables(root: str = ".vmlab-stage") -> str:
+    """Return the CSS that defines a widget's variables for light and dark pages.
 
     JupyterLab says which it is by `data-jp-theme-light` on the body; elsewhere the browser's preference counts.
     """
@@ -144,15 +156,16 @@ def css_variables() -> str:
         lines = [f"--vm-{role}: {colour};" for role, colour in mode.line.items()]
         inks = [f"--vm-{role}-ink: {colour};" for role, colour in mode.ink.items()]
         tints = [f"--vm-{role}-tint: {mode.tint(role)};" for role in ROLES]
-        return "\n  ".join([f"color-scheme: {mode.name};", *base, *lines, *inks, *tints])
+        ansi = [f"--vm-ansi-{number}: {colour};" for number, colour in enumerate(mode.ansi)]
+        return "\n  ".join([f"color-scheme: {mode.name};", *base, *lines, *inks, *tints, *ansi])
 
     fonts = f"--vm-sans: {SANS};\n  --vm-mono: {MONO};"
     dark = block(DARK)
     return (
-        f".vmlab-stage {{\n  {fonts}\n  {block(LIGHT)}\n}}\n"
-        f'body[data-jp-theme-light="false"] .vmlab-stage {{\n  {dark}\n}}\n'
+        f"{root} {{\n  {fonts}\n  {block(LIGHT)}\n}}\n"
+        f'body[data-jp-theme-light="false"] {root} {{\n  {dark}\n}}\n'
         "@media (prefers-color-scheme: dark) {\n"
-        f"body:not([data-jp-theme-light]) .vmlab-stage {{\n  {dark}\n}}\n}}\n"
+        f"body:not([data-jp-theme-light]) {root} {{\n  {dark}\n}}\n}}\n"
     )
 
 

@@ -15,7 +15,6 @@ Read more: anywidget.dev, "Anywidget Front-End Module"; ipywidgets, "Low level w
 from __future__ import annotations
 
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anywidget
@@ -25,7 +24,7 @@ import traitlets
 from vmlab.errors import OptionError
 from vmlab.views.scene import LEAD, STOPS, SceneWriter
 from vmlab.views.svg import describe_scene, scene_svg
-from vmlab.views.theme import css_variables
+from vmlab.widgets.assets import module, style
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from vmlab.machine.recording import Recording
 
 __all__ = ["Feed", "Stage"]
-
-STATIC = Path(__file__).parent / "static"
-WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 _serials = count(1)
 
@@ -72,8 +68,8 @@ class Stage(anywidget.AnyWidget):
         see `choose`.
     """
 
-    _esm = STATIC / "stage.js"
-    _css = css_variables() + (STATIC / "stage.css").read_text(encoding="utf-8")
+    _esm = module("stage")
+    _css = style("stage")
 
     feed = traitlets.Instance(Feed).tag(sync=True, **ipywidgets.widget_serialization)
 

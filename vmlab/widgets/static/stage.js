@@ -8,37 +8,12 @@
 // feed's state is kept current by the widget manager however late the module is; a view reads it when it is drawn,
 // says `ready`, and the kernel then sends again what it wants shown.
 
-const SVG = "http://www.w3.org/2000/svg";
 const KEEP = 6000; // scenes held at most
 const AHEAD = 96; // ask for more when fewer than this many lie between the cursor and the edge
 const PATIENCE = 4000; // milliseconds after which an unanswered request is made again
 const SPEEDS = [1, 2, 4, 10, 30, 60];
 const TOKEN = 560; // milliseconds of a token's way
 const STORES = new WeakMap(); // feed -> store: all views of one stage share one cursor
-
-// ---------------------------------------------------------------------------------------------------- small helpers
-
-const hex = (value, digits = 8) => (value >>> 0).toString(16).padStart(digits, "0");
-const number = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f");
-const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
-
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
-function draw(tag, attributes = {}, text = null) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  if (text !== null) element.textContent = text;
-  return element;
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
 
 function reducedMotion() {
   return window.matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -677,7 +652,7 @@ async function render({ model, el }) {
   el.append(root);
   let feed = null;
   try {
-    feed = await model.widget_manager.get_model(model.get("feed").replace("IPY_MODEL_", ""));
+    feed = await feedOf(model);
   } catch {
     root.append("This stage has lost its kernel: run the cell again.");
     return;

@@ -1,0 +1,235 @@
+"""A session at a guest's terminal: what is on the screen, what is typed, and the recording of both.
+
+The session holds an open recording. `advance` records on, `press`, `type` and `paste` send keys at the cursor, `seek`
+goes back to any instant; whoever types in the past begins another history there. The terminal is a function of what the
+guest has sent up to the cursor.
+
+`quiet` counts steps without a sign of life, by which one who looks on can tell a guest that waits for a key in a loop.
+
+Simplified: arrows and function keys do not exist on the keyboard of the CGA screen, only characters do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.errors import OptionError
+from vmlab.machine.clock import NOMINAL_HZ
+from vmlab.machine.recording import Recording
+from vmlab.machine.terminal import Terminal
+from vmlab.machine.terminal_keys import encode_key, encode_paste
+
+if TYPE_CHECKING:
+    from vmlab.vmm.guest import Guest
+
+__all__ = ["SCREENS", "Session"]
+
+SCREENS = ("serial", "cga")
+"""What a session shows: the serial port's terminal, or the CGA screen with its keyboard."""
+
+CHARACTERS = {"Enter": "\n", "Backspace": "\b", "Tab": "\t", "Escape": "\x1b"}
+BUSY = 250_000
+"""Steps after which a waiting guest is looked at again."""
+WAITING = 2_000_000
+"""Steps without a sign of life after which a guest is taken to wait for a key."""
+
+
+class Session:
+    r"""Someone at the terminal of one guest.
+
+    Parameters
+    ----------
+    recording : Recording
+        An open recording; its end is where the session goes on.
+    guest : int
+        Index of the guest.
+    screen : {"serial", "cga"}
+        What is looked at, and what is typed at.
+    columns, rows : int
+        Size of the serial terminal.
+
+    Attributes
+    ----------
+    terminal : Terminal
+        The serial terminal as it is at the cursor.
+    quiet : int
+        Steps recorded since the guest last wrote or read anything, ran user code, or was typed at.
+
+    Raises
+    ------
+    OptionError
+        An option is not possible.
+
+    Examples
+    --------
+    >>> import vmlab
+    >>> image = vmlab.assemble('''
+    ... start:  mov dx, 0x3fd
+    ... .wait:  in al, dx
+    ...         test al, 1
+    ...         jz .wait
+    ...         mov dx, 0x3f8
+    ...         in al, dx
+    ...         out dx, al
+    ...         jmp start
+    ... ''')
+    >>> session = Session(vmlab.record(image, steps=0))
+    >>> session.type("hello")
+    >>> session.advance(1_000)
+    1000
+    >>> print(session.terminal.text)
+    hello
+    """
+
+    def __init__(
+        self, recording: Recording, *, guest: int = 0, screen: str = "serial", columns: int = 80, rows: int = 24
+    ) -> None:
+        if not isinstance(recording, Recording):
+            raise OptionError(f"a session needs a Recording, from vmlab.record(...), not {type(recording).__name__}")
+        guests = recording.system.guests
+        if type(guest) is not int or not 0 <= guest < len(guests):
+            raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(guests) - 1}")
+        if screen not in SCREENS:
+            raise OptionError(f"there is no screen {screen!r}: choose one of {', '.join(SCREENS)}")
+        self.recording = recording
+        self.index = guest
+        self.screen = screen
+        self.terminal = Terminal(columns, rows)
+        self.quiet = 0
+        recording.seek(recording.length)
+        self.refresh()
+
+    @property
+    def guest(self) -> Guest:
+        """The guest, as it is at the cursor."""
+        guest: Guest = self.recording.system.guests[self.index]
+        return guest
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> bytes:
+        """Show on the terminal what the guest has sent up to the cursor; return what the terminal answers."""
+        return self.terminal.show(bytes(self.guest.platform.uart.output))
+
+    @property
+    def seconds(self) -> float:
+        """The guest's time at the cursor, as its devices count it, in nominal seconds."""
+        guest = self.guest
+        return (guest.instructions + guest.platform.idle) / NOMINAL_HZ
+
+    @property
+    def past(self) -> bool:
+        """True where the cursor is not at the recording's end."""
+        return self.recording.position < self.recording.length
+
+    @property
+    def state(self) -> str:
+        """What the guest does at the recording's end: `running`, `waiting` (for a key, and nothing else), or how it ended."""
+        if not self.recording.ended:
+            return "waiting" if self.quiet >= WAITING else "running"
+        outcome = self.guest.outcome or "running"
+        return "waiting" if outcome == "halt" and self.guest.vcpu.interruptible else outcome
+
+    def describe(self) -> str:
+        """Say in words what the session shows."""
+        recording = self.recording
+        where = f"step {recording.position:,} of {recording.length:,}, {self.state}"
+        if self.screen == "serial":
+            return f"{self.guest.name}: {where}\n{self.terminal.describe()}"
+        return f"{self.guest.name}: {where}\nscreen of 80 × 25\n{self.guest.screen.rstrip()}"
+
+    # -- going -------------------------------------------------------------------------------------------------------
+
+    def advance(self, steps: int) -> int:
+        """Go on: through what is recorded, and beyond its end by recording more.
+
+        Parameters
+        ----------
+        steps : int
+            How far, at most.
+
+        Returns
+        -------
+        int
+            How far it went; less where the guest has ended, or waits for a key with nothing else due.
+        """
+        recording = self.recording
+        if self.past:
+            start = recording.position
+            done = recording.step(steps) - start
+            self.refresh()
+            return done
+        before = self._signs()
+        done = recording.extend(steps)
+        answer = self.refresh()
+        self.quiet = 0 if self._signs() != before or self.guest.mode == "user" else self.quiet + done
+        if answer and self.screen == "serial" and not recording.ended:
+            self._send(answer)
+        return done
+
+    def advance_until_waiting(self, steps: int) -> int:
+        """Go on for at most so many steps, and stop earlier where the guest has ended or waits for a key."""
+        total = 0
+        while total < steps and self.state == "running":
+            done = self.advance(min(BUSY, steps - total))
+            total += done
+            if not done:
+                break
+        return total
+
+    def _signs(self) -> tuple[int, int]:
+        """Return what changes when a guest does something that can be seen."""
+        platform = self.guest.platform
+        return len(platform.uart.output), hash(bytes(platform.cga.data)) if self.screen == "cga" else 0
+
+    def seek(self, step: int) -> None:
+        """Go to an instant of the recording: OptionError where it has no such step."""
+        self.recording.seek(step)
+        self.refresh()
+
+    def reset(self) -> None:
+        """Switch the machine off and on: a new recording from the first one's start."""
+        self.recording.seek(0)
+        self.recording = Recording(self.recording.system, max_steps=0)
+        self.quiet = 0
+        self.refresh()
+
+    # -- typing ------------------------------------------------------------------------------------------------------
+
+    def type(self, text: str) -> None:
+        """Type a text at the cursor; newline is Enter. What was recorded behind the cursor is dropped.
+
+        Raises
+        ------
+        OptionError
+            The guest has ended, or there is no such key.
+        """
+        if not isinstance(text, str):
+            raise OptionError(f"type() takes a str, not {type(text).__name__}")
+        self._send(text.replace("\n", "\r") if self.screen == "serial" else text)
+
+    def press(self, key: str, *, ctrl: bool = False, alt: bool = False, shift: bool = False) -> None:
+        """Press a key, named as in `vmlab.machine.terminal_keys`.
+
+        Raises
+        ------
+        OptionError
+            The guest has ended, or there is no such key.
+        """
+        if self.screen == "serial":
+            self._send(encode_key(key, ctrl=ctrl, alt=alt, shift=shift, application=self.terminal.application_keys))
+            return
+        character = CHARACTERS.get(key, key)
+        if len(character) == 1:
+            self._send(encode_key(character, ctrl=ctrl).decode() if ctrl else character)
+
+    def paste(self, text: str) -> None:
+        """Paste a text, as a terminal does."""
+        if self.screen == "serial":
+            self._send(encode_paste(text, bracketed=self.terminal.bracketed_paste))
+        else:
+            self._send(text.replace("\r\n", "\n"))
+
+    def _send(self, data: str | bytes) -> None:
+        self.recording.send(data, guest=self.index, device="serial" if self.screen == "serial" else "keyboard")
+        self.quiet = 0
