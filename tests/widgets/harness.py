@@ -51,6 +51,8 @@ class StagePage:
         What the page has sent.
     """
 
+    landmark = "caption"  # what is there once a view is drawn
+
     def __init__(self, page, stage: Stage, *, width: int = 1040, dark: bool = False, late: bool = False) -> None:
         self.page, self.stage = page, stage
         self.messages: list[dict] = []
@@ -79,7 +81,7 @@ class StagePage:
 
     def show(self, place: str) -> None:
         self.page.evaluate("async (place) => { window.cleanup = await window.show(place); }", place)
-        self.page.wait_for_selector(f"#{place} [data-testid=caption]")
+        self.page.wait_for_selector(f"#{place} [data-testid={self.landmark}]")
 
     def state(self) -> dict:
         feed = self.stage.feed

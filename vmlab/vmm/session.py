@@ -4,7 +4,8 @@ The session holds an open recording. `advance` records on, `press`, `type` and `
 goes back to any instant; whoever types in the past begins another history there. The terminal is a function of what the
 guest has sent up to the cursor.
 
-`quiet` counts steps without a sign of life, by which one who looks on can tell a guest that waits for a key in a loop.
+A guest that waits for a key may halt for ever, sleep from one timer tick to the next, ask the serial port again and
+again, or run an idle loop. `state` tells, by what can be seen from outside: the guest's time, its ports, its screen.
 
 Simplified: arrows and function keys do not exist on the keyboard of the CGA screen, only characters do.
 """
@@ -28,10 +29,16 @@ SCREENS = ("serial", "cga")
 """What a session shows: the serial port's terminal, or the CGA screen with its keyboard."""
 
 CHARACTERS = {"Enter": "\n", "Backspace": "\b", "Tab": "\t", "Escape": "\x1b"}
-BUSY = 250_000
-"""Steps after which a waiting guest is looked at again."""
+LOOK = 10_000
+"""Steps after which a guest is looked at again."""
 WAITING = 2_000_000
-"""Steps without a sign of life after which a guest is taken to wait for a key."""
+"""Steps without a sign of life after which a guest is taken to wait for a key in an idle loop."""
+ASLEEP = NOMINAL_HZ // 2
+"""Units of the clock in which a guest has slept without a sign of life, after which the same is assumed."""
+STATUS_PORTS = (0x3FD, 0x64)
+"""Line status of the serial port, status of the keyboard controller: what a program reads that waits for a key."""
+POLLS = 4
+"""Looks in a row with nothing but such reads after which the same is assumed."""
 
 
 class Session:
@@ -52,8 +59,6 @@ class Session:
     ----------
     terminal : Terminal
         The serial terminal as it is at the cursor.
-    quiet : int
-        Steps recorded since the guest last wrote or read anything, ran user code, or was typed at.
 
     Raises
     ------
@@ -95,7 +100,7 @@ class Session:
         self.index = guest
         self.screen = screen
         self.terminal = Terminal(columns, rows)
-        self.quiet = 0
+        self._quiet = self._slept = self._polls = 0
         recording.seek(recording.length)
         self.refresh()
 
@@ -115,7 +120,8 @@ class Session:
     def seconds(self) -> float:
         """The guest's time at the cursor, as its devices count it, in nominal seconds."""
         guest = self.guest
-        return (guest.instructions + guest.platform.idle) / NOMINAL_HZ
+        guest.platform.now(guest.vcpu.retired)
+        return guest.platform.clock.now / NOMINAL_HZ
 
     @property
     def past(self) -> bool:
@@ -123,10 +129,15 @@ class Session:
         return self.recording.position < self.recording.length
 
     @property
+    def spinning(self) -> bool:
+        """Whether the guest seems to wait for a key in a loop."""
+        return self._quiet >= WAITING or self._polls >= POLLS
+
+    @property
     def state(self) -> str:
         """What the guest does at the recording's end: `running`, `waiting` (for a key, and nothing else), or how it ended."""
         if not self.recording.ended:
-            return "waiting" if self.quiet >= WAITING else "running"
+            return "waiting" if self.spinning or self._slept >= ASLEEP else "running"
         outcome = self.guest.outcome or "running"
         return "waiting" if outcome == "halt" and self.guest.vcpu.interruptible else outcome
 
@@ -159,10 +170,16 @@ class Session:
             done = recording.step(steps) - start
             self.refresh()
             return done
-        before = self._signs()
+        platform = self.guest.platform
+        signs, idle, polls = self._signs(), platform.idle, self._status_reads()
         done = recording.extend(steps)
         answer = self.refresh()
-        self.quiet = 0 if self._signs() != before or self.guest.mode == "user" else self.quiet + done
+        if self._signs() != signs or self.guest.mode == "user":
+            self._alive()
+        else:
+            self._quiet += done
+            self._slept += platform.idle - idle
+            self._polls = self._polls + 1 if (self._status_reads() - polls) * 20 > done > 0 else 0
         if answer and self.screen == "serial" and not recording.ended:
             self._send(answer)
         return done
@@ -171,11 +188,20 @@ class Session:
         """Go on for at most so many steps, and stop earlier where the guest has ended or waits for a key."""
         total = 0
         while total < steps and self.state == "running":
-            done = self.advance(min(BUSY, steps - total))
+            done = self.advance(min(LOOK, steps - total))
             total += done
             if not done:
                 break
         return total
+
+    def _alive(self) -> None:
+        """Note a sign of life."""
+        self._quiet = self._slept = self._polls = 0
+
+    def _status_reads(self) -> int:
+        """Return how often the guest has asked whether there is a character for it."""
+        accesses = self.guest.platform.bus.port_accesses
+        return sum(accesses[port] for port in STATUS_PORTS)
 
     def _signs(self) -> tuple[int, int]:
         """Return what changes when a guest does something that can be seen."""
@@ -191,7 +217,7 @@ class Session:
         """Switch the machine off and on: a new recording from the first one's start."""
         self.recording.seek(0)
         self.recording = Recording(self.recording.system, max_steps=0)
-        self.quiet = 0
+        self._alive()
         self.refresh()
 
     # -- typing ------------------------------------------------------------------------------------------------------
@@ -232,4 +258,4 @@ class Session:
 
     def _send(self, data: str | bytes) -> None:
         self.recording.send(data, guest=self.index, device="serial" if self.screen == "serial" else "keyboard")
-        self.quiet = 0
+        self._alive()

@@ -42,11 +42,12 @@ SLICE = 0.025  # seconds of work between two turns of the event loop
 BREATH = 0.003  # seconds for others after each
 FRAME = 0.05  # seconds between two pictures
 REPORT = 0.25  # seconds between two reports of speed and state
-LAG = 0.05  # seconds by which the guest's clock may run ahead of the wall's
+LAG = 0.05  # seconds by which the clock of a guest that sleeps may run ahead of the wall's
+FORGIVEN = 0.5  # seconds of such an advance that are waited for, at most
 NAP = 0.3  # seconds between two slices of a guest that waits in a loop
 PATIENCE = 60.0  # seconds for which it gets them
 LOOKED_AT = 90.0  # seconds after a view's last sign of life
-FIRST, LEAST, MOST = 20_000, 50, 1_000_000  # steps of a slice
+LEAST, MOST = 20, 25_000  # steps between two looks at the clocks
 BEGINNING = 2_000_000  # steps that are run before anyone looks, at most
 
 HINTS = {
@@ -101,7 +102,7 @@ class Console(anywidget.AnyWidget):
         self._epoch = (0, 0)
         self._sent = 0
         self._rate = 0.0
-        self._size = float(FIRST)
+        self._size = float(LEAST)
         self._drawn = self._reported = self._seen = 0.0
         self._task: asyncio.Task[None] | None = None
         self._woken: asyncio.Event | None = None
@@ -200,43 +201,45 @@ class Console(anywidget.AnyWidget):
     async def _work(self) -> None:
         """Run in slices, until nobody wants it."""
         try:
-            ahead, idle_since = 0.0, None
+            ahead, spun = 0.0, 0.0
             while self._wanted():
-                started, clock = monotonic(), self.session.seconds
-                where = self.recording.position
-                done = self.session.advance(int(self._size))
-                took = max(monotonic() - started, 1e-6)
-                gained = self.session.seconds - clock
-                self._adapt(done, took, gained)
+                done, took, gained = self._slice()
                 self._draw_when_due()
-                if done == 0 and self.recording.position == where and not self.session.past:
+                if not done:
                     break
-                ahead = max(0.0, ahead + gained - took)
+                ahead = min(max(0.0, ahead + gained - took), FORGIVEN)
                 delay = ahead if ahead > LAG else BREATH
-                if self.session.state == "waiting" and not self.session.past:
-                    idle_since = idle_since or monotonic()
-                    if monotonic() - idle_since > PATIENCE:
+                if self.session.spinning and not self.session.past:
+                    spun += took + NAP
+                    if spun > PATIENCE:
                         break
-                    delay = max(delay, NAP)
+                    delay = NAP
                 else:
-                    idle_since = None
-                slept = await self._sleep(delay)
-                ahead = max(0.0, ahead - slept)
+                    spun = 0.0
+                if delay > FRAME:
+                    self._draw()
+                ahead = max(0.0, ahead - await self._sleep(delay))
         except VmlabError as error:
             self.running, self._note = False, str(error)
         self._rate = 0.0
         self.refresh()
 
-    def _adapt(self, done: int, took: float, gained: float) -> None:
-        """Choose the next slice by how long this one took: on the wall, and on the guest's clock."""
-        if not done:
-            return
-        rate = done / took
-        self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
-        wanted = done * SLICE / took
-        if gained > took:  # it has slept: do not let it run far ahead
-            wanted = min(wanted, done * LAG / gained)
-        self._size = min(max(wanted, self._size / 2, LEAST), self._size * 2, MOST)
+    def _slice(self) -> tuple[int, float, float]:
+        """Run for a moment; return steps, seconds on the wall, seconds on the guest's clock."""
+        session = self.session
+        begun, clock, total, took, gained = monotonic(), session.seconds, 0, 0.0, 0.0
+        while took < SLICE and gained - took < LAG:
+            done = session.advance(int(self._size))
+            total += done
+            before = took, gained
+            took, gained = monotonic() - begun, session.seconds - clock
+            if not done:
+                break
+            slept = gained - before[1] > LAG + took - before[0]
+            self._size = max(self._size / 4, LEAST) if slept else min(self._size * 2, MOST)
+        if total and took:
+            self._rate += (total / took - self._rate) * (0.2 if self._rate else 1)
+        return total, took, gained
 
     async def _sleep(self, delay: float) -> float:
         """Let others work; return how long that took."""
@@ -278,12 +281,13 @@ class Console(anywidget.AnyWidget):
 
     def _report(self) -> None:
         self._reported = monotonic()
-        session, recording = self.session, self.session.recording
+        session, recording, state = self.session, self.session.recording, self.session.state
+        over = recording.ended and state != "waiting"
         self.feed.status = {
-            "state": session.state,
+            "state": state,
             "status": session.guest.status if recording.ended else None,
-            "running": self.running and self._wanted(),
-            "over": recording.ended,
+            "running": self.running and (session.past or not over),
+            "over": over,
             "past": session.past,
             "position": recording.position,
             "length": recording.length,

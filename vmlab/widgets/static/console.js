@@ -176,7 +176,7 @@ function createView(root, store) {
     slider.addEventListener("input", () => feed.send({ type: "seek", step: Number(slider.value) }));
     const live = button("live", "Back to the present", () => feed.send({ type: "live" }));
     const bar = make("header", { class: "vm-toolbar" }, title, state, rate,
-      make("div", { class: "vm-buttons", role: "toolbar", "aria-label": "Machine" }, run, reset, make("label", { class: "vm-choice" }, make("span", {}, "session"), slider), live));
+      make("div", { class: "vm-buttons", role: "toolbar", "aria-label": "Machine" }, run, reset, slider, live));
     const input = make("textarea", { class: "vm-input", "data-testid": "input", rows: 1, spellcheck: "false", autocapitalize: "off", autocomplete: "off", autocorrect: "off", "aria-label": `Terminal of ${script.title}: what you type goes to the guest; Shift+Tab leaves` });
     const lines = make("div", { class: "vm-rows" });
     const cursor = make("div", { class: "vm-caret", "aria-hidden": "true" });
@@ -261,7 +261,7 @@ function createView(root, store) {
     const said = { past: "in the past", waiting: "waits for a key" }[word] ?? (status.status === null ? word : `${word}, status ${status.status}`);
     setText(state, `${MARKS[word] ?? "■"} ${said}`);
     state.dataset.state = word;
-    setText(rate, status.rate ? `${number(status.rate)} instructions/s · ${number(status.instructions)} in all` : `${number(status.instructions)} instructions`);
+    setText(rate, status.rate ? `${number(status.instructions)} instructions · ${number(status.rate)}/s` : `${number(status.instructions)} instructions`);
     run.setAttribute("aria-label", status.running ? "Pause" : "Run");
     run.title = status.running ? "Pause" : "Run";
     run.querySelector("path").setAttribute("d", SHAPES[status.running ? "pause" : "run"]);
