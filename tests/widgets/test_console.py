@@ -89,8 +89,8 @@ def test_a_guest_that_waits_in_a_loop_gets_little_time(monkeypatch):
     shown = console(vmlab.assemble(LOOP))
     assert shown.session.state == "waiting"
     slices = []
-    run_slice = shown._slice
-    monkeypatch.setattr(shown, "_slice", lambda: slices.append(run_slice()) or slices[-1])
+    run_slice = shown.pace.slice
+    monkeypatch.setattr(shown.pace, "slice", lambda session: slices.append(run_slice(session)) or slices[-1])
 
     async def scenario():
         send(shown, type="ready")

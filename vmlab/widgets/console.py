@@ -4,9 +4,7 @@ The guest's machine runs in short slices on the kernel's own event loop, so that
 between two of them. What it does is a `vmlab.vmm.session.Session`, and so a recording: the console goes back in it, and
 `console.recording` can be searched and debugged like any other.
 
-Nobody waits busily. A guest that halts sleeps until its next timer tick is due by the clock on the wall; one that waits
-for a key in a loop gets a small share of the processor, later none until a key is pressed; a guest that has ended, or a
-console that nobody looks at, stops.
+Nobody waits busily: how fast a guest goes is a matter of its `Pace`; one that has ended, or that nobody looks at, stops.
 
 State travels through a plain core widget, for the reason that `vmlab.widgets.stage` tells.
 """
@@ -32,22 +30,16 @@ from vmlab.vmm.session import Session
 from vmlab.vmm.system import System
 from vmlab.vmm.techniques import build, check_options
 from vmlab.widgets.assets import module, style
+from vmlab.widgets.pace import BREATH, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Console", "ConsoleFeed", "console"]
 
-SLICE = 0.025  # seconds of work between two turns of the event loop
-BREATH = 0.003  # seconds for others after each
 FRAME = 0.05  # seconds between two pictures
 REPORT = 0.25  # seconds between two reports of speed and state
-LAG = 0.05  # seconds by which the clock of a guest that sleeps may run ahead of the wall's
-FORGIVEN = 0.5  # seconds of such an advance that are waited for, at most
-NAP = 0.3  # seconds between two slices of a guest that waits in a loop
-PATIENCE = 60.0  # seconds for which it gets them
 LOOKED_AT = 90.0  # seconds after a view's last sign of life
-LEAST, MOST = 20, 25_000  # steps between two looks at the clocks
 BEGINNING = 2_000_000  # steps that are run before anyone looks, at most
 
 HINTS = {
@@ -101,8 +93,7 @@ class Console(anywidget.AnyWidget):
         self._note = ""
         self._epoch = (0, 0)
         self._sent = 0
-        self._rate = 0.0
-        self._size = float(LEAST)
+        self.pace = Pace()
         self._drawn = self._reported = self._seen = 0.0
         self._task: asyncio.Task[None] | None = None
         self._woken: asyncio.Event | None = None
@@ -201,45 +192,18 @@ class Console(anywidget.AnyWidget):
     async def _work(self) -> None:
         """Run in slices, until nobody wants it."""
         try:
-            ahead, spun = 0.0, 0.0
+            self.pace.start()
             while self._wanted():
-                done, took, gained = self._slice()
+                more = self.pace.slice(self.session)
                 self._draw_when_due()
-                if not done:
+                if not more:
                     break
-                ahead = min(max(0.0, ahead + gained - took), FORGIVEN)
-                delay = ahead if ahead > LAG else BREATH
-                if self.session.spinning and not self.session.past:
-                    spun += took + NAP
-                    if spun > PATIENCE:
-                        break
-                    delay = NAP
-                else:
-                    spun = 0.0
-                if delay > FRAME:
+                if self.pace.delay > FRAME:
                     self._draw()
-                ahead = max(0.0, ahead - await self._sleep(delay))
+                self.pace.rested(await self._sleep(self.pace.delay))
         except VmlabError as error:
             self.running, self._note = False, str(error)
-        self._rate = 0.0
         self.refresh()
-
-    def _slice(self) -> tuple[int, float, float]:
-        """Run for a moment; return steps, seconds on the wall, seconds on the guest's clock."""
-        session = self.session
-        begun, clock, total, took, gained = monotonic(), session.seconds, 0, 0.0, 0.0
-        while took < SLICE and gained - took < LAG:
-            done = session.advance(int(self._size))
-            total += done
-            before = took, gained
-            took, gained = monotonic() - begun, session.seconds - clock
-            if not done:
-                break
-            slept = gained - before[1] > LAG + took - before[0]
-            self._size = max(self._size / 4, LEAST) if slept else min(self._size * 2, MOST)
-        if total and took:
-            self._rate += (total / took - self._rate) * (0.2 if self._rate else 1)
-        return total, took, gained
 
     async def _sleep(self, delay: float) -> float:
         """Let others work; return how long that took."""
@@ -292,7 +256,7 @@ class Console(anywidget.AnyWidget):
             "position": recording.position,
             "length": recording.length,
             "instructions": session.guest.instructions,
-            "rate": int(float(f"{self._rate:.2g}")) if self._task is not None and not self._task.done() else 0,
+            "rate": int(float(f"{self.pace.rate:.2g}")) if self._task is not None and not self._task.done() else 0,
             "note": self._note,
         }
 
