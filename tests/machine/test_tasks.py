@@ -11,6 +11,7 @@ from vmlab.isa.x86.faults import SS as STACK_FAULT
 from vmlab.isa.x86.registers import (
     CR0_PG,
     CR0_TS,
+    CR4_PAE,
     CS,
     EAX,
     ESP,
@@ -156,6 +157,34 @@ def test_address_space_of_the_task(computer: Computer) -> None:
     computer.cpu.set_cr0(computer.cpu.cr0 | CR0_PG)
     computer.step(2)
     assert (computer.cpu.cr3, computer.cpu.ip) == (0x6_2000, OTHER_CODE + 1)
+
+
+def test_pae_pointers_of_the_task(computer: Computer) -> None:
+    """They are loaded with CR3; a reserved bit is #GP(0) in the new task, which goes on with the old tables."""
+    task(computer)
+    pointers, directory, table, other = 0x6_0000, 0x6_1000, 0x6_2000, 0x6_3000
+    for root in (pointers, other):
+        computer.memory.write(root, 8, directory | 1)
+    computer.memory.write(directory, 8, table | 7)
+    for page in range(256):
+        computer.memory.write(table + 8 * page, 8, page << 12 | 7)
+    computer.memory.write(OTHER_TSS + 0x1C, 4, other)
+    cpu = computer.cpu
+    cpu.set_cr3(pointers)
+    cpu.set_cr4(CR4_PAE)
+    cpu.set_cr0(cpu.cr0 | CR0_PG)
+    computer.load("jmp 0x50:0")
+    computer.memory.write(other + 8, 8, 0x18)  # not present
+    computer.step()
+    assert (cpu.cr3, cpu.ip, cpu.pdptes) == (other, OTHER_CODE, [directory | 1, 0x18, 0, 0])
+    task(computer)
+    cpu.tr.set(TASK, TSS, 0x67, 0x8B, big=False)
+    computer.descriptor(OTHER, encode_descriptor(OTHER_TSS, 0x67, 0x80 | TSS32, big=False))
+    computer.memory.write(OTHER_TSS + 0x1C, 4, pointers)
+    computer.memory.write(pointers + 8, 8, 3)
+    computer.load("jmp 0x50:0")
+    trap = computer.trap()
+    assert (trap.what, trap.ip, cpu.cr3, cpu.tr.selector) == ((GP, 0), OTHER_CODE, other, OTHER)
 
 
 def test_debug_trap_of_the_task(computer: Computer) -> None:

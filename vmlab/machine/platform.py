@@ -112,9 +112,9 @@ class Platform:
 
         return drive
 
-    def install_firmware(self) -> None:
+    def install_firmware(self, signature: int, features: int) -> None:
         """Write the tables by which firmware tells a kernel what there is."""
-        for address, data in build_tables(len(self.local_apics)).items():
+        for address, data in build_tables(len(self.local_apics), signature=signature, features=features).items():
             self.memory.write_bytes(address, data)
 
     def reset(self) -> None:

@@ -62,7 +62,8 @@ class Guest:
 
     def boot(self, command_line: str = "") -> None:
         """Do what firmware does, and a multiboot loader: write the firmware's tables, load the image, set the registers."""
-        self.platform.install_firmware()
+        signature, _, _, features = self.vcpu.cpuid(1, 0)
+        self.platform.install_firmware(signature, features)
         state = place(self.image, self.memory, command_line)
         registers = self.vcpu.registers
         registers[0], registers[3] = state.eax, state.ebx

@@ -182,10 +182,10 @@ def switch_task(
     high = 0 if wide else 0xFFFF_0000
     cpu.registers[:8] = [value | high for value in general]
     cpu.set_cr0(cpu.cr0 | CR0_TS)
-    if wide and cpu.cr0 & CR0_PG:
-        cpu.set_cr3(root)
     cpu.interrupt_shadow = False
     try:
+        if wide and cpu.cr0 & CR0_PG:
+            cpu.set_cr3(root)
         _load_segments(cpu, selectors + [0] * (6 - len(selectors)), table, external)
         if cpu.ip > cpu.segments[CS].limit:
             raise general_protection(external)
