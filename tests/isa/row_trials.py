@@ -87,8 +87,6 @@ def is_compared(row: Row, *, long: bool = False) -> bool:
 def modes_of(row: Row, *, long: bool = False) -> list[Mode]:
     """Return the modes in which a row can be compared, of those of long mode or of the others."""
     modes = [mode for mode in (MODES_64 if long else MODES) if row.operand_sizes(mode.bits)]
-    if row.mnemonic == "iret" and long:
-        return []
     if row.mnemonic in ("lahf", "sahf"):  # Unicorn's processor has neither in 64-bit mode
         modes = [mode for mode in modes if mode.bits != 64]
     if row.mnemonic in RING_3_ONLY or any(code in ("Cy", "Dy") for code in row.operands):

@@ -16,8 +16,8 @@ from vmlab.machine.cpuid import Cache
 
 __all__ = ["CPU_MODELS", "CpuModel", "find_cpu_model"]
 
-_P6 = frozenset({"de", "pse", "tsc", "msr", "pae", "cx8", "apic", "mtrr", "pge", "cmov", "pat", "pse36"})
-_CORE = _P6 | {"lm", "nx", "lahf64"}
+_P6 = frozenset({"de", "pse", "tsc", "msr", "pae", "cx8", "apic", "sep", "mtrr", "pge", "cmov", "pat", "pse36"})
+_CORE = _P6 | {"cx16", "lm", "nx", "lahf64", "syscall"}
 _WESTMERE = _CORE | {"pcid", "pdpe1gb", "rdtscp", "constant-tsc"}
 _BROADWELL = _WESTMERE | {"smep", "smap", "invpcid"}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from vmlab.isa.x86.faults import DB, DF, DoubleFault, Fault, TripleFault, escalate
-from vmlab.isa.x86.registers import IF, TF
+from vmlab.isa.x86.registers import DR6_SINGLE_STEP, IF, TF
 from vmlab.isa.x86.semantics.interrupts import deliver
 from vmlab.machine.memory_access import MemoryAccess
 from vmlab.machine.signals import Signals
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from vmlab.machine.devices import LocalApic
     from vmlab.machine.platform import Platform
 
-__all__ = ["DR6_SINGLE_STEP", "EventDelivery"]
-
-DR6_SINGLE_STEP = 1 << 14
+__all__ = ["EventDelivery"]
 
 
 class EventDelivery(MemoryAccess):

@@ -93,6 +93,10 @@ class MemoryAccess(PagingControl):
             check_canonical(segment, linear, size)
         self._touchable(linear, size, write=write, user=self.cpl == 3)
 
+    def write_linear(self, linear: int, size: int, value: int, *, user: bool) -> None:
+        """Write to a linear address with supervisor or user privilege."""
+        self._write(linear, size, value, user=user)
+
     def _touchable(self, linear: int, size: int, *, write: bool, user: bool) -> None:
         self.translate(linear, write=write, user=user)
         if (linear & 0xFFF) + size > 0x1000:

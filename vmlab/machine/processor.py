@@ -19,10 +19,10 @@ from vmlab.isa.x86.addresses import CANONICAL_TOP, is_canonical
 from vmlab.isa.x86.decoder import MAXIMUM_LENGTH, InvalidOpcode, TooLong, Truncated, decode
 from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import GP, Fault, undefined
-from vmlab.isa.x86.registers import CS, DS, ES, IF, MSR_TSC, SS, TF
+from vmlab.isa.x86.registers import CS, DR6_SINGLE_STEP, DS, ES, IF, MSR_TSC, SS, TF
 from vmlab.isa.x86.semantics import SEMANTICS, Semantic
 from vmlab.machine.cpuid import Place, cpuid
-from vmlab.machine.event_delivery import DR6_SINGLE_STEP, EventDelivery
+from vmlab.machine.event_delivery import EventDelivery
 from vmlab.machine.memory_access import LONG_MASK, MASK
 from vmlab.machine.msrs import limits_cpuid, read_msr, write_msr
 from vmlab.machine.state import COUNT, QUAD, WORD, Items, check_state
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.platform import Platform
 
-__all__ = ["DR6_SINGLE_STEP", "Processor"]
+__all__ = ["Processor"]
 
 Decoded = tuple[Semantic, "Instruction", int]
 MODE_KEYS = {32: 0, 16: 0x1000, 64: 0x2000}
@@ -63,17 +63,20 @@ class Processor(EventDelivery):
         That of the clock when `run` began.
     relaxed : bool
         True where it has left the rest of its turn to the others, by PAUSE; never where it `is_alone`.
+    steps_late : bool
+        True where the instruction just executed looks at TF only when it is done (SYSCALL, SYSRET).
     """
 
     __slots__ = (
         "_code", "_linear_code", "_mode", "deadline", "fetch_bits", "flat_data", "is_alone", "number", "port_accesses", "relaxed",
+        "steps_late",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
         self.number = number
         self.is_alone, self.relaxed = len(platform.local_apics) == 1, False
         self.port_accesses = 0
-        self.flat_data = False
+        self.flat_data = self.steps_late = False
         self.deadline: int | None = None
         super().__init__(platform, model, number)
 
@@ -279,11 +282,14 @@ class Processor(EventDelivery):
         """Execute one instruction, and note whether TF asks for a trap after it."""
         flags, delivered = self.flags, self.delivered
         self.debug_causes = 0
+        self.steps_late = False
         self.execute()
         # A load of SS holds back the trap as it does interrupts (SDM vol. 3, 6.8.3); the shadow of STI, which comes
         # with a change of IF, does not. An instruction that entered a handler (INT n) has cleared TF on its way.
         stack_loaded = self.interrupt_shadow and not (flags ^ self.flags) & IF
-        if flags & TF and self.delivered == delivered and not stack_loaded:
+        # For SYSCALL and SYSRET it is TF afterwards that counts.
+        asked = (self.flags if self.steps_late else flags) & TF
+        if asked and self.delivered == delivered and not stack_loaded:
             self.debug_causes |= DR6_SINGLE_STEP
 
     def run(self, until: int) -> None:

@@ -30,6 +30,7 @@ from vmlab.isa.x86.registers import (
     CR4_UMIP,
     CS,
     DF,
+    DR6_SINGLE_STEP,
     DS,
     ES,
     ESP,
@@ -46,7 +47,6 @@ from vmlab.isa.x86.registers import (
 from vmlab.isa.x86.semantics import SEMANTICS
 from vmlab.isa.x86.semantics.segments import fill, has_real_segments, load_segment
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
-from vmlab.machine.processor import DR6_SINGLE_STEP
 from vmlab.machine.state import COUNT, LONG, WORD, Items, check_state, rollback
 from vmlab.vmm.host_memory import ENTRY_BYTES, TSS_BYTES, HostMemory, host_bytes
 from vmlab.vmm.shadow_descriptors import HOST_CODE, HOST_STACK, HOST_TASK, ShadowDescriptors, hidden

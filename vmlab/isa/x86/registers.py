@@ -49,6 +49,9 @@ CR4_UMIP, CR4_LA57, CR4_VMXE, CR4_SMXE = 1 << 11, 1 << 12, 1 << 13, 1 << 14
 CR4_FSGSBASE, CR4_PCIDE, CR4_OSXSAVE = 1 << 16, 1 << 17, 1 << 18
 CR4_SMEP, CR4_SMAP, CR4_PKE = 1 << 20, 1 << 21, 1 << 22
 
+# DR6, the causes of #DB that can be told (SDM vol. 3, 18.2.3)
+DR6_SINGLE_STEP, DR6_TASK_SWITCH = 1 << 14, 1 << 15
+
 # IA32_EFER (SDM vol. 3, 2.2.1)
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
 

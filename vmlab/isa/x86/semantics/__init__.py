@@ -14,6 +14,7 @@ from vmlab.isa.x86.semantics import (
     control,
     data,
     far,
+    fast_calls,
     flags,
     io,
     logic,
@@ -30,5 +31,6 @@ from vmlab.isa.x86.semantics.registry import SEMANTICS, Semantic
 __all__ = ["SEMANTICS", "Processor", "Semantic"]
 
 _FAMILIES = (
-    absent, arithmetic, bits, control, data, far, flags, io, logic, multiply, paging, returns, shift, strings, system,
+    absent, arithmetic, bits, control, data, far, fast_calls, flags, io, logic, multiply, paging, returns, shift, strings,
+    system,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Instructions of features that no processor model here has: undefined (#UD), as CPUID says.
 
-An instruction leaves this file when a model gets its feature. Those of 64-bit code alone cannot be reached before
-there is 64-bit code. Where to read more: Intel SDM vol. 2, section "Exceptions" of each instruction.
+An instruction leaves this file when a model gets its feature. Where to read more: Intel SDM vol. 2, section
+"Exceptions" of each instruction.
 """
 
 from __future__ import annotations
@@ -16,13 +16,7 @@ if TYPE_CHECKING:
     from vmlab.isa.x86.semantics.processor import Processor
 
 
-@semantic("syscall", "sysret", "monitor", "mwait", "xgetbv", "xsetbv")
+@semantic("monitor", "mwait", "xgetbv", "xsetbv")
 def absent(cpu: Processor, i: Instruction) -> None:
     """Raise #UD: the processor does not have this instruction."""
-    raise undefined()
-
-
-@semantic("swapgs")
-def absent_outside_64_bit_code(cpu: Processor, i: Instruction) -> None:
-    """Raise #UD: decoded in 64-bit code alone."""
     raise undefined()

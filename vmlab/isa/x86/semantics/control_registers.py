@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.faults import general_protection, undefined
-from vmlab.isa.x86.operands import ControlRegister, DebugRegister, Operand
+from vmlab.isa.x86.operands import MASKS, ControlRegister, DebugRegister, Operand
 from vmlab.isa.x86.registers import (
     CR0_AM,
     CR0_CD,
@@ -47,7 +47,7 @@ def move_control(cpu: Processor, destination: Operand, source: Operand) -> None:
     """MOV between a control register and a general one."""
     require_ring_0(cpu)
     if isinstance(source, ControlRegister):
-        destination.write(cpu, getattr(cpu, source.name))
+        destination.write(cpu, getattr(cpu, source.name) & MASKS[destination.size])
         return
     if not isinstance(destination, ControlRegister):
         raise undefined()
@@ -80,7 +80,7 @@ def move_debug(cpu: Processor, destination: Operand, source: Operand) -> None:
             raise undefined()
         index += 2
     if register is source:
-        destination.write(cpu, cpu.debug[index])
+        destination.write(cpu, cpu.debug[index] & MASKS[destination.size])
     else:
         value = source.read(cpu)
         if index >= 6 and value >> 32:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.isa.x86.descriptors import CALL_GATE16, CALL_GATE32, Descriptor, Gate
+from vmlab.isa.x86.descriptors import CALL_GATE16, CALL_GATE32, CALL_GATE64, Descriptor, Gate
 from vmlab.isa.x86.faults import BP, DB, NP, Fault, general_protection
 from vmlab.isa.x86.faults import OF as OVERFLOW_VECTOR
 from vmlab.isa.x86.operands import MASKS, FarPointer, Memory
 from vmlab.isa.x86.registers import CS, ESP, OF, SS
 from vmlab.isa.x86.semantics.flags import require_iopl_3
 from vmlab.isa.x86.semantics.interrupts import deliver, inner_stack
+from vmlab.isa.x86.semantics.long_mode import (
+    RING_STACKS,
+    check_target,
+    check_width,
+    enter_inner_stack,
+    push_frame,
+    require_64_bit,
+    task_stack,
+)
 from vmlab.isa.x86.semantics.registry import semantic
 from vmlab.isa.x86.semantics.segments import fill, has_real_segments, mark_accessed, read_descriptor
 from vmlab.isa.x86.semantics.stack import peek, push
@@ -33,20 +42,21 @@ def far_target(cpu: Processor, i: Instruction) -> tuple[int, int]:
     return cpu.read(operand.segment, start + width & MASKS[i.address_size], 2), offset
 
 
-def check_code(descriptor: Descriptor, selector: int, cpl: int) -> None:
+def check_code(cpu: Processor, descriptor: Descriptor, selector: int) -> None:
     """Raise the fault of a direct far jump or call to this code segment."""
     error = selector & 0xFFFC
+    cpl = cpu.cpl
     fits = descriptor.dpl <= cpl if descriptor.is_conforming else selector & 3 <= cpl and descriptor.dpl == cpl
     if not fits:
         raise general_protection(error)
+    check_width(cpu, descriptor, error)
     if not descriptor.present:
         raise Fault(NP, error)
 
 
 def enter_code(cpu: Processor, selector: int, descriptor: Descriptor, address: int, level: int, offset: int) -> None:
     """Load CS at privilege `level` and jump."""
-    if offset > descriptor.limit:
-        raise general_protection()
+    check_target(cpu, descriptor, offset)
     access = mark_accessed(cpu, descriptor, address)
     fill(cpu.segments[CS], selector & 0xFFFC | level, descriptor, access)
     cpu.ip = offset
@@ -73,12 +83,17 @@ def resolve(cpu: Processor, selector: int) -> tuple[Descriptor, int]:
 def _gate(cpu: Processor, selector: int, descriptor: Descriptor) -> Gate:
     """Return the call gate that a selector names; #GP where it names none that this code may use."""
     gate = Gate(descriptor.raw)
-    if descriptor.is_segment or gate.type not in (CALL_GATE16, CALL_GATE32):
+    if descriptor.is_segment or gate.type not in ((CALL_GATE64,) if cpu.long_mode else (CALL_GATE16, CALL_GATE32)):
         raise general_protection(selector & 0xFFFC)
     if gate.dpl < max(cpu.cpl, selector & 3):
         raise general_protection(selector & 0xFFFC)
     if not gate.present:
         raise Fault(NP, selector & 0xFFFC)
+    if cpu.long_mode:
+        whole, _ = read_descriptor(cpu, selector, wide=True)
+        if whole.upper_type:
+            raise general_protection(selector & 0xFFFC)
+        gate = Gate(whole.raw)
     return gate
 
 
@@ -90,7 +105,7 @@ def jump_far(cpu: Processor, i: Instruction) -> None:
         enter_real(cpu, selector, offset)
         return
     descriptor, address = resolve(cpu, selector)
-    if is_task(descriptor):
+    if is_task(descriptor) and not cpu.long_mode:
         transfer(cpu, selector, descriptor, JUMP)
         return
     if not descriptor.is_code:
@@ -99,7 +114,9 @@ def jump_far(cpu: Processor, i: Instruction) -> None:
         descriptor, address = resolve(cpu, selector)
         if not descriptor.is_code:
             raise general_protection(selector)
-    check_code(descriptor, selector, cpu.cpl)
+        if cpu.long_mode:
+            require_64_bit(cpu, descriptor, selector)
+    check_code(cpu, descriptor, selector)
     enter_code(cpu, selector, descriptor, address, cpu.cpl, offset)
 
 
@@ -118,13 +135,13 @@ def call_far(cpu: Processor, i: Instruction) -> None:
             raise
         return
     descriptor, address = resolve(cpu, selector)
-    if is_task(descriptor):
+    if is_task(descriptor) and not cpu.long_mode:
         transfer(cpu, selector, descriptor, CALL)
         return
     if not descriptor.is_code:
         _call_gate(cpu, _gate(cpu, selector, descriptor))
         return
-    check_code(descriptor, selector, cpu.cpl)
+    check_code(cpu, descriptor, selector)
     try:
         push(cpu, old[2], i.size)
         push(cpu, old[1], i.size)
@@ -136,10 +153,12 @@ def call_far(cpu: Processor, i: Instruction) -> None:
 
 def _call_gate(cpu: Processor, gate: Gate) -> None:
     """Call through a gate: to an inner ring with its stack from the TSS, or within the ring."""
-    selector, size = gate.selector & 0xFFFC, 32 if gate.type & 8 else 16
+    selector, size = gate.selector & 0xFFFC, 64 if cpu.long_mode else 32 if gate.type & 8 else 16
     descriptor, address = resolve(cpu, selector)
     if not descriptor.is_code or descriptor.dpl > cpu.cpl:
         raise general_protection(selector)
+    if cpu.long_mode:
+        require_64_bit(cpu, descriptor, selector)
     if not descriptor.present:
         raise Fault(NP, selector)
     return_to = (cpu.segments[CS].selector, cpu.ip)
@@ -152,6 +171,15 @@ def _call_gate(cpu: Processor, gate: Gate) -> None:
         except Fault:
             cpu.registers[ESP] = old_esp
             raise
+        return
+    if cpu.long_mode:
+        frame = [cpu.segments[SS].selector, old_esp, *return_to]
+        check_target(cpu, descriptor, gate.offset)
+        pointer = task_stack(cpu, RING_STACKS + 8 * descriptor.dpl, 0)
+        top = push_frame(cpu, pointer, frame, descriptor.dpl, 0)
+        enter_code(cpu, selector, descriptor, address, descriptor.dpl, gate.offset)
+        enter_inner_stack(cpu, descriptor.dpl)
+        cpu.registers[ESP] = top
         return
     parameters = [peek(cpu, index, size) for index in reversed(range(gate.parameters))]
     level, outer_ss = descriptor.dpl, cpu.segments[SS].selector

@@ -1,7 +1,8 @@
 """Delivery of an interrupt or exception through the interrupt descriptor table (SDM vol. 3, 6.12).
 
 The handler's frame, from high to low addresses: [SS, ESP where the ring changes,] EFLAGS, CS, EIP [, error code].
-From virtual-8086 mode GS, FS, DS and ES come first, above SS. A task gate switches tasks instead.
+From virtual-8086 mode GS, FS, DS and ES come first, above SS. A task gate switches tasks instead. Long mode has its own
+way, in `vmlab.isa.x86.semantics.interrupts_64`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from vmlab.isa.x86.faults import ERROR_EXT, ERROR_IDT, NP, TS, Fault, general_pr
 from vmlab.isa.x86.faults import SS as STACK_FAULT
 from vmlab.isa.x86.operands import MASKS
 from vmlab.isa.x86.registers import AC, CR0_PE, CS, DS, ES, ESP, FS, GS, IF, NT, RF, SS, TF, VM
+from vmlab.isa.x86.semantics.interrupts_64 import deliver_long
 from vmlab.isa.x86.semantics.segments import checked_stack_segment, fill, mark_accessed, read_descriptor
 from vmlab.isa.x86.semantics.stack import push
 from vmlab.isa.x86.semantics.tasks import CALL, switch_task
@@ -194,6 +196,9 @@ def deliver(
         _deliver_real(cpu, vector)
         return
     ext = 0 if software else ERROR_EXT
+    if cpu.long_mode:
+        deliver_long(cpu, vector, error_code, software=software, fault=fault, external=ext)
+        return
     gate = read_gate(cpu, vector, software=software, external=ext)
     if gate.type == TASK_GATE:
         switch_task(cpu, gate.selector, CALL, external=ext, fault=fault, error_code=error_code)

@@ -38,6 +38,7 @@ class Processor(Protocol):
     halted: bool
     delivered: int
     interrupt_shadow: bool
+    steps_late: bool
 
     @property
     def cpl(self) -> int:
@@ -67,6 +68,9 @@ class Processor(Protocol):
 
     def write_system(self, linear: int, size: int, value: int) -> None:
         """Write a system structure with supervisor privilege."""
+
+    def write_linear(self, linear: int, size: int, value: int, *, user: bool) -> None:
+        """Write to a linear address with supervisor or user privilege."""
 
     def port_read(self, port: int, size: int) -> int:
         """Read an I/O port."""

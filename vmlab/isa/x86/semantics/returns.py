@@ -1,4 +1,4 @@
-"""Returns between segments: RET far and IRET, to the same or an outer ring, to virtual-8086 mode, to another task.
+"""Returns between segments: RET far and IRET, to the same or an outer ring, to virtual-8086 mode, to another task, and in long mode.
 
 Read more: SDM vol. 2, RET and IRET; vol. 3, 5.8.6 and 20.2.4.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmlab.isa.x86.descriptors import Descriptor
 from vmlab.isa.x86.faults import NP, Fault, general_protection
 from vmlab.isa.x86.registers import (
     CR0_PE,
@@ -26,11 +27,13 @@ from vmlab.isa.x86.registers import (
 )  # fmt: skip
 from vmlab.isa.x86.semantics.far import enter_code, enter_real, resolve
 from vmlab.isa.x86.semantics.flags import require_iopl_3, writable_flags
+from vmlab.isa.x86.semantics.long_mode import check_target, check_width, is_64_bit
 from vmlab.isa.x86.semantics.registry import semantic
 from vmlab.isa.x86.semantics.segments import (
     checked_stack_segment,
     fill,
     has_real_segments,
+    is_null_stack,
     mark_accessed,
     set_virtual_8086,
 )
@@ -38,10 +41,10 @@ from vmlab.isa.x86.semantics.stack import drop, peek, set_stack_pointer
 from vmlab.isa.x86.semantics.tasks import RETURN, switch_task
 
 if TYPE_CHECKING:
-    from vmlab.isa.x86.descriptors import Descriptor
     from vmlab.isa.x86.instruction import Instruction
     from vmlab.isa.x86.semantics.processor import Processor
 
+NO_DESCRIPTOR = Descriptor(0)
 REAL_FLAGS = {16: 0x7FD5, 32: 0x247FD5}
 """What IRET takes from the stack in real mode, by operand size."""
 
@@ -62,16 +65,22 @@ def _return_code(cpu: Processor, selector: int) -> tuple[Descriptor, int]:
     fits = descriptor.dpl <= level if descriptor.is_conforming else descriptor.dpl == level
     if not descriptor.is_code or level < cpu.cpl or not fits:
         raise general_protection(error)
+    check_width(cpu, descriptor, error)
     if not descriptor.present:
         raise Fault(NP, error)
     return descriptor, address
 
 
-def _far_return(cpu: Processor, offset: int, selector: int, slots: int, size: int, extra: int = 0) -> None:
-    """Leave to `selector:offset` with `slots` stack entries used, and the outer SS:ESP above `extra` bytes."""
+def _far_return(
+    cpu: Processor, offset: int, selector: int, slots: int, size: int, extra: int = 0, *, stacked: bool = False
+) -> None:
+    """Leave to `selector:offset` with `slots` stack entries used, and the outer SS:ESP above `extra` bytes.
+
+    `stacked`: there are SS and ESP even if the ring stays, as for IRET in 64-bit mode.
+    """
     descriptor, address = _return_code(cpu, selector)
     level = selector & 3
-    if level == cpu.cpl:
+    if level == cpu.cpl and not stacked:
         enter_code(cpu, selector, descriptor, address, level, offset)
         drop(cpu, slots, size)
         drop(cpu, extra, 8)
@@ -82,14 +91,15 @@ def _far_return(cpu: Processor, offset: int, selector: int, slots: int, size: in
         esp, ss = peek(cpu, slots, size), peek(cpu, slots + 1, size) & 0xFFFF
     finally:
         cpu.registers[ESP] = base
-    stack, stack_address = checked_stack_segment(cpu, ss, level)
-    if offset > descriptor.limit:
-        raise general_protection()
-    stack_access = mark_accessed(cpu, stack, stack_address)
+    null = is_null_stack(ss, level, code_64=is_64_bit(cpu, descriptor))
+    stack, stack_address = (NO_DESCRIPTOR, 0) if null else checked_stack_segment(cpu, ss, level)
+    check_target(cpu, descriptor, offset)
+    stack_access = 0 if null else mark_accessed(cpu, stack, stack_address)
+    if level != cpu.cpl:
+        _drop_outer_segments(cpu, level)
     enter_code(cpu, selector, descriptor, address, level, offset)
     fill(cpu.segments[SS], ss, stack, stack_access)
     set_stack_pointer(cpu, esp + extra)
-    _drop_outer_segments(cpu, level)
 
 
 @semantic("retf")
@@ -111,6 +121,9 @@ def iret(cpu: Processor, i: Instruction) -> None:
     require_iopl_3(cpu)
     cpu.end_nmi()
     size = i.size
+    if cpu.long_mode:
+        _return_in_long_mode(cpu, size)
+        return
     if not has_real_segments(cpu) and cpu.flags & NT:
         link = cpu.read_system(cpu.tr.base, 2)
         switch_task(cpu, link, RETURN)
@@ -131,6 +144,18 @@ def iret(cpu: Processor, i: Instruction) -> None:
             _return_to_virtual_8086(cpu, offset, selector, flags, changed)
             return
     _far_return(cpu, offset, selector, 3, size)
+    _set_flags(cpu, flags, changed)
+
+
+def _return_in_long_mode(cpu: Processor, size: int) -> None:
+    """Do IRET in long mode: no tasks, no virtual-8086 mode; in 64-bit code SS and RSP are always taken back."""
+    if cpu.flags & NT:
+        raise general_protection()
+    offset, selector, flags = peek(cpu, 0, size), peek(cpu, 1, size) & 0xFFFF, peek(cpu, 2, size)
+    changed = writable_flags(cpu, size)
+    if cpu.cpl == 0 and size >= 32:
+        changed |= VIF | VIP
+    _far_return(cpu, offset, selector, 3, size, stacked=cpu.code_64)
     _set_flags(cpu, flags, changed)
 
 

@@ -259,12 +259,6 @@ def cpuid(cpu: Processor, i: Instruction) -> None:
     registers[EAX], registers[EBX], registers[ECX], registers[EDX] = cpu.cpuid(leaf, subleaf)
 
 
-@semantic("sysenter", "sysexit")
-def sysenter(cpu: Processor, i: Instruction) -> None:
-    """SYSENTER, SYSEXIT: CPUID does not announce them yet, so #UD."""
-    raise undefined()
-
-
 # --- inspection of selectors -------------------------------------------------------------------------------------
 
 LAR_SYSTEM = frozenset({TSS16, LDT, TSS16_BUSY, CALL_GATE16, TASK_GATE, TSS32, TSS32_BUSY, CALL_GATE32})

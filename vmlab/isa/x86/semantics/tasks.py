@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vmlab.isa.x86.descriptors import LDT as LDT_TYPE
 from vmlab.isa.x86.descriptors import TABLE_INDICATOR, TASK_GATE, TSS16, TSS16_BUSY, TSS32, TSS32_BUSY, Descriptor, Gate
 from vmlab.isa.x86.faults import GP, NP, TS, Fault, general_protection
-from vmlab.isa.x86.registers import CR0_PG, CR0_TS, CS, DS, ES, FIXED, FS, GS, NT, RF, SS, VM
+from vmlab.isa.x86.registers import CR0_PG, CR0_TS, CS, DR6_TASK_SWITCH, DS, ES, FIXED, FS, GS, NT, RF, SS, VM
 from vmlab.isa.x86.semantics.segments import (
     checked_stack_segment,
     fill,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 JUMP, CALL, RETURN = "jump", "call", "return"
 """How a task is left: an interrupt leaves it as a call does."""
 
-DR6_TASK_SWITCH = 1 << 15
 FLAGS_MASK = 0x003F_7FD7
 
 
