@@ -146,7 +146,7 @@ def test_accesses_are_counted_and_observed(bus):
     device = Registers()
     bus.add_ports(device, 0x300, 4)
     bus.add_mmio(Registers("screen", 0x1000), 0xB8000, 0x1000)
-    bus.on_access = seen.append
+    bus.on_access = bus.on_memory_access = seen.append
     bus.port_read(0x301, 1)
     bus.port_write(0x301, 1, 9)
     bus.port_read(0x999, 2)

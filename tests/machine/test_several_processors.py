@@ -139,6 +139,44 @@ def test_init_sends_the_first_processor_to_the_reset_vector() -> None:
     assert (first.halted, first.signals.waiting, first.linear_ip) == (False, False, 0xFFFF_FFF0)
 
 
+def test_each_processor_knows_its_own_place() -> None:
+    """APIC ID in the APIC's register and in CPUID; how many there are; who starts the computer."""
+    source = """
+    first:  mov eax, 3
+            call start_all
+            xor ebx, ebx
+            call tell
+            mov al, 0
+            out 0xF4, al
+    others: call tell
+            lock inc dword [here]
+            cli
+            hlt
+    tell:   mov eax, [edi + 0x20]
+            shr eax, 24
+            mov esi, eax
+            mov [register + 4 * esi], eax
+            mov eax, 1
+            cpuid
+            mov [leaf + 4 * esi], ebx
+            mov ecx, 0x1B
+            rdmsr
+            mov [base + 4 * esi], eax
+            ret
+    align 4
+    register times 4 dd 99
+    leaf    times 4 dd 99
+    base    times 4 dd 99
+    """
+    several = Several(source, 4)
+    assert several.run() == "exit"
+    assert [several.word("register", n) for n in range(4)] == [0, 1, 2, 3]
+    leaves = [several.word("leaf", n) for n in range(4)]
+    assert [leaf >> 24 for leaf in leaves] == [0, 1, 2, 3]
+    assert {leaf >> 16 & 0xFF for leaf in leaves} == {4}
+    assert [several.word("base", n) for n in range(4)] == [0xFEE00900, 0xFEE00800, 0xFEE00800, 0xFEE00800]
+
+
 # -- interrupts --------------------------------------------------------------------------------------------------------------
 
 PING_PONG = """

@@ -8,6 +8,7 @@ import random
 import pytest
 
 import vmlab
+from tests.vmm.harness import same, vectors
 from vmlab.cli import main
 from vmlab.errors import OptionError
 from vmlab.vmm.techniques import build
@@ -92,3 +93,25 @@ def test_a_recording_goes_back_over_turns():
     recording.back(5)
     recording.step(5)
     assert recording.system.save() == before
+
+
+@pytest.mark.parametrize("asleep", [False, True])
+def test_a_guest_cannot_tell_where_its_nmis_come_from(asleep):
+    """To oneself by the local APIC: a second one waits for IRET; one that comes from the timer wakes a deaf processor."""
+    send = "mov dword [0xFEE00310], 0\n mov dword [0xFEE00300], 0x4400\n"
+    timer = """
+        mov dword [0xFEC00000], 0x14            ; pin 2, the timer: NMI to processor 0
+        mov dword [0xFEC00010], 0x400
+        mov al, 0x30
+        out 0x43, al
+        mov al, 200
+        out 0x40, al
+        mov al, 0
+        out 0x40, al
+        sti
+        hlt
+    """
+    hook = f"again: cmp dword [{{events}}], 1\n ja .done\n {send} mov dword [0x280000], 7\n .done: ret"
+    source = f"main: mov dword [hooks + 8], again\n {timer if asleep else send} nop\n nop\n jmp near quit\n"
+    native, _ = same(source + hook.format(events="events"))
+    assert vectors(native) == [2, 2]

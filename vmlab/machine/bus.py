@@ -66,7 +66,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One access to a port or a memory-mapped register, as shown to `Bus.on_access`."""
+    """One access to a port or a memory-mapped register, as shown to `Bus.on_access` and `on_memory_access`."""
 
     space: Literal["memory", "port"]
     address: int
@@ -101,11 +101,21 @@ class Bus:
         One byte for each page below `memory.size`: 1 where RAM answers, 0 where a device hides it.
     port_accesses : Counter
         Port number to accesses so far.
-    on_access : callable or None
-        Called with an `Access` after each port or device access.
+    on_access, on_memory_access : callable or None
+        Called with an `Access` after each access to a port, or to a memory-mapped register.
     """
 
-    __slots__ = ("_pages", "_ports", "_ranges", "devices", "memory", "on_access", "port_accesses", "ram_pages")
+    __slots__ = (
+        "_pages",
+        "_ports",
+        "_ranges",
+        "devices",
+        "memory",
+        "on_access",
+        "on_memory_access",
+        "port_accesses",
+        "ram_pages",
+    )
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
@@ -113,6 +123,7 @@ class Bus:
         self.ram_pages = bytearray(b"\1" * (memory.size >> PAGE_SHIFT))
         self.port_accesses: Counter[int] = Counter()
         self.on_access: Callable[[Access], None] | None = None
+        self.on_memory_access: Callable[[Access], None] | None = None
         self._ports: dict[int, _Slot] = {}
         self._pages: dict[int, _Slot] = {}
         self._ranges: list[Range] = []
@@ -244,8 +255,8 @@ class Bus:
             value = 0
             for index in range(size):
                 value |= self._read_byte((address + index) % ADDRESS_SPACE) << (8 * index)
-        if self.on_access is not None:
-            self.on_access(
+        if self.on_memory_access is not None:
+            self.on_memory_access(
                 Access("memory", address, size, value, write=False, device=slot.device.name if slot else None)
             )
         return value
@@ -261,8 +272,8 @@ class Bus:
         else:
             for index in range(size):
                 self._write_byte((address + index) % ADDRESS_SPACE, (value >> (8 * index)) & 0xFF)
-        if self.on_access is not None:
-            self.on_access(
+        if self.on_memory_access is not None:
+            self.on_memory_access(
                 Access("memory", address, size, value, write=True, device=slot.device.name if slot else None)
             )
 

@@ -190,7 +190,7 @@ class Machine:
         if signals.due and not cpu.interrupt_shadow:
             self._deliver(lambda: signals.take_nmi(cpu), NMI, vector_name(NMI), None)
             return True
-        if cpu.halted and not self._wake(cpu):
+        if cpu.halted and (not self._wake(cpu) or signals.due):
             return True
         if self.counter_limit is not None and cpu.retired >= self.counter_limit and cpu.interruptible:
             self.counter_limit = None

@@ -111,7 +111,7 @@ class System(ABC):
 
     def _accessed(self, index: int, access: Access) -> None:
         """Tell of an access to a port of a guest's platform."""
-        if self.trace.on and access.space == "port":
+        if self.trace.on:
             step = self.steps if self.in_vmm else self.steps + 1  # natively, the instruction is not counted yet
             port, size, value = access.address, access.size, access.value
             guest = self.guests[index]
@@ -122,7 +122,9 @@ class System(ABC):
         """Tell of a call of a guest's BIOS."""
         if self.trace.on:
             step = self.steps if self.in_vmm else self.steps + 1
-            self.trace.emit(FirmwareCall(step, self.guests[index].instructions, index, vector, ax))
+            guest = self.guests[index]
+            cpu = guest.platform.apics.current
+            self.trace.emit(FirmwareCall(step, guest.instructions, index, vector, ax, cpu=cpu))
 
     @abstractmethod
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:

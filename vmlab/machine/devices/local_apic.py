@@ -351,7 +351,8 @@ class LocalApic:
         """Read a register, or a part of one."""
         if not self.enabled:
             return (1 << 8 * size) - 1  # nobody answers at that address
-        self.advance(self._clock.now)
+        if offset >= reg.IRR:  # below that, nothing shows what the timer has done
+            self.advance(self._clock.now)
         reader = reg.READERS.get(offset & 0xFF0)
         if reader is None:
             self.note_error(reg.ILLEGAL_REGISTER)
