@@ -11,6 +11,7 @@ import pytest
 import vmlab
 from vmlab.errors import OptionError
 from vmlab.views.console import history_lines
+from vmlab.vmm.techniques import build
 from vmlab.widgets import console
 
 LOOP = """
@@ -285,7 +286,7 @@ def test_without_a_kernel_there_is_a_picture_and_a_text(echo):
 
 def test_what_can_be_given():
     image = vmlab.guests.load("echo")
-    for what in (image, vmlab.record(image, steps=10)):
+    for what in (image, vmlab.record(image, steps=10), build(image)):
         assert console(what).session.state == "waiting"
     with pytest.raises(OptionError, match="there is no screen 'vga'"):
         console(image, screen="vga")
@@ -299,6 +300,17 @@ def test_what_can_be_given():
         console("kernel.elf")
     with pytest.raises(OptionError, match="a terminal has 1 to 500"):
         console(image, columns=0)
+
+
+def test_a_saved_state_goes_on(echo, tmp_path):
+    echo.type("abc")
+    echo.advance()
+    vmlab.save(echo.recording, tmp_path / "echo.state")
+    again = console(vmlab.load_state(tmp_path / "echo.state"))
+    assert again.text == "abc"
+    again.type("d")
+    again.advance()
+    assert again.text == "abcd"
 
 
 def test_unknown_messages_are_ignored(echo):

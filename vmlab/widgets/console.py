@@ -22,18 +22,20 @@ import ipywidgets
 import traitlets
 
 from vmlab.errors import OptionError, VmlabError
-from vmlab.machine.image import Image
 from vmlab.machine.recording import Recording
 from vmlab.views.console import console_svg, history_lines, session_display
 from vmlab.views.theme import ANSI
+from vmlab.vmm.run import start
 from vmlab.vmm.session import Session
 from vmlab.vmm.system import System
-from vmlab.vmm.techniques import build, check_options
 from vmlab.widgets.assets import module, style
 from vmlab.widgets.pace import BREATH, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from vmlab.machine.image import Image
+    from vmlab.vmm.snapshot import Snapshot
 
 __all__ = ["Console", "ConsoleFeed", "console"]
 
@@ -332,8 +334,8 @@ class Console(anywidget.AnyWidget):
 
 
 def console(
-    what: Image | Sequence[Image] | System | Recording,
-    under: str = "native",
+    what: Image | Sequence[Image] | Snapshot | System | Recording,
+    under: str | None = None,
     *,
     screen: str = "serial",
     guest: int = 0,
@@ -345,10 +347,10 @@ def console(
 
     Parameters
     ----------
-    what : Image, sequence of Image, System or Recording
-        What to boot; or a system that runs already; or a recording, which goes on at its end.
+    what : Image, sequence of Image, Snapshot, System or Recording
+        What to boot, or to resume; or a system that runs already; or a recording, which goes on at its end.
     under : str
-        Technique, for an image.
+        Technique, for an image: native if not given.
     screen : {"serial", "cga"}
         The serial terminal, or the CGA screen and the keyboard.
     guest : int
@@ -369,15 +371,14 @@ def console(
     OptionError
         An option is not possible.
     """
+    if isinstance(what, (Recording, System)) and options:
+        raise OptionError(f"{', '.join(options)}: these belong to the system, which is built already")
     if isinstance(what, Recording):
         recording = what
     elif isinstance(what, System):
         recording = Recording(what, max_steps=0)
     else:
-        check_options(options)
-        recording = Recording(build(what, under, **{"engine": "auto", **options}), max_steps=0)
-    if not isinstance(what, Image) and options and isinstance(what, (System, Recording)):
-        raise OptionError(f"{', '.join(options)}: these belong to the system, which is built already")
+        recording = Recording(start(what, under, None, {"engine": "auto", **options}), max_steps=0)
     session = Session(recording, guest=guest, screen=screen, columns=columns, rows=rows)
     session.advance_until_waiting(BEGINNING)
     return Console(session)

@@ -1,0 +1,129 @@
+"""What a debugger shows of an instant: code with its symbols, registers, stack, memory, all as the guest sees them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.errors import OptionError
+from vmlab.isa.x86.disassembler import disassemble
+from vmlab.isa.x86.registers import ESP, SS
+from vmlab.machine.recording import Recording
+from vmlab.vmm.condition import evaluate
+from vmlab.vmm.listing import Listings, labels_of
+from vmlab.vmm.viewpoint import Viewpoint
+
+if TYPE_CHECKING:
+    from vmlab.vmm.listing import Line
+
+__all__ = ["Inspector"]
+
+ROW = 16
+LONGEST = 15
+
+
+class Inspector:
+    """Looks at the instant at which a recording's cursor stands.
+
+    Parameters
+    ----------
+    recording : Recording
+        What to look at.
+    guest : int
+        Whose code, registers and memory.
+
+    Raises
+    ------
+    OptionError
+        It is no recording, or has no such guest.
+    """
+
+    def __init__(self, recording: Recording, guest: int = 0) -> None:
+        if not isinstance(recording, Recording):
+            raise OptionError(f"a debugger needs a Recording, from vmlab.record(...), not {type(recording).__name__}")
+        guests = recording.system.guests
+        if type(guest) is not int or not 0 <= guest < len(guests):
+            raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(guests) - 1}")
+        self.recording = recording
+        self.view = Viewpoint(recording.system, guest)
+        self.symbols = labels_of(guests[guest].image)
+        self.listings = Listings(str(guest), self.symbols)
+
+    @property
+    def position(self) -> int:
+        """The cursor."""
+        return self.recording.position
+
+    @property
+    def stack_pointer(self) -> int:
+        """ESP."""
+        return self.view.cpu.registers[ESP]
+
+    @property
+    def mnemonic(self) -> str:
+        """The next instruction without its operands."""
+        return self.instruction().split(" ")[0]
+
+    @property
+    def following(self) -> int:
+        """Linear address of the instruction after the next one, in memory."""
+        address = self.view.address
+        line = disassemble(self.view.read(address, LONGEST), address, bits=self.view.cpu.fetch_bits)[0]
+        return line.address + len(line.raw)
+
+    def instruction(self) -> str:
+        """Return the next instruction as text."""
+        return self.listings.text(self.view.guest, self.view.address)
+
+    def listing(self, before: int = 6, after: int = 10) -> list[Line]:
+        """Return lines of code around the next instruction: address, label, text, mark."""
+        guest, address = self.view.guest, self.view.address
+        lines = self.listings.lines.get(self.listings.at(guest, address), [])
+        here = next((index for index, line in enumerate(lines) if line[0] == address), 0)
+        return lines[max(0, here - before) : here + after + 1]
+
+    def place(self, address: int | None = None) -> str:
+        """Name an address (or that of the next instruction) by the symbol before it."""
+        return self.listings.place(self.view.address if address is None else address)
+
+    def registers(self) -> dict[str, int]:
+        """Return the registers by name."""
+        return self.view.registers()
+
+    def flags(self) -> str:
+        """Name the flags that are set."""
+        return self.view.describe_flags()
+
+    def stack(self, count: int = 8) -> list[tuple[int, int, str]]:
+        """Return address, value, and the symbol that the value is near, for values from the top of the stack."""
+        cpu = self.view.cpu
+        size = cpu.fetch_bits // 8 if cpu.fetch_bits == 64 else 4
+        top = cpu.registers[ESP] + self.view.vcpu.segments[SS].base & (1 << 8 * size) - 1
+        data = self.view.read(top, size * count)
+        values = [int.from_bytes(data[n : n + size], "little") for n in range(0, len(data) // size * size, size)]
+        return [(top + n * size, value, self.place(value)) for n, value in enumerate(values)]
+
+    def memory(self, where: int | str, count: int = 64, *, physical: bool = False) -> list[tuple[int, bytes]]:
+        """Return memory as rows of 16 bytes with their addresses; shorter, or none, where nothing is mapped.
+
+        Parameters
+        ----------
+        where : int or str
+            A number, or an expression of registers and symbols, as `"esp + 8"`.
+        count : int
+            Bytes.
+        physical : bool
+            Whether the address is guest-physical, not linear.
+        """
+        if type(count) is not int or not 0 < count <= 1 << 16:
+            raise OptionError(f"a number of bytes is an int from 1 to 65536, not {count!r}")
+        address = evaluate(where, self.view, self.symbols)
+        memory = self.view.guest.memory
+        rows = []
+        for at in range(address, address + count, ROW):
+            size = min(ROW, address + count - at)
+            if physical:
+                data = memory.read_bytes(at, min(size, memory.size - at)) if at < memory.size else b""
+            else:
+                data = self.view.read(at, size)
+            rows.append((at, bytes(data)))
+        return rows
