@@ -24,10 +24,11 @@ def compiled(cc32, folder):
     """Return the image of a program in a variant; each is compiled once."""
     images = {}
 
-    def get(name, variant):
-        if (name, variant) not in images:
-            images[name, variant] = vmlab.load(build(name, variant, cc32, folder))
-        return images[name, variant]
+    def get(name, variant, bits=32):
+        if (name, variant, bits) not in images:
+            compiler = cc32 if bits == 32 else ["gcc"]
+            images[name, variant, bits] = vmlab.load(build(name, variant, compiler, folder, bits=bits))
+        return images[name, variant, bits]
 
     return get
 
@@ -67,6 +68,20 @@ def test_a_program_prints_natively_what_it_prints_on_the_host(name, variant, ran
     run = ran(name, variant, "native")
     assert run["console"] == oracle(name)
     assert (run["outcome"], run["status"]) == ("exit", 1)
+
+
+OFTEN = ("O0", "O2-endbr")
+
+
+@pytest.mark.parametrize(
+    "variant", [each if each in OFTEN else pytest.param(each, marks=pytest.mark.long) for each in VARIANTS]
+)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_of_64_bits_prints_in_long_mode_what_it_prints_on_the_host(name, variant, compiled, oracle):
+    run = vmlab.run(compiled(name, variant, 64), under="native", cpu="core-2", max_instructions=LIMIT)
+    assert run.console == oracle(name)
+    assert (run.outcome, run.status) == ("exit", 1)
+    assert run.guests[0].vcpu.code_64
 
 
 @pytest.mark.parametrize("technique", OTHERS)

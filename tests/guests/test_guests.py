@@ -20,6 +20,7 @@ EXPECTED = {
     "divide": ("!7\n", "exit"),
     "echo": ("", "halt"),
     "hello": ("Hello from a real x86 guest.\n", "exit"),
+    "long_mode": ("this processor has no long mode\n", "exit"),
     "page_fault": ("fr", "exit"),
     "popf": (
         "after cli:  interrupts are off\nafter sti:  interrupts are on\nafter popf: interrupts are on\n",
@@ -47,6 +48,25 @@ def test_a_small_guest_prints_and_ends_as_its_source_says(name):
     run = run_native(guests.load(name))
     assert (run.console, run.outcome) == EXPECTED[name]
     assert run.status == (1 if run.outcome == "exit" else None)
+
+
+@pytest.mark.parametrize("cpu", ["core-2", "westmere", "broadwell"])
+def test_the_kernel_in_long_mode_takes_ticks_and_serves_a_program(cpu):
+    run = vmlab.run(guests.load("long_mode"), under="native", cpu=cpu)
+    assert run.console == "a kernel in 64-bit mode\na program in ring 3\n...\nundefined opcode in ring 3\n"
+    assert (run.outcome, run.status) == ("exit", 1)
+    assert run.guests[0].vcpu.visible()["rip"] >> 31 == 0x1_FFFF_FFFF
+
+
+def test_a_recording_in_long_mode_can_be_stepped_back():
+    recording = vmlab.record(guests.load("long_mode"), under="native", cpu="core-2")
+    seen = {}
+    for step in (800, 300, 1900, 120, 900, 301):
+        recording.seek(step)
+        seen[step] = recording.system.guests[0].vcpu.save_state()
+    assert seen[301]["retired"] == seen[300]["retired"] + 1
+    recording.back()
+    assert recording.system.guests[0].vcpu.save_state() == seen[300]
 
 
 def test_every_guest_is_tested():
@@ -186,7 +206,9 @@ def test_a_guest_says_what_it_does_and_where_it_starts(name):
 @pytest.mark.parametrize("name", guests.names())
 def test_a_guest_fits_a_notebook_cell(name):
     lines = guests.source(name).splitlines()
-    assert len(lines) <= {"minios": 400, "two_cpus": 190}.get(name, 45)  # those two are to be read, not typed
+    assert len(lines) <= {"long_mode": 220, "minios": 400, "two_cpus": 190}.get(
+        name, 45
+    )  # those are to be read, not typed
     assert max(map(len, lines)) <= 120
 
 

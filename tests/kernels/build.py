@@ -7,12 +7,14 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PROGRAMS = sorted(path.stem for path in (HERE / "programs").glob("*.c"))
-SHARED = ["boot.S", "freestanding.c"]
 
 FREESTANDING = [
     "-std=gnu11", "-ffreestanding", "-nostdlib", "-static", "-no-pie", "-fno-pic", "-fno-stack-protector",
-    "-fno-asynchronous-unwind-tables", "-march=i686", "-mno-mmx", "-mno-sse", "-mno-80387",
+    "-fno-asynchronous-unwind-tables",
 ]  # fmt: skip
+OF_32_BITS = ["-march=i686", "-mno-mmx", "-mno-sse", "-mno-80387"]
+# An interrupt would write over the red zone; this processor has general registers alone.
+OF_64_BITS = ["-m64", "-mno-red-zone", "-mgeneral-regs-only"]
 # It is the processor that is tested, not what C leaves open: wrap around, and no assumptions about aliasing.
 MEANING = ["-fwrapv", "-fno-strict-aliasing", "-Wall", "-Wextra", "-Werror"]
 
@@ -22,7 +24,7 @@ VARIANTS = {
     "Os": ["-Os"],
     "O2-endbr": ["-O2", "-fcf-protection=full"],
 }
-"""Options by name; `endbr32` stands at the start of each function with the last."""
+"""Options by name; `endbr32` (or `endbr64`) stands at the start of each function with the last."""
 
 
 def _compile(command: list[str], result: Path) -> Path:
@@ -37,10 +39,11 @@ def source(name: str) -> Path:
     return HERE / "system.c" if name == "system" else HERE / "programs" / f"{name}.c"
 
 
-def build(name: str, variant: str, compiler: list[str], folder: Path) -> Path:
-    """Compile a program as a multiboot 1 kernel in ELF."""
+def build(name: str, variant: str, compiler: list[str], folder: Path, *, bits: int = 32) -> Path:
+    """Compile a program as a multiboot 1 kernel in ELF; one of 64 bits enters long mode by itself."""
     protection = [] if variant.endswith("endbr") else ["-fcf-protection=none"]
-    options = [*FREESTANDING, *MEANING, *protection, *VARIANTS[variant], f"-I{HERE}", "-Wl,-z,noexecstack"]
+    width = OF_32_BITS if bits == 32 else OF_64_BITS
+    options = [*FREESTANDING, *width, *MEANING, *protection, *VARIANTS[variant], f"-I{HERE}", "-Wl,-z,noexecstack"]
     script = [
         "-Wl,--build-id=none",
         "-Wl,-z,max-page-size=0x1000",
@@ -48,8 +51,12 @@ def build(name: str, variant: str, compiler: list[str], folder: Path) -> Path:
         "-T",
         str(HERE / "kernel.ld"),
     ]
-    files = [*(str(HERE / each) for each in SHARED), str(source(name)), "-lgcc"]
-    return _compile([*compiler, *options, *script, *files], folder / f"{name}-{variant}.elf")
+    start = HERE / ("boot.S" if bits == 32 else "boot64.S")
+    files = [str(start), str(HERE / "freestanding.c"), str(source(name)), "-lgcc"]
+    result = _compile([*compiler, *options, *script, *files], folder / f"{name}-{variant}-{bits}.elf")
+    if bits == 64:  # multiboot 1 knows ELF of 32 bits, which may hold any code
+        subprocess.run(["objcopy", "-O", "elf32-i386", result], check=True)
+    return result
 
 
 def expected(name: str, folder: Path) -> str:

@@ -37,7 +37,7 @@ def read_code(guest: Guest, address: int, length: int) -> bytes:
     """Read guest memory at a linear address, without a trace in the machine; as far as it is mapped."""
     data = bytearray()
     while len(data) < length:
-        at = address + len(data) & 0xFFFFFFFF
+        at = address + len(data) & guest.vcpu.address_mask
         count = min(length - len(data), PAGE - at % PAGE)
         physical = guest.vcpu.look_up(at)
         if physical is None or physical >= guest.memory.size:
@@ -72,26 +72,27 @@ class Listings:
         self.starts = sorted(self.labels)
         self.lines: dict[str, list[Line]] = {}
         self.last = ""
-        self._by_address: dict[int, tuple[str, bytes]] = {}
-        self._by_bytes: dict[tuple[int, bytes], str] = {}
+        self._by_address: dict[tuple[int, int], tuple[str, bytes]] = {}
+        self._by_bytes: dict[tuple[int, bytes, int], str] = {}
 
     def at(self, guest: Guest, address: int) -> str:
         """Return the name of a listing that shows the instruction at `address` as it is now, empty if unmapped."""
         code = read_code(guest, address, LONGEST)
         if not code:
             return ""
-        known = self._by_address.get(address)
+        bits = guest.vcpu.fetch_bits
+        known = self._by_address.get((address, bits))
         if known and code.startswith(known[1]):
             return known[0]
         start = self._start(address)
         data = read_code(guest, start, address - start + LENGTH)
         if len(data) <= address - start:  # a hole between the symbol and here
             start, data = address, read_code(guest, address, LENGTH)
-        name = self._by_bytes.get((start, data))
+        name = self._by_bytes.get((start, data, bits))
         if name is None or all(line[0] != address for line in self.lines[name]):
             name = f"{self.name}:{len(self.lines)}"
-            self._by_bytes[start, data] = name
-            self.lines[name] = self._sweep(start, data, address)
+            self._by_bytes[start, data, bits] = name
+            self.lines[name] = self._sweep(start, data, address, bits)
         return name
 
     def text(self, guest: Guest, address: int) -> str:
@@ -112,14 +113,14 @@ class Listings:
         near = index and address - self.starts[index - 1] <= REACH
         return self.starts[index - 1] if near else address
 
-    def _sweep(self, start: int, data: bytes, address: int) -> list[Line]:
-        """Disassemble; begin anew at each symbol and at the address itself."""
+    def _sweep(self, start: int, data: bytes, address: int, bits: int) -> list[Line]:
+        """Disassemble code of 16, 32 or 64 bits; begin anew at each symbol and at the address itself."""
         cuts = sorted({start, address, *(label for label in self.starts if start < label < start + len(data))})
         lines: list[Line] = []
         name = f"{self.name}:{len(self.lines)}"
         for cut, end in zip(cuts, [*cuts[1:], start + len(data)], strict=True):
-            for line in disassemble(data[cut - start : end - start], cut, symbols=self.labels):
+            for line in disassemble(data[cut - start : end - start], cut, bits, self.labels):
                 mark = MARKS[line.instruction.privilege] if line.instruction else ""
                 lines.append((line.address, self.labels.get(line.address, ""), line.text, mark))
-                self._by_address[line.address] = (name, line.raw)
+                self._by_address[line.address, bits] = (name, line.raw)
         return lines
