@@ -729,6 +729,20 @@ def test_a_state_saved_in_the_middle_goes_on_the_same() -> None:
         assert other.save() == expected
 
 
+def test_a_turn_that_has_been_left_stays_left_when_it_is_saved() -> None:
+    source = f"first: mov eax, 1\n call start_all\n .wait: pause\n jmp .wait\n{COUNT_IN}.count: inc ecx\n jmp .count"
+    one, other = Several(source), Several(source)
+    one.run_until("here", 1)
+    while not one.machine.cpu.relaxed:
+        one.run(1)
+    other.memory.load(one.memory.save())
+    other.machine.load(one.machine.save())
+    one.run(20)
+    other.run(20)
+    assert other.save() == one.save()
+    assert one.machine.cpu is one.cpus[1]
+
+
 def test_a_state_of_another_number_of_processors_is_refused() -> None:
     two, three = Machine(1 << 20, processors=2), Machine(1 << 20, processors=3)
     before = two.save()
