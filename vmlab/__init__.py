@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from vmlab.machine.recording import Recording
     from vmlab.views.layers import layers
     from vmlab.vmm.compare import compare
+    from vmlab.vmm.debugger import Debugger
     from vmlab.vmm.run import Run, record, run
     from vmlab.vmm.snapshot import Snapshot, load_state, save
     from vmlab.vmm.techniques import TECHNIQUES
-    from vmlab.widgets import console, show
+    from vmlab.widgets import console, debug, show
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
-    "VmlabError", "assemble", "boot_sector", "classify", "compare", "console", "disassemble", "guests", "labs", "layers", "load",
+    "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
+    "VmlabError", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests", "labs", "layers", "load",
     "load_state", "record", "run", "save", "show", "views",
 ]  # fmt: skip
 
@@ -43,6 +44,7 @@ _PLACES = {
     "CPU_MODELS": "vmlab.machine.cpu_model",
     "TECHNIQUES": "vmlab.vmm.techniques",
     "AssemblyError": "vmlab.errors",
+    "Debugger": "vmlab.vmm.debugger",
     "Image": "vmlab.machine.image",
     "ImageError": "vmlab.errors",
     "OptionError": "vmlab.errors",
@@ -56,6 +58,7 @@ _PLACES = {
     "classify": "vmlab.isa.x86",
     "compare": "vmlab.vmm.compare",
     "console": "vmlab.widgets",
+    "debug": "vmlab.widgets",
     "disassemble": "vmlab.isa.x86",
     "layers": "vmlab.views.layers",
     "load": "vmlab.machine.image",

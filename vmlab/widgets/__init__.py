@@ -1,9 +1,10 @@
-"""Jupyter widgets: the stage and the theatre of `vmlab.show`, the console of `vmlab.console`."""
+"""Jupyter widgets: the stage and the theatre (`vmlab.show`), the console (`vmlab.console`), the debugger (`vmlab.debug`)."""
 
 from __future__ import annotations
 
 from vmlab.widgets.console import Console, console
+from vmlab.widgets.debugger import DebuggerView, debug
 from vmlab.widgets.stage import Stage
 from vmlab.widgets.theatre import Theatre, show
 
-__all__ = ["Console", "Stage", "Theatre", "console", "show"]
+__all__ = ["Console", "DebuggerView", "Stage", "Theatre", "console", "debug", "show"]
