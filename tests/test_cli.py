@@ -86,6 +86,16 @@ def test_run_takes_elf_flat_and_own_guests(ask, folder):
     assert json.loads(ask("run", "guest:hello", "--json")[1])["outcome"] == "exit"
 
 
+def test_run_boots_a_disk_and_types_at_its_keyboard(ask, folder):
+    source = "bits 16\norg 0x7c00\nmore: mov ah, 0\nint 0x16\nmov ah, 0x0e\nint 0x10\ncmp al, 13\njne more\ncli\nhlt\n"
+    (folder / "echo.asm").write_text(source + "times 510-($-$$) db 0\ndw 0xaa55\n")
+    code, out, _ = ask("run", str(folder / "echo.asm"), "--keys", r"Typed!\n")
+    assert (code, out.splitlines()[0]) == (0, "Typed!")
+    _, out, _ = ask("run", str(folder / "echo.asm"), "--keys", r"ab\n", "--json")
+    result = json.loads(out)
+    assert (result["screen"], result["console"], result["outcome"]) == ("ab", "", "halt")
+
+
 def test_compare_prints_a_table_and_a_verdict(ask):
     code, out, _ = ask("compare", "hello.asm")
     assert code == 0

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from vmlab.errors import OptionError, StateError
 from vmlab.machine.bus import Bus
-from vmlab.machine.devices.keyboard import Keyboard
+from vmlab.machine.clock import Clock
+from vmlab.machine.devices.keyboard import PACE, Keyboard
 from vmlab.machine.devices.keyboard_codes import KEYS
 from vmlab.machine.memory import PhysicalMemory
 
@@ -316,3 +317,85 @@ def test_damaged_states_are_refused_and_change_nothing(rig):
         with pytest.raises(StateError, match="keyboard"):
             rig.keyboard.load(good | change)
     assert rig.keyboard.save() == good
+
+
+# -- typing later ------------------------------------------------------------------------------------------------------
+
+
+def timed():
+    clock = Clock()
+    keyboard = Keyboard(lambda high: None, clock=clock)
+    bus = Bus(PhysicalMemory(1 << 16))
+    keyboard.attach(bus)
+    return clock, keyboard, bus
+
+
+def taken(clock, bus, until):
+    """Read bytes as soon as they are there; return (time, byte) of each."""
+    found = []
+    while clock.deadline is not None and clock.deadline <= until:
+        clock.now = clock.deadline
+        clock.service()
+        while bus.port_read(0x64, 1) & 1:
+            found.append((clock.now, bus.port_read(0x60, 1)))
+    return found
+
+
+def test_a_character_comes_at_its_time_and_no_faster_than_the_pace():
+    clock, keyboard, bus = timed()
+    keyboard.type_at(5 * PACE, "ab")
+    keyboard.type_at(20 * PACE, "c")
+    assert taken(clock, bus, 100 * PACE) == [
+        (5 * PACE, 0x1E), (5 * PACE, 0x9E), (6 * PACE, 0x30), (6 * PACE, 0xB0), (20 * PACE, 0x2E), (20 * PACE, 0xAE),
+    ]  # fmt: skip
+    assert clock.deadline is None
+
+
+def test_the_next_character_waits_until_the_one_before_has_been_read():
+    clock, keyboard, bus = timed()
+    keyboard.type_at(0, "ab")
+    clock.now = 50 * PACE
+    clock.service()
+    clock.now = 70 * PACE
+    clock.service()
+    assert clock.deadline is None
+    assert [bus.port_read(0x60, 1) for _ in range(2)] == [0x1E, 0x9E]
+    assert clock.deadline == 71 * PACE
+
+
+def test_a_silenced_keyboard_swallows_what_is_typed():
+    clock, keyboard, bus = timed()
+    bus.port_write(0x60, 1, 0xF5)
+    bus.port_read(0x60, 1)
+    keyboard.type_at(0, "abc")
+    assert taken(clock, bus, 100 * PACE) == []
+    assert clock.deadline is None
+
+
+def test_what_is_to_be_typed_is_saved():
+    clock, keyboard, bus = timed()
+    keyboard.type_at(PACE, "Xy")
+    taken(clock, bus, PACE)
+    state = keyboard.save()
+    expected = taken(clock, bus, 9 * PACE)
+    assert expected
+    other_clock, other, other_bus = timed()
+    other_clock.now = PACE
+    other.load(state)
+    assert taken(other_clock, other_bus, 9 * PACE) == expected
+    for damage in (
+        {"later": [[0]]},
+        {"later": [[-1, [3]]]},
+        {"later": [[[1], [3]]]},
+        {"due": -1},
+        {"later": [[1, [256]]]},
+    ):
+        with pytest.raises(StateError, match="keyboard"):
+            other.load(state | damage)
+
+
+def test_typing_later_needs_a_clock(rig):
+    with pytest.raises(OptionError, match="no clock"):
+        rig.keyboard.type_at(0, "a")
+    with pytest.raises(OptionError, match="US keyboard"):
+        timed()[1].type_at(0, "é")

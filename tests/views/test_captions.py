@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from vmlab.machine.trace import Emulate, End, Exit, Inject, PortAccess, Resume, ShadowFill, Signal, Switch, Trap
+from vmlab.machine.trace import (
+    Emulate,
+    End,
+    Exit,
+    FirmwareCall,
+    Inject,
+    PortAccess,
+    Resume,
+    ShadowFill,
+    Signal,
+    Switch,
+    Trap,
+)
 from vmlab.views.captions import Moment, caption, changes, main_event, port_access, upper
 
 STAMP = (7, 70, 0)
@@ -93,6 +105,11 @@ CASES = {
         moment(virtual=False, text="out dx, al"),
         [PortAccess(*STAMP, 0x3F8, 1, 0x48, True, "uart")],
         "OUT DX, AL: 0x48 goes to port 0x3f8 (uart).",
+    ),
+    "firmware": (
+        moment(virtual=False, text="out 0xb2, al"),
+        [PortAccess(*STAMP, 0xB2, 1, 0x48, True, "firmware"), FirmwareCall(*STAMP, 0x10, 0x0E48)],
+        "The BIOS does INT 10h, AH=0Eh, for the guest: OUT 0xb2, AL calls its host software.",
     ),
     "instruction": (
         moment(text="mov eax, 5", ring=3, after={**REGISTERS, "EAX": 5}),
