@@ -250,11 +250,11 @@ def load(path: str | os.PathLike[str], origin: int | None = None) -> Image:
     name = file.name
     if data[:4] == MAGIC:
         return _from_elf(data, name)
+    if origin is None and is_boot_disk(data):  # even with a multiboot header, which a boot loader on it may carry
+        return from_disk(Disk.of(data, file))
     header = find_header(data, name)
     if header and header.has_addresses and origin is None:
         return _from_addresses(data, name, header, {})
-    if origin is None and is_boot_disk(data):
-        return from_disk(Disk.of(data, file))
     if origin is None and file.suffix.lower() not in FLAT_SUFFIXES:
         if MAGIC.startswith(data[:4]):
             raise ImageError(f"{name}: truncated: only {len(data)} bytes of an ELF header")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 import vmlab
@@ -86,6 +88,9 @@ def test_a_disk_image_is_recognised(tmp_path):
     assert image.disk.path == path
     assert "boot disk" in image.describe()
     assert load(path, origin=0x10000).disk is None, "an origin asks for a flat binary"
+    loader = struct.pack("<8I", 0x1BADB002, 0x1_0000, -0x1BAE_B002 & 0xFFFF_FFFF, 0x10_0200, 0x10_0000, 0, 0, 0x10_0000)
+    path.write_bytes(SIGNED + loader.ljust(1024, b"\0"))
+    assert load(path).disk is not None, "a boot loader, which another may load by multiboot"
     path.write_bytes(SIGNED + bytes(1023))
     assert load(path).disk is None, "no whole sectors: a flat binary, by its suffix"
     path.write_bytes(bytes(512))
