@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 import vmlab
@@ -101,3 +103,34 @@ def test_a_program_that_a_monitor_changes_is_not_accepted():
     verdict = problem.check(tricky + "other:  hlt\n")
     assert not verdict.correct
     assert "differently" in verdict.message
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_who_broke_it_is_found_by_going_backwards(seed):
+    problem = exercise("who-broke-it", seed)
+    debugger = vmlab.Debugger(problem.recording)
+    debugger.goto(problem.recording.length)
+    values = [debugger.memory("balance", 4)[0][1]]
+    writes = []
+    while debugger.who_wrote("balance").reason != "nowhere":
+        step = debugger.position
+        debugger.back()
+        values.append(debugger.memory("balance", 4)[0][1])
+        writes.append((step, debugger.instruction()))
+    assert int.from_bytes(values[0], "little") != problem.right
+    changes = [int.from_bytes(new, "little") - int.from_bytes(old, "little") for new, old in pairwise(values)]
+    (odd,) = [n for n, change in enumerate(changes) if change != problem.sum]
+    assert 0 < odd < len(changes) - 1, "deposits before and behind it"
+    step, text = writes[odd]
+    assert text == "mov [edi], eax"
+    debugger.goto(step - 1)
+    routine = debugger.place().split(".")[0]
+    assert problem.check({"routine": routine, "step": step}).correct
+    assert problem.recording.position == step - 1, "the check leaves the cursor alone"
+    assert "which routine" in problem.check({"routine": "deposit", "step": step}).message.lower()
+    assert "not there yet" in problem.check({"routine": routine, "step": step - 1}).message
+    assert "there already" in problem.check({"routine": routine, "step": step + 1}).message
+    hint = problem.check({"routine": routine, "step": 0}).message
+    assert str(step) not in hint
+    assert routine not in hint
+    assert "number from 0 to" in problem.check({"routine": routine, "step": -5}).message
