@@ -43,9 +43,9 @@ class Subject:
         self.port_writes: list[tuple[int, int, int]] = []
         self.cpu.bus.on_access = self._access
 
-    def _access(self, access: object) -> None:
-        if access.space == "port" and access.write:
-            self.port_writes.append((access.address, access.size, access.value))
+    def _access(self, address: int, size: int, value: int, write: bool, device: str | None) -> None:
+        if write:
+            self.port_writes.append((address, size, value))
 
     def enter(self, mode: Mode) -> None:
         """Load the segments of a mode."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vmlab.errors import OptionError
-from vmlab.machine.bus import Access, Bus
+from vmlab.machine.bus import Bus
 from vmlab.machine.memory import MemoryWindow, PhysicalMemory
 
 
@@ -146,7 +146,7 @@ def test_accesses_are_counted_and_observed(bus):
     device = Registers()
     bus.add_ports(device, 0x300, 4)
     bus.add_mmio(Registers("screen", 0x1000), 0xB8000, 0x1000)
-    bus.on_access = bus.on_memory_access = seen.append
+    bus.on_access = bus.on_memory_access = lambda *access: seen.append(access)
     bus.port_read(0x301, 1)
     bus.port_write(0x301, 1, 9)
     bus.port_read(0x999, 2)
@@ -154,10 +154,10 @@ def test_accesses_are_counted_and_observed(bus):
     bus.read(0x1000, 4)
     assert bus.port_accesses == {0x301: 2, 0x999: 1}
     assert seen == [
-        Access("port", 0x301, 1, 1, write=False, device="registers"),
-        Access("port", 0x301, 1, 9, write=True, device="registers"),
-        Access("port", 0x999, 2, 0xFFFF, write=False, device=None),
-        Access("memory", 0xB8004, 2, 3, write=True, device="screen"),
+        (0x301, 1, 1, False, "registers"),
+        (0x301, 1, 9, True, "registers"),
+        (0x999, 2, 0xFFFF, False, None),
+        (0xB8004, 2, 3, True, "screen"),
     ], "plain RAM is not an access to a device"
 
 

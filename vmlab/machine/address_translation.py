@@ -33,6 +33,7 @@ from vmlab.machine.memory import CODE as PAGE_OF_CODE
 from vmlab.machine.memory import WRITTEN, MemoryWindow
 from vmlab.machine.page_formats import IA32, four_level, ia32_pse, pae
 from vmlab.machine.paging import PageTableFormat, Translation, walk
+from vmlab.machine.quick import LINE, Quick, QuickMaps
 from vmlab.machine.tlb import SPACE_SHIFT, Tlb, TlbEntry
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["AddressTranslation"]
 
 Maps = tuple[dict[int, int], dict[int, int], dict[int, Any]]
-Quick = tuple[dict[int, int], dict[int, int], set[int]]
-LINE = 0x100
 LAST_PAGE = 0xFFFFF
 PCID = 0xFFF
 
@@ -72,13 +71,17 @@ class AddressTranslation(CpuState):
         Called with the name, the old and the new value when CR0, CR3 or CR4 changes.
     user_spaces : dict
         Values of CR3 under which code has run in ring 3, in order of their first time; the values are None.
+    system_readable, system_writable : dict of int to int
+        Pages that `read_system` and `write_system` reach without a look at the TLB, and where in `ram` they begin.
+    ring : int
+        Current privilege level, as CS said last.
     horizon : int
         Count of retired instructions at which the loop of `Processor.run` ends; 0 ends it at once.
     """
 
     __slots__ = (
         "_format", "_levels", "_maps", "_quick", "_readable", "_reports_fetch", "_window", "_writable", "bus", "control_loads", "horizon", "memory", "model",
-        "on_control", "platform", "quick_read", "quick_write", "ram", "tlb", "user_spaces", "walk_references",
+        "on_control", "platform", "quick_read", "quick_write", "ram", "ring", "system_readable", "system_writable", "tlb", "user_spaces", "walk_references",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel) -> None:
@@ -95,7 +98,10 @@ class AddressTranslation(CpuState):
         self.user_spaces: dict[int, None] = {}
         self.on_control: Callable[[str, int, int], None] | None = None
         # The same once more for translated code, per privilege: reads, writes, pages entered. See `quicken`.
-        self._quick: tuple[Quick, Quick] = (({}, {}, set()), ({}, {}, set()))
+        self._quick: tuple[QuickMaps, QuickMaps] = (
+            (Quick(self._fill, write=False), Quick(self._fill, write=True), set()),
+            (Quick(self._fill, write=False), Quick(self._fill, write=True), set()),
+        )
         self.ram.quick_maps += [self._quick[0][1], self._quick[1][1]]
         self._mode_changed()
 
@@ -111,6 +117,7 @@ class AddressTranslation(CpuState):
         # Per privilege (supervisor, user): pages that may be read, written, executed without a look at the TLB.
         # The first two lead to an address in `ram`, the third to instructions kept with the page.
         self._maps: tuple[Maps, Maps] = (({}, {}, {}), ({}, {}, {}))
+        self.system_readable, self.system_writable, _ = self._maps[0]
         for quick in self._quick:
             for each in quick:
                 each.clear()
@@ -127,7 +134,8 @@ class AddressTranslation(CpuState):
 
     def code_changed(self) -> None:
         """Note a new CS or a new mode: the privilege level may be another."""
-        user = self.cpl == 3
+        self.ring = self.cpl
+        user = self.ring == 3
         if user and self.cr3 not in self.user_spaces:
             self.user_spaces[self.cr3] = None
         self._readable: dict[int, int] = self._maps[user][0]
@@ -180,7 +188,7 @@ class AddressTranslation(CpuState):
         if page & LAST_PAGE == LAST_PAGE:
             return False
         base, ram = page << 12, self.ram
-        readable, writable, entered = self._quick[self.cpl == 3]
+        readable, writable, entered = self._quick[self.ring == 3]
         news = False
         place = self._readable.get(page)
         if place is not None and base not in readable:
@@ -188,13 +196,44 @@ class AddressTranslation(CpuState):
             news = True
         place = self._writable.get(page)
         if place is not None and linear & -LINE not in writable and ram.pages[place >> 12] & ~PAGE_OF_CODE == WRITTEN:
-            for line in range(0, 0x1000, LINE):
-                if not ram.is_code(place >> 12, line, LINE):
-                    writable[base + line] = place - base
+            for line in ram.free_lines(place >> 12, LINE):
+                writable[base + line] = place - base
             ram.quick_pages.add(place >> 12)
             news = news or linear & -LINE in writable
         entered.add(page)
         return news
+
+    def _fill(self, quick: Quick, key: int, write: bool) -> int:
+        """Enter what a plain access of translated code looks for; KeyError where the interpreter is to make this access."""
+        page = key >> 12
+        if key & 3 or not 0 <= page < LAST_PAGE:
+            raise KeyError(key)
+        if page not in (self._writable if write else self._readable):
+            tlb, user = self.tlb, self.ring == 3
+            misses = tlb.misses
+            try:
+                if tlb.find(page):
+                    # A fault would drop this translation, which the same instruction may use before.
+                    self.page_walk(key, write=write, user=user, mark=False)
+                elif len(tlb.entries) >= tlb.capacity:
+                    # What had to make room might be the page of the code, or one that the same instruction has used.
+                    raise KeyError(key)
+                self.translate(key, write=write, user=user)
+            except Fault:
+                tlb.misses = misses  # it will happen again
+                raise KeyError(key) from None
+            if not self.code_pages.get(self.ip >> 12):
+                raise KeyError(key)
+        self.quicken(key & -LINE)
+        found = quick.get(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    @property
+    def code_pages(self) -> dict[int, dict[int, Any]]:
+        """Instructions kept with their pages, by EIP >> 12: a part of the TLB; none where EIP is not a linear address."""
+        raise NotImplementedError
 
     # -- translation -----------------------------------------------------------------------------------------------------
 

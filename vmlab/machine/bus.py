@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from vmlab.errors import OptionError
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE, Memory
 
-__all__ = ["Access", "Bus", "Device", "Range"]
+__all__ = ["Bus", "Device", "OnAccess", "Range"]
 
 PORTS = 0x1_0000
 ADDRESS_SPACE = 1 << 52
@@ -64,16 +64,8 @@ class Range:
         return f"{self.space} {self.base:0{digits}x}-{self.last:0{digits}x} {self.owner}"
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """One access to a port or a memory-mapped register, as shown to `Bus.on_access` and `on_memory_access`."""
-
-    space: Literal["memory", "port"]
-    address: int
-    size: int
-    value: int
-    write: bool
-    device: str | None
+OnAccess = Callable[[int, int, int, bool, "str | None"], None]
+"""Address, bytes, value, whether it was a write, name of the device."""
 
 
 class _Slot(NamedTuple):
@@ -102,7 +94,7 @@ class Bus:
     port_accesses : Counter
         Port number to accesses so far.
     on_access, on_memory_access : callable or None
-        Called with an `Access` after each access to a port, or to a memory-mapped register.
+        Called after each access to a port, or to a memory-mapped register: see `OnAccess`.
     """
 
     __slots__ = (
@@ -122,8 +114,8 @@ class Bus:
         self.devices: dict[str, Device] = {}
         self.ram_pages = bytearray(b"\1" * (memory.size >> PAGE_SHIFT))
         self.port_accesses: Counter[int] = Counter()
-        self.on_access: Callable[[Access], None] | None = None
-        self.on_memory_access: Callable[[Access], None] | None = None
+        self.on_access: OnAccess | None = None
+        self.on_memory_access: OnAccess | None = None
         self._ports: dict[int, _Slot] = {}
         self._pages: dict[int, _Slot] = {}
         self._ranges: list[Range] = []
@@ -216,7 +208,7 @@ class Bus:
             value = slot.device.read(slot.offset, size)
         self.port_accesses[port] += 1
         if self.on_access is not None:
-            self.on_access(Access("port", port, size, value, write=False, device=slot.device.name if slot else None))
+            self.on_access(port, size, value, False, slot.device.name if slot else None)
         return value
 
     def port_write(self, port: int, size: int, value: int) -> None:
@@ -231,7 +223,7 @@ class Bus:
             slot.device.write(slot.offset, size, value)
         self.port_accesses[port] += 1
         if self.on_access is not None:
-            self.on_access(Access("port", port, size, value, write=True, device=slot.device.name if slot else None))
+            self.on_access(port, size, value, True, slot.device.name if slot else None)
 
     @staticmethod
     def _takes_whole(slot: _Slot, address: int, size: int) -> bool:
@@ -256,9 +248,7 @@ class Bus:
             for index in range(size):
                 value |= self._read_byte((address + index) % ADDRESS_SPACE) << (8 * index)
         if self.on_memory_access is not None:
-            self.on_memory_access(
-                Access("memory", address, size, value, write=False, device=slot.device.name if slot else None)
-            )
+            self.on_memory_access(address, size, value, False, slot.device.name if slot else None)
         return value
 
     def write(self, address: int, size: int, value: int) -> None:
@@ -273,9 +263,7 @@ class Bus:
             for index in range(size):
                 self._write_byte((address + index) % ADDRESS_SPACE, (value >> (8 * index)) & 0xFF)
         if self.on_memory_access is not None:
-            self.on_memory_access(
-                Access("memory", address, size, value, write=True, device=slot.device.name if slot else None)
-            )
+            self.on_memory_access(address, size, value, True, slot.device.name if slot else None)
 
     def _read_byte(self, address: int) -> int:
         if self.is_ram(address):

@@ -49,12 +49,13 @@ class Clock:
         When `service()` is next due: once `now >= deadline`. None if no device waits for anything.
     """
 
-    __slots__ = ("_devices", "deadline", "now")
+    __slots__ = ("_devices", "_events", "deadline", "now")
 
     def __init__(self) -> None:
         self.now = 0
         self.deadline: int | None = None
         self._devices: list[TimedDevice] = []
+        self._events: list[int | None] = []
 
     def add(self, device: TimedDevice) -> None:
         """Register a timed device.
@@ -71,14 +72,14 @@ class Clock:
 
     def refresh(self) -> None:
         """Recompute `deadline`; a device calls this when it has been reprogrammed."""
-        events = [event for device in self._devices if (event := device.next_event()) is not None]
-        self.deadline = min(events, default=None)
+        self._events = [device.next_event() for device in self._devices]
+        self.deadline = min((event for event in self._events if event is not None), default=None)
 
     def service(self) -> None:
         """Advance the devices whose time has come, in the order in which they were added."""
         now = self.now
-        for device in self._devices:
-            event = device.next_event()
+        for number, device in enumerate(self._devices):
+            event = self._events[number]
             if event is not None and event <= now:
                 device.advance(now)
         self.refresh()

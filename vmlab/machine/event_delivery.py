@@ -14,6 +14,8 @@ from vmlab.machine.memory_access import MemoryAccess
 from vmlab.machine.signals import Signals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmlab.isa.x86.semantics.processor import Processor as Executes
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.devices import LocalApic
@@ -40,11 +42,13 @@ class EventDelivery(MemoryAccess):
         INIT, STARTUP and NMI.
     debug_causes : int
         Why the instruction just executed asks for #DB, as bits of DR6; 0 where it does not.
+    deliver_quickly : callable or None
+        What an engine has in place of `vmlab.isa.x86.semantics.interrupts.deliver`; False where it has not done it.
     attention : bool
         True where the next boundary needs more than the next instruction: an interrupt or a signal waits, or TF is set.
     """
 
-    __slots__ = ("_deliveries", "attention", "debug_causes", "delivered", "interrupts", "signals")
+    __slots__ = ("_deliveries", "attention", "debug_causes", "deliver_quickly", "delivered", "interrupts", "signals")
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
         self.interrupts: LocalApic = platform.local_apics[number]
@@ -53,6 +57,7 @@ class EventDelivery(MemoryAccess):
         self.interrupts.on_nmi = signals.arrive_nmi
         self.delivered = self.debug_causes = 0
         self._deliveries = (0, 0)
+        self.deliver_quickly: Callable[..., bool] | None = None
         self.attention = False
         super().__init__(platform, model)
 
@@ -122,7 +127,8 @@ class EventDelivery(MemoryAccess):
         self._deliveries = (self.barren + 1, self.retired)
         try:
             fault = not external and vector not in (DB, DF)
-            deliver(cast("Executes", self), vector, error_code, fault=fault)
+            if self.deliver_quickly is None or not self.deliver_quickly(self, vector, error_code, fault=fault):
+                deliver(cast("Executes", self), vector, error_code, fault=fault)
         except Fault as second:
             if vector == DF:
                 raise TripleFault from None

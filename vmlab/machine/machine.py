@@ -159,7 +159,7 @@ class Machine:
                 if cpu.attention or self.trace.detail == "instructions" or horizon <= cpu.retired:
                     self._one()  # the last: the counter has overflowed and waits for IF
                 elif self.engine:
-                    self.engine.run(cpu, min(cpu.retired + limit - self.steps, horizon))
+                    self.engine.run(cpu, min(cpu.retired + limit - self.steps, horizon), self._is_quiet)
                 else:
                     cpu.run(min(cpu.retired + limit - self.steps, horizon))
                 if self.host_entry and cpu.cpl == 0 and cpu.ip in self.host_entry:
@@ -171,6 +171,15 @@ class Machine:
         """Return the count of retired instructions at which the next boundary has something to do."""
         device, counter = self.platform.next_deadline(), self.counter_limit
         return min(FOREVER if device is None else device, FOREVER if counter is None else counter, self.turns.horizon())
+
+    def _is_quiet(self) -> bool:
+        """Say whether nothing has happened since the last boundary that the next one would see to."""
+        cpu = self.cpu
+        if self.outcome is not None or self.host_entry or not cpu.is_alone:
+            return False
+        if cpu.attention or cpu.halted or cpu.debug_causes or cpu.signals.due:
+            return False
+        return cpu.deadline == self.platform.clock.deadline
 
     def _boundary(self) -> bool:
         """Do what is due between two instructions; True where an event was delivered (or the machine stopped)."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vmlab.errors import OptionError, StateError
@@ -190,6 +190,10 @@ class PhysicalMemory:
     def is_code(self, page: int, offset: int, size: int) -> bool:
         """Say whether decoded instructions depend on any of these bytes of a page."""
         return bool(self.pages[page] & CODE) and self._code.holds(page, offset, size)
+
+    def free_lines(self, page: int, size: int) -> Iterable[int]:
+        """Return where lines of `size` bytes begin on which no decoded instructions depend."""
+        return self._code.others(page, size) if self.pages[page] & CODE else range(0, PAGE_SIZE, size)
 
     def _drop_code(self, page: int) -> None:
         self.pages[page] &= ~CODE & 0xFF

@@ -39,10 +39,11 @@ class Memory(Protocol):
 class CodeBytes:
     """Which bytes of pages were decoded."""
 
-    __slots__ = ("_marks",)
+    __slots__ = ("_free", "_marks")
 
     def __init__(self) -> None:
         self._marks: dict[int, bytearray] = {}
+        self._free: dict[tuple[int, int], list[int]] = {}  # what `others` found
 
     def mark(self, page: int, offset: int, size: int) -> None:
         """Note bytes of a page; from the first note on, the others do not count."""
@@ -50,12 +51,22 @@ class CodeBytes:
         if marks is None:
             marks = self._marks[page] = bytearray(PAGE_SIZE)
         marks[offset : offset + size] = b"\1" * min(size, PAGE_SIZE - offset)
+        self._free.clear()
 
     def holds(self, page: int, offset: int, size: int) -> bool:
         """Say whether any of these bytes counts: of a page without a note, all do."""
         marks = self._marks.get(page)
         return marks is None or marks.find(1, offset, offset + size) >= 0
 
+    def others(self, page: int, size: int) -> list[int]:
+        """Return where runs of `size` bytes begin in which none counts."""
+        found = self._free.get((page, size))
+        if found is None:
+            lines = range(0, PAGE_SIZE, size)
+            found = self._free[page, size] = [line for line in lines if not self.holds(page, line, size)]
+        return found
+
     def drop(self, page: int) -> None:
         """Forget a page."""
         self._marks.pop(page, None)
+        self._free.clear()

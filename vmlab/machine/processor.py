@@ -85,12 +85,12 @@ class Processor(EventDelivery):
     def code_changed(self) -> None:
         """Note a new CS or a new mode: privilege level and default operand size may be others."""
         super().code_changed()
-        code = self.segments[CS]
-        self.system_mask = LONG_MASK if self.long_mode else MASK
-        if self.code_64 != (self.long_mode and code.long):
+        code, long_mode = self.segments[CS], self.long_mode
+        self.system_mask = LONG_MASK if long_mode else MASK
+        if self.code_64 != (long_mode and code.long):
             self._change_width()
         # Instructions are kept by linear address. In a flat segment that is EIP, and no limit need be looked at.
-        self._linear_code: dict[int, dict[int, Decoded]] = self._maps[self.cpl == 3][2]
+        self._linear_code: dict[int, dict[int, Decoded]] = self._maps[self.ring == 3][2]
         self._code = self._linear_code if code.flat_code else {}
         self.fetch_bits = 64 if self.code_64 else 32 if code.big else 16
         self._mode = MODE_KEYS[self.fetch_bits]
@@ -138,7 +138,7 @@ class Processor(EventDelivery):
     def port_read(self, port: int, size: int) -> int:
         """IN."""
         self.port_accesses += 1
-        self.platform.now(self.retired)
+        self.platform.clock.now = self.ticks
         value = self.bus.port_read(port, size)
         self.device_changed()
         return value

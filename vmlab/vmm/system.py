@@ -13,7 +13,6 @@ from vmlab.machine.trace import End, FirmwareCall, PortAccess, Trace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmlab.machine.bus import Access
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.disk import Disk
     from vmlab.machine.image import Image
@@ -109,14 +108,15 @@ class System(ABC):
             for time, text in keys:
                 guest.platform.keyboard.type_at(time, text)
 
-    def _accessed(self, index: int, access: Access) -> None:
+    def _accessed(
+        self, index: int, port: int, size: int, value: int, write: bool, device: str | None
+    ) -> None:
         """Tell of an access to a port of a guest's platform."""
         if self.trace.on:
             step = self.steps if self.in_vmm else self.steps + 1  # natively, the instruction is not counted yet
-            port, size, value = access.address, access.size, access.value
             guest = self.guests[index]
             time, cpu = guest.instructions, guest.platform.apics.current
-            self.trace.emit(PortAccess(step, time, index, port, size, value, access.write, access.device, cpu=cpu))
+            self.trace.emit(PortAccess(step, time, index, port, size, value, write, device, cpu=cpu))
 
     def _called(self, index: int, vector: int, ax: int) -> None:
         """Tell of a call of a guest's BIOS."""

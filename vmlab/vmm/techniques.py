@@ -101,7 +101,7 @@ def build(  # noqa: PLR0913 - the options of a run
     keys: str | Sequence[tuple[int, str]] = "",
     disks: Sequence[Disk | str | os.PathLike[str] | None] = (),
     detail: Detail = "none",
-    engine: str = "interpreter",
+    engine: str = "auto",
 ) -> System:
     """Build a system, ready to run.
 

@@ -9,24 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vmlab.isa.x86.operands import Memory
+from vmlab.isa.x86.semantics import SEMANTICS
 from vmlab.machine.translator import emit_arithmetic, emit_data
 from vmlab.machine.translator.compiler import Run, compile_region
-from vmlab.machine.translator.emitters import translatable
-from vmlab.machine.translator.region import COUNTED, ENDING, discover
+from vmlab.machine.translator.emitters import Special, transfers, translatable
+from vmlab.machine.translator.region import ENDING, Region, discover
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vmlab.isa.x86.instruction import Instruction
 
-__all__ = ["Translated", "is_kept", "known", "translate"]
+__all__ = ["ORDINARY", "Translated", "is_kept", "known", "translate"]
 
 MOST = 4096
 """Addresses of which translations are kept."""
 VARIANTS = 4
 """Translations kept of one address: of different bytes there."""
 OFFSET = 0xFFF
+ORDINARY = Special()
 _FAMILIES = (emit_arithmetic, emit_data)
 
 
@@ -44,8 +45,8 @@ class Translated:
         The least budget for which `run` may be called.
     ranges : tuple of (int, bytes)
         The code: offsets within its page, and the bytes there.
-    careful : frozenset of int
-        EIP of instructions written for accesses out of the ordinary.
+    careful : Special
+        Instructions written in another way than most.
     missed : int
         How often an instruction was left to the interpreter since.
     """
@@ -54,38 +55,31 @@ class Translated:
     run: Run
     longest: int
     ranges: tuple[tuple[int, bytes], ...]
-    careful: frozenset[int]
+    careful: Special
     missed: int = 0
 
 
-_KEPT: dict[tuple[int, frozenset[int]], list[Translated]] = {}
-
-
-def _transfers(instruction: Instruction) -> bool:
-    """Say whether a transfer of control is translated."""
-    if (
-        instruction.size != 32
-        or instruction.lock
-        or (instruction.mnemonic in COUNTED and instruction.address_size != 32)
-    ):
-        return False
-    return instruction.segment < 0 and not any(
-        isinstance(o, Memory) and o.address_size != 32 for o in instruction.operands
-    )
+_KEPT: dict[tuple[int, Special], list[Translated]] = {}
 
 
 def known(instruction: Instruction) -> bool:
-    """Say whether an instruction can be translated: operands in flat segments, transfers of 32 bits."""
-    return _transfers(instruction) if instruction.mnemonic in ENDING else translatable(instruction)
+    """Say whether an instruction can be part of a region: all but repeated ones can, translated or performed."""
+    return not instruction.repeat and instruction.mnemonic in SEMANTICS
+
+
+def _is_worthwhile(region: Region) -> bool:
+    """Say whether a region begins with something that gains by translation."""
+    _, first = region.blocks[0].code[0]
+    return len(region.blocks[0].code) > 1 or (transfers(first) if first.mnemonic in ENDING else translatable(first))
 
 
 def is_kept(entry: int) -> bool:
     """Say whether there may be a translation of an address already."""
-    return (entry, frozenset()) in _KEPT
+    return (entry, ORDINARY) in _KEPT
 
 
 def translate(
-    page: bytes, entry: int, careful: frozenset[int] = frozenset(), executed: Mapping[int, Any] | None = None
+    page: bytes, entry: int, careful: Special = ORDINARY, executed: Mapping[int, Any] | None = None
 ) -> tuple[Translated | None, bool]:
     """Translate the region of an address.
 
@@ -95,7 +89,7 @@ def translate(
         The 4096 bytes of the page of code.
     entry : int
         EIP.
-    careful : frozenset of int
+    careful : Special
         See `Translated`.
     executed : mapping, optional
         See `vmlab.machine.translator.region.discover`.
@@ -114,7 +108,7 @@ def translate(
             _KEPT[key] = variants
             return found, False
     region = discover(page, entry, known, executed)
-    if region is None:
+    if region is None or not _is_worthwhile(region):
         if variants:
             _KEPT[key] = variants
         return None, False

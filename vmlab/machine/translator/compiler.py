@@ -4,6 +4,9 @@ The function keeps the general registers in locals, loops over the region's bloc
 retires in `n`. It leaves by `break`, with EIP in `ip`; or by an exception, whose line number tells the instruction:
 then `recover` says how many instructions were done and what the flags were, from the operands that are still in the
 locals. It never starts an iteration that it might not finish before `budget`.
+
+What is not translated is *performed*: the processor's state is brought up to date, the interpreter's semantics called,
+and the region left where afterwards anything but the next instruction may be due.
 """
 
 from __future__ import annotations
@@ -13,17 +16,34 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from vmlab.isa.x86.registers import ARITHMETIC, CF
+from vmlab.isa.x86.faults import Fault
+from vmlab.isa.x86.operands import Memory, Register16, Register32, SegmentOperand
+from vmlab.isa.x86.registers import ARITHMETIC, CF, IF
+from vmlab.isa.x86.semantics import SEMANTICS
 from vmlab.isa.x86.semantics.arithmetic import PARITY
-from vmlab.machine.translator.emitters import EMITTERS
-from vmlab.machine.translator.flags import HEAD, STORED, Pending, Producer, carry_formula, formula, rest_formula
-from vmlab.machine.translator.region import CONDITIONAL, COUNTED, ENDING, Block, Region, followers, target
-from vmlab.machine.translator.writer import MASK, Writer
+from vmlab.machine.translator.emitters import EMITTERS, Special, transfers, translatable
+from vmlab.machine.translator.flags import (
+    AT_REST,
+    HEAD,
+    STORED,
+    Pending,
+    Producer,
+    carry_formula,
+    formula,
+    rest_formula,
+)
+from vmlab.machine.translator.region import CONDITIONAL, COUNTED, ENDING, FINAL, Block, Region, followers, target
+from vmlab.machine.translator.traps import DATA_SEGMENTS, QUICK, load
+from vmlab.machine.translator.writer import MASK, UNUSED, Writer, read
 
 if TYPE_CHECKING:
     from types import CodeType, TracebackType
 
     from vmlab.isa.x86.instruction import Instruction
+    from vmlab.isa.x86.semantics import Semantic
+    from vmlab.machine.processor import Processor
+
+    Item = tuple[Semantic, Instruction, int, int]
 
 __all__ = ["Run", "Unusual", "compile_region"]
 
@@ -35,6 +55,24 @@ class Unusual(Exception):  # noqa: N818 - no error: the interpreter is to do thi
     """An access that translated code leaves to the interpreter."""
 
 
+PORTS_ALLOWED = "io = cpu.ring <= cpu.flags >> 12 & 3"
+"""Whether IOPL lets this ring use ports and IF; where not, the interpreter looks at the bitmap, or faults."""
+
+STORE, LOAD = "@store", "@load"
+"""Lines that stand for bringing the processor's registers up to date, and for taking them back."""
+
+SHORT = 3
+"""Instructions of a block that is rather written twice."""
+
+MOST_DOUBLES = 3
+"""How often in the tree below one label."""
+
+OVERWRITING = frozenset({"add", "sub", "and", "or", "xor", "cmp", "test", "neg"})
+SILENT = frozenset({"mov", "movzx", "movsx", "lea", "not", "nop", "bswap", "cwde", "cdq"})
+"""Instructions that set all the flags, and those that neither set nor read any."""
+
+REGISTERS = 8
+WIDEST = 32
 DEEPEST = 20
 """Levels of indentation below which a block gets a label of its own."""
 
@@ -43,29 +81,39 @@ INLINE = 5
 
 HEADER = """def run(cpu, budget):
     last = budget - {longest}
-    ram = cpu.ram
-    data, view16, view32 = ram.data, ram.view16, ram.view32
-    rd, wr = cpu.quick_read, cpu.quick_write
     registers = cpu.registers
-    {load}
     fl = cpu.flags
+    base = cpu.retired
     missed = None
     n = fc = fr = pc = 0
+{load}
     try:
         while True:
 """
 
+NEEDED = {
+    "data": "data = cpu.ram.data",
+    "view16": "view16 = cpu.ram.view16",
+    "view32": "view32 = cpu.ram.view32",
+    "rd": "rd = cpu.quick_read",
+    "wr": "wr = cpu.quick_write",
+    "limit": "limit = cpu.horizon",
+    "io": PORTS_ALLOWED,
+}
+"""Locals that the header binds where the code names them."""
+
 FOOTER = """    except (KeyError, Unusual) as stop:
-        done, ip, fl = recover(stop.__traceback__, fl, fc, fr, locals())
+        done, ip, fl = recover(stop.__traceback__, fl, fc, fr)
         n += done
         missed = ip, stop.args[0] if stop.args else 0
     {store}
     cpu.flags = fl
     cpu.ip = ip
-    cpu.retired += n
+    cpu.retired = base + n
     return missed
 """
 
+NAME = re.compile(r"\b(?:data|view16|view32|rd|wr|limit|io)\b")
 REGISTER = re.compile(r"\br([0-7])\b")
 WRITTEN = re.compile(r"^ *r([0-7]) = ", re.MULTILINE)
 
@@ -73,7 +121,7 @@ WRITTEN = re.compile(r"^ *r([0-7]) = ", re.MULTILINE)
 class _Compiler:
     """Writes one region: a tree of blocks below each block that can be jumped to."""
 
-    def __init__(self, region: Region, careful: frozenset[int]) -> None:
+    def __init__(self, region: Region, careful: Special) -> None:
         self.region = region
         self.careful = careful
         self.writer = Writer()
@@ -84,22 +132,36 @@ class _Compiler:
         for start in self.blocks:
             if entered[start] > 1 and start != first:
                 self.labels[start] = len(self.labels)
-        # Behind a call whose goal has a label, nobody knows any more who called: the return looks the place up.
+        # Behind a call that comes to a label, nobody knows any more who called: the return looks the place up.
         self.returns: dict[int, int] = {}
         for block in region.blocks:
             place, last = block.code[-1]
-            if last.mnemonic == "call" and block.end in self.blocks and target(place, last) in self.labels:
+            if last.mnemonic == "call" and block.end in self.blocks and self.reaches_label(target(place, last)):
                 self.label(block.end)
                 self.returns[block.end] = self.labels[block.end]
         self.waiting = list(self.labels)
         self.written: set[int] = set()
         self.current = -1
-        self.doubled: set[tuple[int, int]] = set()  # in which tree a jump stands once more, and which
+        self.doubled: Counter[tuple[int, int]] = Counter()  # how often a short block stands once more in a tree
         self.tags: list[Producer] = []
         self.ends: list[Pending] = []  # where the flags may be when the budget ends
         self.done: list[int] = []  # instructions since the label that come before each instruction
         self.places: list[int] = []  # EIP of each instruction
+        self.items: list[Item] = []  # what is performed
         self.longest = 1
+
+    def reaches_label(self, goal: int | None) -> bool:
+        """Say whether code with a label can be reached from an address, up to a return."""
+        waiting, seen = [goal], {goal}
+        while waiting:
+            place = waiting.pop()
+            if place in self.labels:
+                return True
+            if place in self.blocks:
+                found = [each for each in followers(self.blocks[place]) if each not in seen]
+                seen.update(found)
+                waiting += found
+        return False
 
     def label(self, place: int) -> int:
         """Return the number of a block's label, a new one if need be."""
@@ -116,7 +178,7 @@ class _Compiler:
             self.current = self.labels[start]
             w.number = len(self.places)
             w.indent = 0
-            w.pending = Pending(HEAD, HEAD)
+            w.known = Pending(HEAD, HEAD), 0, {}
             parts.append(len(w.lines))
             self.block(self.blocks[start], 0, ())
         parts.append(len(w.lines))
@@ -126,28 +188,116 @@ class _Compiler:
         """Write a block that is entered after `count` instructions, within calls that return to `calls`."""
         w = self.writer
         self.written.add(block.start)
-        for place, instruction in block.code:
+        for index, (place, instruction) in enumerate(block.code):
             w.number = len(self.places)
-            w.careful = place in self.careful
+            w.unseen = self.hides_flags(block, index + 1)
+            w.careful = place in self.careful.careful
             self.places.append(place)
             self.done.append(count)
-            w.points.append(w.pending)
+            w.points.append(AT_REST if w.pending == AT_REST else w.pending)
             count += 1
             self.longest = max(self.longest, count)
-            if instruction.mnemonic in ENDING:
+            ends, known = instruction.mnemonic in ENDING, place not in self.careful.outside
+            if known and ends and transfers(instruction):
                 self.ending(place, instruction, count, calls)
                 return
+            if ends or not known or not translatable(instruction):
+                if self.outside(place, instruction, count - 1):
+                    return
+                continue
             EMITTERS[instruction.mnemonic][0](w, instruction)
         self.go(block.end, count, calls)
+
+    def hides_flags(self, block: Block, index: int) -> bool:
+        """Say whether an instruction sets all flags before anyone can look: it cannot fault, nor read them."""
+        while index < len(block.code):
+            place, following = block.code[index]
+            touches_memory = following.mnemonic != "lea" and any(
+                isinstance(each, Memory) for each in following.operands
+            )
+            if place in self.careful.outside or touches_memory or not translatable(following):
+                return False
+            if following.mnemonic in OVERWRITING:
+                return True
+            if following.mnemonic not in SILENT:
+                return False
+            index += 1
+        return False
+
+    # -- what is not translated ------------------------------------------------------------------------------------------
+
+    def outside(self, place: int, instruction: Instruction, count: int) -> bool:
+        """Write an instruction that concerns more than registers and memory; say whether it ends the block."""
+        w = self.writer
+        special = OUTSIDE.get(instruction.mnemonic)
+        if special and place not in self.careful.outside and instruction.size <= WIDEST:
+            special(self, place, instruction, count)
+            return False
+        segment = loaded_segment(instruction)
+        if segment and place not in self.careful.outside:
+            w.put(f"if not load(cpu, {segment[0]}, {segment[1]}):")
+            known = w.known
+            w.indent += 1
+            self.perform(place, instruction, count)
+            w.indent -= 1
+            w.known = known
+            w.slots = {}
+            return False
+        return self.perform(place, instruction, count)
+
+    def perform(self, place: int, instruction: Instruction, count: int) -> bool:
+        """Write a call of the interpreter's semantics; say whether it ends the block."""
+        w = self.writer
+        w.store_flags()
+        w.slots = {}
+        semantic = QUICK.get(instruction.mnemonic) or SEMANTICS[instruction.mnemonic]
+        number = len(self.items)
+        self.items.append((semantic, instruction, place, place + instruction.length & MASK))
+        w.put(STORE, "cpu.flags = fl")
+        if instruction.mnemonic in FINAL or instruction.mnemonic in ENDING:
+            w.put(f"perform(cpu, {number}, base + n + {count}, 0)", "return None")
+            return True
+        w.put(f"away = perform(cpu, {number}, base + n + {count}, limit)", LOAD)
+        w.put("if away:", f"    n += {count + 1}; ip = cpu.ip; break")
+        return False
+
+    def port_in(self, place: int, i: Instruction, count: int) -> None:
+        """IN."""
+        w = self.writer
+        destination, port = i.operands
+        w.put("if not io: raise Unusual", f"cpu.retired = base + n + {count}")
+        w.put(f"v = cpu.port_read({read(port)}, {i.size >> 3})")
+        w.assign(destination, "v")
+        self.leave_if_due(place + i.length & MASK, count + 1)
+
+    def port_out(self, place: int, i: Instruction, count: int) -> None:
+        """OUT."""
+        w = self.writer
+        port, source = i.operands
+        w.put("if not io: raise Unusual", f"cpu.retired = base + n + {count}")
+        w.put(f"cpu.port_write({read(port)}, {i.size >> 3}, {read(source)})")
+        self.leave_if_due(place + i.length & MASK, count + 1)
+
+    def leave_if_due(self, place: int, count: int) -> None:
+        """Leave where a device wants something before the next instruction."""
+        w = self.writer
+        w.put("if cpu.horizon != limit:")
+        w.indent += 1
+        self.leave(str(place), count)
+        w.indent -= 1
+
+    def clear_interrupts(self, place: int, i: Instruction, count: int) -> None:
+        """CLI: nothing waits that this could hold back, or this region would not run."""
+        self.writer.put("if not io: raise Unusual", f"fl &= {MASK & ~IF}; cpu.flags &= {MASK & ~IF}")
 
     # -- leaving a block -------------------------------------------------------------------------------------------------
 
     def leave(self, ip: str, count: int) -> None:
         """Leave the function with EIP `ip`, `count` instructions after the label."""
         w = self.writer
-        pending = w.pending
+        known = w.known
         w.store_flags()
-        w.pending = pending
+        w.known = known
         w.put(f"n += {count}; ip = {ip}; break")
 
     def go(self, place: int, count: int, calls: tuple[int, ...]) -> None:
@@ -160,20 +310,29 @@ class _Compiler:
         if place not in self.labels and (w.indent >= DEEPEST or place in self.written):
             self.label(place)
             self.waiting.append(place)
-        mnemonic = block.code[0][1].mnemonic
-        alone = len(block.code) == 1 and mnemonic in CONDITIONAL and (self.current, place) not in self.doubled
-        if place in self.labels and alone and mnemonic not in COUNTED and w.can_test(mnemonic[1:]):
-            # A jump alone: better once more here, where the flags that it asks for are at hand.
-            self.doubled.add((self.current, place))
-            pending = w.pending
+        if place in self.labels and self.is_short(block):
+            # So short: better once more here, where the flags that it asks for are at hand.
+            self.doubled[self.current, place] += 1
+            known = w.known
             self.block(block, count, calls)
-            w.pending = pending
+            w.known = known
         elif place in self.labels:
             self.enter(self.labels[place], str(place), count)
         else:
-            pending = w.pending
+            known = w.known
             self.block(block, count, calls)
-            w.pending = pending
+            w.known = known
+
+    def is_short(self, block: Block) -> bool:
+        """Say whether a block with a label is better written once more than jumped to: little more than a conditional jump."""
+        if len(block.code) > SHORT or self.doubled[self.current, block.start] >= MOST_DOUBLES:
+            return False
+        last = block.code[-1][1].mnemonic
+        if last not in CONDITIONAL or last in COUNTED or any(place in self.careful.outside for place, _ in block.code):
+            return False
+        if len(block.code) == 1:
+            return self.writer.can_test(last[1:])
+        return all(translatable(instruction) for _, instruction in block.code[:-1])
 
     def enter(self, label: int | str, place: str, count: int) -> None:
         """Go to a label, as long as the budget lasts."""
@@ -219,25 +378,29 @@ class _Compiler:
             if mnemonic == "loop":
                 w.set(1, f"r1 - 1 if r1 else {MASK}")
             held = COUNTED.get(mnemonic) or w.test(mnemonic[1:])
-            pending = w.pending
+            known = w.known
             w.put(f"if {held}:")
             w.indent += 1
             self.go(goal, count, calls)
             w.indent -= 1
-            w.pending = pending
+            w.known = known
             self.go(following, count, calls)
         elif mnemonic == "ret":
             extra = instruction.operands[0].value if instruction.operands else 0  # type: ignore[attr-defined]  # RET takes Immediate
-            w.load("r4", 32, "to")
-            w.set(4, f"r4 + {4 + extra} & {MASK}" if extra else "r4 + 4")
+            to = w.pop("to")
+            if extra:
+                w.set(4, f"r4 + {extra} & {MASK}")
+            if to.isdecimal() and calls and calls[-1] == int(to):
+                self.go(calls[-1], count, calls[:-1])
+                return
+            if to != "to":
+                w.put(f"to = {to}")
             self.back(count, calls)
         else:
             if goal is None:
                 w.put(f"to = {w.value(instruction.operands[0])}")
             if mnemonic == "call":
-                w.put("t = r4 - 4")
-                w.store("t", 32, str(following))
-                w.set(4, "t")
+                w.push(str(following))
                 calls = (*calls, following)
             if goal is None:
                 self.leave("to", count)
@@ -248,12 +411,12 @@ class _Compiler:
         """Return to the address in `to`: mostly to where this tree was called from."""
         w = self.writer
         if calls and calls[-1] in self.blocks:
-            pending = w.pending
+            known = w.known
             w.put(f"if to == {calls[-1]}:")
             w.indent += 1
             self.go(calls[-1], count, calls[:-1])
             w.indent -= 1
-            w.pending = pending
+            w.known = known
         if self.returns:
             w.put("if to in returns:")
             w.indent += 1
@@ -281,6 +444,8 @@ class _Compiler:
             for number in range(parts[low], parts[high]):
                 line = w.lines[number]
                 stripped = line.lstrip()
+                if stripped == UNUSED:
+                    continue
                 prefix = indent + line[: len(line) - len(stripped)]
                 for each in self.settle() if stripped == "@flags" else [stripped]:
                     lines.append(prefix + each)
@@ -288,6 +453,7 @@ class _Compiler:
 
         write(0, len(parts) - 1, "            ")
         body = "\n".join(lines) + "\n"
+        needed = sorted({*NAME.findall(body)})
         named = {
             name
             for point in (*w.points, *self.ends)
@@ -298,11 +464,15 @@ class _Compiler:
         changed = sorted({*WRITTEN.findall(body)})
         load = "; ".join(f"r{k} = registers[{k}]" for k in used) or "pass"
         store = "; ".join(f"registers[{k}] = r{k}" for k in changed) or "pass"
-        if len(used) == 8:
+        if len(used) == REGISTERS:
             load = "r0, r1, r2, r3, r4, r5, r6, r7, _, _, _, _, _, _, _, _ = registers"
-        if len(changed) == 8:
+        if len(changed) == REGISTERS:
             store = "registers[:8] = r0, r1, r2, r3, r4, r5, r6, r7"
-        header = HEADER.format(longest=self.longest, load=load)
+        if self.items:
+            again = f"{load}; fl = cpu.flags" + (f"; {PORTS_ALLOWED}" if "io" in needed else "")
+            body = body.replace(STORE, store).replace(LOAD, again)
+        lines = [f"    {line}" for line in (load, *(NEEDED[name] for name in needed))]
+        header = HEADER.format(longest=self.longest, load="\n".join(lines))
         return self.assemble(header, body + FOOTER.format(store=store), owners)
 
     def settle(self) -> list[str]:
@@ -326,55 +496,99 @@ class _Compiler:
         """Compile the text; bind what it calls."""
         first = header.count("\n") + 1
         tags, ends, points, places, done = self.tags, self.ends, self.writer.points, self.places, self.done
-        codes: dict[Pending, CodeType] = {}
+        codes: dict[tuple[int, int, int], CodeType | None] = {}
+        items, page = self.items, self.region.blocks[0].start >> 12
 
-        def evaluate(pending: Pending, flags: int, carry: int, rest: int, names: dict[str, Any]) -> int:
-            known = Pending(
-                (tags[carry - 1] if carry else STORED) if pending.carry == HEAD else pending.carry,
-                (tags[rest - 1] if rest else STORED) if pending.rest == HEAD else pending.rest,
-            )
-            if known == Pending(STORED, STORED):
-                return flags
-            code = codes.get(known)
+        def perform(cpu: Processor, number: int, retired: int, limit: int) -> bool:
+            handler, instruction, start, following = items[number]
+            cpu.retired, cpu.ip = retired, following
+            try:
+                handler(cpu, instruction)
+            except Fault as fault:
+                cpu.ip = start if fault.ip is None else fault.ip
+                raise
+            cpu.retired += 1
+            return cpu.horizon != limit or cpu.ip != following or not cpu.code_pages.get(page)
+
+        def evaluate(where: int, pending: Pending, flags: int, carry: int, rest: int, names: dict[str, Any]) -> int:
+            key = where, carry, rest
+            if key not in codes:
+                known = Pending(
+                    (tags[carry - 1] if carry else STORED) if pending.carry == HEAD else pending.carry,
+                    (tags[rest - 1] if rest else STORED) if pending.rest == HEAD else pending.rest,
+                )
+                stored = known == Pending(STORED, STORED)
+                codes[key] = None if stored else compile(formula(known), "<flags>", "eval")
+            code = codes[key]
             if code is None:
-                code = codes[known] = compile(formula(known), "<flags>", "eval")
+                return flags
             value: int = eval(code, GLOBALS, names)  # noqa: S307 - our own formula
             return value
 
         def settle(flags: int, carry: int, rest: int, names: dict[str, Any]) -> int:
-            return evaluate(Pending(HEAD, HEAD), flags, carry, rest, names)
+            return evaluate(-1, Pending(HEAD, HEAD), flags, carry, rest, names)
 
         def exact(number: int, flags: int, carry: int, rest: int, names: dict[str, Any]) -> int:
-            return evaluate(ends[number], flags, carry, rest, names)
+            return evaluate(-2 - number, ends[number], flags, carry, rest, names)
 
         numbers: dict[int, int] = {}  # of instructions, by the place of the bytecode: to find a line takes long
 
-        def recover(
-            stop: TracebackType, flags: int, carry: int, rest: int, names: dict[str, Any]
-        ) -> tuple[int, int, int]:
+        def recover(stop: TracebackType, flags: int, carry: int, rest: int) -> tuple[int, int, int]:
             number = numbers.get(stop.tb_lasti)
             if number is None:
                 number = numbers[stop.tb_lasti] = owners[stop.tb_lineno - first]
-            return done[number], places[number], evaluate(points[number], flags, carry, rest, names)
+            point = points[number]
+            if point is not AT_REST:
+                flags = evaluate(number, point, flags, carry, rest, stop.tb_frame.f_locals)
+            return done[number], places[number], flags
 
-        scope = GLOBALS | {"settle": settle, "exact": exact, "recover": recover, "returns": self.returns}
+        scope = GLOBALS | {
+            "settle": settle,
+            "exact": exact,
+            "recover": recover,
+            "returns": self.returns,
+            "perform": perform,
+        }
         exec(compile(header + rest, "<translated>", "exec"), scope)  # noqa: S102 - our own source
         run: Run = scope["run"]
         return run
 
 
-GLOBALS: dict[str, Any] = {"PARITY": PARITY, "Unusual": Unusual, "KeyError": KeyError, "from_bytes": int.from_bytes}
+OUTSIDE: dict[str, Callable[[_Compiler, int, Instruction, int], None]] = {
+    "in": _Compiler.port_in,
+    "out": _Compiler.port_out,
+    "cli": _Compiler.clear_interrupts,
+}
+"""Mnemonics of what is written out after all."""
+
+GLOBALS: dict[str, Any] = {
+    "load": load,
+    "PARITY": PARITY,
+    "Unusual": Unusual,
+    "KeyError": KeyError,
+    "from_bytes": int.from_bytes,
+}
 
 
-def compile_region(region: Region, careful: frozenset[int]) -> tuple[Run, int]:
+def loaded_segment(i: Instruction) -> tuple[int, str] | None:
+    """Return which of DS, ES, FS and GS an instruction loads from a register, and what with."""
+    if i.mnemonic != "mov":
+        return None
+    destination, source = i.operands
+    if not isinstance(destination, SegmentOperand) or destination.index not in DATA_SEGMENTS:
+        return None
+    return (destination.index, read(source)) if isinstance(source, (Register16, Register32)) else None
+
+
+def compile_region(region: Region, careful: Special) -> tuple[Run, int]:
     """Compile a region.
 
     Parameters
     ----------
     region : Region
         What to compile.
-    careful : frozenset of int
-        EIP of instructions whose accesses may be unaligned, or wrap around at 4 GiB.
+    careful : Special
+        Instructions that are written in another way than most.
 
     Returns
     -------

@@ -186,6 +186,10 @@ def _shift(w: Writer, i: Instruction) -> None:
     if not count:
         w.put("pass")
         return
+    if w.unseen and i.mnemonic != "sar" and isinstance(destination, Register32):
+        w.put(f"{value} = {value} >> {count}" if i.mnemonic == "shr" else f"{value} = {value} << {count} & {MASK}")
+        w.produce(i.mnemonic)
+        return
     w.put(f"b{n} = {value}" if i.mnemonic != "sar" else f"b{n} = ({value} ^ {sign}) - {sign}")
     operator = "<<" if i.mnemonic == "shl" else ">>"
     w.put(f"c{n} = b{n} {operator} {count}" + ("" if i.mnemonic == "shr" else f" & {(1 << size) - 1}"))

@@ -46,24 +46,21 @@ def _lea(w: Writer, i: Instruction) -> None:
 
 @emits("push", when=is_wide)
 def _push(w: Writer, i: Instruction) -> None:
-    value = w.value(i.operands[0], "u")
-    w.put("t = r4 - 4")
-    w.store("t", 32, value)
-    w.set(ESP, "t")
+    w.push(w.value(i.operands[0], "u"))
 
 
 @emits("pop", when=is_wide)
 def _pop(w: Writer, i: Instruction) -> None:
     (destination,) = i.operands
-    w.load("r4", 32, "u")
     if isinstance(destination, Memory):
+        w.load("r4", 32, "u")
         target = address(destination)
         if destination.base == ESP:
             target += " + 4"  # addressed with ESP already raised
         w.store(target, 32, "u")
-    w.set(ESP, "r4 + 4")  # the last page is never in `rd`: it does not wrap
-    if isinstance(destination, Register32):
-        w.assign(destination, "u")
+        w.set(ESP, "r4 + 4")
+    else:
+        w.assign(destination, w.pop("u"))
 
 
 @emits("leave", when=is_wide)
@@ -79,6 +76,7 @@ PUSHED = (EDI, ESI, EBP, ESP, EBX, EDX, ECX, EAX)
 @emits("pusha", when=is_wide)
 def _pusha(w: Writer, i: Instruction) -> None:
     w.put("t = r4 - 32", "if t & 255 > 224: raise Unusual", f"p = t + wr[t & {LINE_KEY[32]}] >> 2")
+    w.slots.clear()
     for n, register in enumerate(PUSHED):
         w.put(f"view32[p + {n}] = r{register}")
     w.set(ESP, "t")

@@ -6,16 +6,17 @@ What an emitter writes may raise KeyError or `Unusual` in its first lines alone,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmlab.isa.x86.operands import Immediate, Memory, Register8, Register16, Register32
 from vmlab.isa.x86.registers import CS, FS, GS
+from vmlab.machine.translator.region import COUNTED
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
     from vmlab.machine.translator.writer import Writer
 
-__all__ = ["EMITTERS", "always", "emits", "is_plain", "is_wide", "translatable"]
+__all__ = ["EMITTERS", "Special", "always", "emits", "is_plain", "is_wide", "transfers", "translatable"]
 
 Emitter = Callable[["Writer", "Instruction"], None]
 Test = Callable[["Instruction"], bool]
@@ -54,6 +55,28 @@ def emits(*mnemonics: str, when: Test = is_plain) -> Callable[[Emitter], Emitter
         return function
 
     return enter
+
+
+class Special(NamedTuple):
+    """Instructions of a region, by EIP, that are written in another way than most.
+
+    Attributes
+    ----------
+    careful : frozenset of int
+        Their accesses may be unaligned, or wrap around at 4 GiB.
+    outside : frozenset of int
+        They are left to the interpreter's semantics: their accesses go to devices, or next to code.
+    """
+
+    careful: frozenset[int] = frozenset()
+    outside: frozenset[int] = frozenset()
+
+
+def transfers(i: Instruction) -> bool:
+    """Say whether a near transfer of control is translated: one of 32 bits, through flat segments."""
+    if i.size != 32 or i.lock or i.segment >= 0 or (i.mnemonic in COUNTED and i.address_size != 32):
+        return False
+    return not any(isinstance(o, Memory) and o.address_size != 32 for o in i.operands)
 
 
 def translatable(i: Instruction) -> bool:

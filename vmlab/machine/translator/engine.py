@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.machine.translator.cache import Translated, is_kept, translate
+from vmlab.machine.translator.cache import ORDINARY, Translated, is_kept, translate
 from vmlab.machine.translator.strings import BULK
+from vmlab.machine.translator.traps import deliver
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmlab.machine.processor import Processor
+    from vmlab.machine.translator.emitters import Special
 
 __all__ = ["Engine"]
 
@@ -23,8 +27,8 @@ WARM = 24
 MISSES = 8
 """Accesses of a region left to the interpreter after which it is translated again, with care."""
 
-MOST_CAREFUL = 32
-"""Instructions of a region that may be careful."""
+MOST_SPECIAL = 32
+"""Instructions of a region that may be written in another way than most."""
 
 SHORT = 32
 """Budget below which nothing is counted: who runs single steps gains nothing by translations."""
@@ -54,22 +58,52 @@ class Engine:
     def __init__(self) -> None:
         self.regions = 0
 
-    def run(self, cpu: Processor, until: int) -> None:
-        """Execute until `retired` reaches `until`, attention is needed, or a fault is raised: as `Processor.run`."""
+    def run(self, cpu: Processor, until: int, quiet: Callable[[], bool]) -> None:
+        """Execute until `retired` reaches `until`, attention is needed, or a fault is raised: as `Processor.run`.
+
+        Parameters
+        ----------
+        cpu : Processor
+            Who executes.
+        until : int
+            A count of retired instructions.
+        quiet : callable
+            Whether nothing is due at a boundary but the next instruction.
+        """
+        cpu.deliver_quickly = deliver
         if cpu.attention:
             return
-        cpu.flat_data = cpu.has_flat_data
-        if cpu.fetch_bits != 32 or not cpu.flat_data or cpu.debug[7] & BREAKPOINTS:
-            cpu.run(until)
-            return
+        while True:
+            cpu.flat_data = cpu.has_flat_data
+            if cpu.fetch_bits != 32 or not cpu.flat_data or cpu.debug[7] & BREAKPOINTS:
+                cpu.run(until)
+            else:
+                self._run_flat(cpu, until, quiet)
+            if cpu.retired >= until or not quiet():
+                return
+
+    def _run_flat(self, cpu: Processor, until: int, quiet: Callable[[], bool]) -> None:
+        """Execute in flat segments of 32 bits up to the horizon, and past one that a change of CS has set."""
         cpu.horizon, cpu.deadline = until, cpu.platform.clock.deadline
         code, execute = cpu.code_pages, cpu.execute
         entered = True  # by a transfer of control, or behind something that is not translated: a region may start
-        while (budget := cpu.horizon - cpu.retired) > 0:
+        while True:
+            budget = cpu.horizon - cpu.retired
+            if budget <= 0:
+                if cpu.retired >= until or not quiet():
+                    return
+                if cpu.fetch_bits != 32 or not cpu.has_flat_data:
+                    return
+                # The privilege level is another, or the address space: so are the dictionaries over the TLB.
+                cpu.horizon, code, entered = until, cpu.code_pages, True
+                continue
             ip = cpu.ip
             missed = found = None
             page = code.get(ip >> 12)
-            if page:  # an empty one may have been dropped with its code: the interpreter fetches the present one
+            if not page:
+                cpu.fetch()
+                page = code.get(ip >> 12)
+            if page:  # empty where its code has been written to: it is not the page's any more
                 found = page.get(ip + REGION, 0)
                 if found.__class__ is Translated:
                     if found.longest <= budget:
@@ -83,7 +117,7 @@ class Engine:
                         page[ip + REGION] = self.translate(cpu, ip)
                         continue
                     page[ip + REGION] = found + 1
-            decoded = page.get(ip & 0xFFF) if page is not None else None
+            decoded = page.get(ip & 0xFFF) if page else None
             bulk = BULK.get(decoded[0]) if decoded else None
             if decoded and bulk and bulk(cpu, decoded[1], cpu.horizon - cpu.retired):
                 entered = True
@@ -98,13 +132,20 @@ class Engine:
         if 0 < key <= MASK and cpu.quicken(key & -0x100):
             return
         found.missed += 1
-        if found.missed > MISSES and ip not in found.careful and (key & 3 or not 0 <= key <= MASK):
-            found.missed = 0
-            page = cpu.code_pages.get(found.entry >> 12)
-            if page is not None and len(found.careful) < MOST_CAREFUL and page.get(found.entry + REGION) is found:
-                page[found.entry + REGION] = self.translate(cpu, found.entry, found.careful | {ip})
+        special = found.careful
+        if found.missed <= MISSES or len(special.careful) + len(special.outside) >= MOST_SPECIAL:
+            return
+        found.missed = 0
+        page = cpu.code_pages.get(found.entry >> 12)
+        if page is None or page.get(found.entry + REGION) is not found:
+            return
+        if ip not in special.careful and (key & 3 or not 0 <= key <= MASK):
+            special = special._replace(careful=special.careful | {ip})
+        else:
+            special = special._replace(outside=special.outside | {ip})
+        page[found.entry + REGION] = self.translate(cpu, found.entry, special)
 
-    def translate(self, cpu: Processor, ip: int, careful: frozenset[int] = frozenset()) -> Translated | None:
+    def translate(self, cpu: Processor, ip: int, careful: Special = ORDINARY) -> Translated | None:
         """Translate the region at an address of the present code page."""
         start = cpu.ram_address(cpu.translate(ip, write=False, user=cpu.cpl == 3, fetch=True)) & -PAGE
         executed = cpu.ram.decoded.get(start >> 12) if WARM else None

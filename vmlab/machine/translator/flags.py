@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from vmlab.isa.x86.registers import AF, ARITHMETIC, CF, OF, PF, SF, ZF
 
-__all__ = ["HEAD", "STORED", "Pending", "Producer", "carry_formula", "condition", "formula", "rest_formula"]
+__all__ = ["AT_REST", "HEAD", "STORED", "Pending", "Producer", "carry_formula", "condition", "formula", "rest_formula"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,9 @@ class Pending:
 
     carry: Producer
     rest: Producer
+
+
+AT_REST = Pending(STORED, STORED)
 
 
 def _mask(p: Producer) -> int:

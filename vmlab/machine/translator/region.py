@@ -28,6 +28,10 @@ CONDITIONAL = frozenset(
     f"j{suffix}" for suffix in ("o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g")
 ) | frozenset(COUNTED)
 ENDING = CONDITIONAL | {"jmp", "call", "ret"}
+FINAL = frozenset(
+    {"jmpf", "callf", "retf", "iret", "int", "int3", "int1", "hlt", "syscall", "sysret", "sysenter", "sysexit"}
+)
+"""After these the next instruction is hardly ever the one behind."""
 
 
 @dataclass(slots=True)
@@ -81,7 +85,7 @@ def followers(block: Block) -> list[int]:
     address, last = block.code[-1]
     goal = target(address, last) if last.mnemonic in ENDING else None
     found = [] if goal is None else [goal]
-    return found if last.mnemonic in ("jmp", "ret") else [*found, block.end]
+    return found if last.mnemonic in ("jmp", "ret") or last.mnemonic in FINAL else [*found, block.end]
 
 
 def _read_block(
@@ -107,11 +111,11 @@ def _read_block(
                 instruction = decode(page[address & PAGE - 1 :][:15])
             except DecodeError:
                 break
-        if (address & PAGE - 1) + instruction.length > PAGE or instruction.lock or not known(instruction):
+        if (address & PAGE - 1) + instruction.length > PAGE or not known(instruction):
             break
         code.append((address, instruction))
         address = address + instruction.length & 0xFFFFFFFF
-        if instruction.mnemonic in ENDING:
+        if instruction.mnemonic in ENDING or instruction.mnemonic in FINAL:
             break
     return Block(start, code, address) if code else None
 
@@ -128,7 +132,7 @@ def discover(
     entry : int
         EIP at which the region starts.
     known : callable
-        Whether an instruction can be translated.
+        Whether an instruction can be translated, or performed within a region.
     executed : mapping, optional
         Offset in the page → `(_, instruction, _)` of what has been executed: the rest is left out then. What was never
         reached in many passes is not worth compiling.

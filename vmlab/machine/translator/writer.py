@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vmlab.isa.x86.operands import Immediate, Memory, Operand, Register8, Register16, Register32
-from vmlab.machine.translator.flags import HEAD, STORED, Pending, Producer, condition, formula
+from vmlab.machine.translator.flags import AT_REST, HEAD, STORED, Pending, Producer, condition, formula
 
 __all__ = ["MASK", "Writer", "address", "read"]
 
@@ -21,7 +21,12 @@ VIEWS = {8: ("data", 0), 16: ("view16", 1), 32: ("view32", 2)}
 PAGE_KEY = {8: -0x1000, 16: -0xFFF, 32: -0xFFD}
 LINE_KEY = {8: -0x100, 16: -0xFF, 32: -0xFD}
 NEAR = 1 << 16
+STACK_POINTER = 4
 AT_HEAD = Pending(HEAD, HEAD)
+UNUSED = "@unused"
+"""A line that is left out."""
+
+Known = tuple[Pending, int, dict[int, tuple[str, int]]]
 
 
 @dataclass(slots=True)
@@ -42,6 +47,12 @@ class Writer:
         The instruction being written.
     careful : bool
         True where it is one whose accesses may be out of the ordinary.
+    unseen : bool
+        True where the flags that it sets are set again before anyone can look.
+    depth : int
+        ESP, from where it was at the label.
+    slots : dict
+        What has been pushed and nobody can have changed: depth → (constant, -1), or (local, line that sets it).
     """
 
     lines: list[str] = field(default_factory=list)
@@ -51,10 +62,26 @@ class Writer:
     number: int = 0
     indent: int = 0
     careful: bool = False
+    unseen: bool = False
+    depth: int = 0
+    slots: dict[int, tuple[str, int]] = field(default_factory=dict)
+    hidden: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def known(self) -> Known:
+        """What is known here, and not behind a jump elsewhere."""
+        return self.pending, self.depth, dict(self.slots)
+
+    @known.setter
+    def known(self, value: Known) -> None:
+        self.pending, self.depth, slots = value
+        self.slots = dict(slots)
 
     def put(self, *lines: str) -> None:
         """Add lines for the present instruction."""
         for line in lines:
+            if line.startswith("r4 = "):
+                self.slots = {}
             self.lines.append("    " * self.indent + line)
             self.owners.append(self.number)
 
@@ -85,6 +112,9 @@ class Writer:
 
     def produce(self, kind: str, *, a: str = "", b: str = "", r: str = "", size: int = 32, count: int = 0) -> None:
         """Note a producer of flags: the present instruction."""
+        if self.unseen:
+            self.pending = AT_REST
+            return
         producer = Producer(kind, self.number, size, a, b, r, count)
         carry = self.pending.carry if kind in ("inc", "dec") else producer
         self.pending = Pending(carry, self.pending.rest if kind == "bit" else producer)
@@ -136,6 +166,39 @@ class Writer:
         self.spill(index, carry=carry, rest=rest)
         self.put(f"r{index} = {whole}")
 
+    # -- the stack -------------------------------------------------------------------------------------------------------
+
+    def push(self, value: str) -> None:
+        """Write a push of 32 bits, and remember the value: what is popped right away need not be read."""
+        self.put("t = r4 - 4")
+        slots = self.slots
+        self.store("t", 32, value)
+        self.spill(STACK_POINTER)
+        self.put("r4 = t")
+        self.depth -= 4
+        if value.isdecimal():
+            slots[self.depth] = value, -1
+        elif value != "r4":
+            name = f"s{self.number}"
+            slots[self.depth] = name, len(self.lines)
+            self.put(UNUSED)
+            self.hidden[len(self.lines) - 1] = f"{name} = {value}"
+        self.slots = slots
+
+    def pop(self, into: str) -> str:
+        """Write a pop of 32 bits; return a name for what was there."""
+        slots = dict(self.slots)
+        name, line = slots.pop(self.depth, (into, -1))
+        if name == into:
+            self.load("r4", 32, into)
+        elif line >= 0 and line in self.hidden:
+            self.lines[line] = self.lines[line].replace(UNUSED, self.hidden.pop(line))
+        self.spill(STACK_POINTER)
+        self.put("r4 = r4 + 4")  # the last page is never in `rd`: it does not wrap
+        self.depth += 4
+        self.slots = slots
+        return name
+
     # -- memory ----------------------------------------------------------------------------------------------------------
 
     def place(self, memory: Memory | str) -> str:
@@ -166,6 +229,7 @@ class Writer:
 
     def store(self, memory: Memory | str, size: int, value: str) -> None:
         """Write a store to memory."""
+        self.slots = {}
         view, shift = VIEWS[size]
         t = self.place(memory)
         if size == 8:
@@ -198,6 +262,7 @@ class Writer:
 
     def put_back(self, size: int, value: str) -> None:
         """Write a store to where `modify` read."""
+        self.slots = {}
         view, shift = VIEWS[size]
         if not self.careful or size == 8:
             self.put(f"{view}[p] = {value}")
