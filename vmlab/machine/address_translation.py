@@ -47,6 +47,8 @@ __all__ = ["AddressTranslation"]
 Maps = tuple[dict[int, int], dict[int, int], dict[int, Any]]
 LAST_PAGE = 0xFFFFF
 PCID = 0xFFF
+MOST_WALKS = 4096
+Entries = tuple[tuple[int, int, int], ...]
 
 
 class AddressTranslation(CpuState):
@@ -80,7 +82,7 @@ class AddressTranslation(CpuState):
     """
 
     __slots__ = (
-        "_format", "_levels", "_maps", "_quick", "_readable", "_reports_fetch", "_window", "_writable", "bus", "control_loads", "horizon", "memory", "model",
+        "_format", "_levels", "_maps", "_quick", "_readable", "_repeats", "_reports_fetch", "_walks", "_window", "_writable", "bus", "control_loads", "horizon", "memory", "model",
         "on_control", "platform", "quick_read", "quick_write", "ram", "ring", "system_readable", "system_writable", "tlb", "user_spaces", "walk_references",
     )  # fmt: skip
 
@@ -129,12 +131,18 @@ class AddressTranslation(CpuState):
         # In whose dictionaries a supervisor's page is entered, and in whose a user's.
         self._levels = ((0,), (1,) if cr4 & CR4_SMAP and self.cr0 & CR0_PG else (0, 1))
         self._format = self.page_format
+        # Walks are kept where they depend on nothing but what is in RAM: not on registers, on AC, on a guest's window.
+        self._walks: dict[tuple[int, int, bool, bool, bool, bool], tuple[Translation, Entries]] = {}
+        self._repeats = not cr4 & CR4_SMAP and not self._window and not self._format.levels[0].in_registers
         self._reports_fetch = bool(cr4 & CR4_SMEP or (cr4 & CR4_PAE and self.efer & EFER_NXE))
         self._forget()
 
     def code_changed(self) -> None:
         """Note a new CS or a new mode: the privilege level may be another."""
         self.ring = self.cpl
+        self._enter_ring()
+
+    def _enter_ring(self) -> None:
         user = self.ring == 3
         if user and self.cr3 not in self.user_spaces:
             self.user_spaces[self.cr3] = None
@@ -333,8 +341,15 @@ class AddressTranslation(CpuState):
     def page_walk(
         self, linear: int, *, write: bool, user: bool, fetch: bool = False, implicit: bool = False, mark: bool = True
     ) -> Translation:
-        """Walk the tables for a linear address; `mark` sets the accessed and dirty bits as the processor does."""
-        return walk(
+        """Walk the tables for a linear address; `mark` sets the accessed and dirty bits as the processor does.
+
+        A walk that would read the same entries as one before has its result.
+        """
+        key = self.cr3, linear >> 12, write, user, fetch, implicit
+        known = self._walks.get(key)
+        if known and all(self.ram.read(address, size) == entry for address, size, entry in known[1]):
+            return known[0]
+        found = walk(
             self._format,
             self.cr3,
             linear,
@@ -348,6 +363,14 @@ class AddressTranslation(CpuState):
             reports_fetch=self._reports_fetch,
             registers=self.pdptes,
         )
+        if self._repeats and mark:  # one that has marked an entry differs from what it read
+            size, is_ram, read = self._format.entry_bytes, self.bus.is_ram, self.ram.read
+            entries = tuple((step.address, size, step.entry) for step in found.steps)
+            if all(is_ram(address) and read(address, size) == entry for address, _, entry in entries):
+                if len(self._walks) >= MOST_WALKS:
+                    self._walks.clear()
+                self._walks[key] = found, entries
+        return found
 
     def _read_entry(self, physical: int, size: int) -> int:
         """Read an entry of a table, which lies within one page."""

@@ -112,7 +112,7 @@ class Machine:
         self.trace = trace or Trace()
         self.outcome: str | None = None
         self.status: int | None = None
-        self.events = 0
+        self.events = self._goal = self._until = 0
         self.host_entry = range(0)
         self.in_host = False
         self.counter_limit: int | None = None
@@ -149,7 +149,7 @@ class Machine:
 
     def run(self, steps: int) -> None:
         """Run for at most `steps` steps, or until the machine stops or host software has control."""
-        limit = self.steps + steps
+        limit = self._goal = self.steps + steps
         while self.outcome is None and not self.in_host and self.steps < limit:
             if self._boundary():
                 continue
@@ -159,7 +159,8 @@ class Machine:
                 if cpu.attention or self.trace.detail == "instructions" or horizon <= cpu.retired:
                     self._one()  # the last: the counter has overflowed and waits for IF
                 elif self.engine:
-                    self.engine.run(cpu, min(cpu.retired + limit - self.steps, horizon), self._is_quiet)
+                    self._until = min(cpu.retired + limit - self.steps, horizon)
+                    self.engine.run(cpu, self._until, self._go_on)
                 else:
                     cpu.run(min(cpu.retired + limit - self.steps, horizon))
                 if self.host_entry and cpu.cpl == 0 and cpu.ip in self.host_entry:
@@ -172,14 +173,24 @@ class Machine:
         device, counter = self.platform.next_deadline(), self.counter_limit
         return min(FOREVER if device is None else device, FOREVER if counter is None else counter, self.turns.horizon())
 
-    def _is_quiet(self) -> bool:
-        """Say whether nothing has happened since the last boundary that the next one would see to."""
+    def _go_on(self) -> int:
+        """Return the count of retired instructions up to which the processor may go on; 0 where it must not.
+
+        What a boundary would do where only a device's time has come, or CS has changed, and no event is due.
+        """
         cpu = self.cpu
         if self.outcome is not None or self.host_entry or not cpu.is_alone:
-            return False
+            return 0
+        if cpu.deadline == self.platform.clock.deadline and cpu.retired < self._until:
+            due = cpu.attention or cpu.halted or cpu.debug_causes or cpu.signals.due
+            return 0 if due else self._until
+        if self.steps >= self._goal:
+            return 0
+        self.platform.service(cpu.retired)
         if cpu.attention or cpu.halted or cpu.debug_causes or cpu.signals.due:
-            return False
-        return cpu.deadline == self.platform.clock.deadline
+            return 0
+        self._until = min(cpu.retired + self._goal - self.steps, self._horizon())
+        return self._until
 
     def _boundary(self) -> bool:
         """Do what is due between two instructions; True where an event was delivered (or the machine stopped)."""

@@ -97,6 +97,14 @@ class Processor(EventDelivery):
         self.horizon = 0  # ends the loop of run(), which holds on to these
         self.flags_changed()
 
+    def ring_changed(self, ring: int) -> None:
+        """Note a new CS that is a flat segment of 32 bits, as the old one, in the same mode: only the privilege is another."""
+        self.ring = ring
+        self._enter_ring()
+        self._code = self._linear_code = self._maps[ring == 3][2]
+        self.horizon = 0
+        self.flags_changed()
+
     def _change_width(self) -> None:
         """Enter or leave 64-bit mode, as CS says: four segments are flat there, and the registers have 64 bits.
 

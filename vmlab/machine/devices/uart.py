@@ -130,6 +130,8 @@ class Uart:
         return IIR_NONE
 
     def _update(self) -> None:
+        if not self.ier and not self._high:
+            return  # no cause is enabled
         high = self._cause() != IIR_NONE
         if high != self._high:
             self._high = high

@@ -58,7 +58,7 @@ class Engine:
     def __init__(self) -> None:
         self.regions = 0
 
-    def run(self, cpu: Processor, until: int, quiet: Callable[[], bool]) -> None:
+    def run(self, cpu: Processor, until: int, go_on: Callable[[], int]) -> None:
         """Execute until `retired` reaches `until`, attention is needed, or a fault is raised: as `Processor.run`.
 
         Parameters
@@ -67,8 +67,9 @@ class Engine:
             Who executes.
         until : int
             A count of retired instructions.
-        quiet : callable
-            Whether nothing is due at a boundary but the next instruction.
+        go_on : callable
+            Returns up to which count of retired instructions it may go on after something has ended that; 0 where it must
+            not.
         """
         cpu.deliver_quickly = deliver
         if cpu.attention:
@@ -78,11 +79,12 @@ class Engine:
             if cpu.fetch_bits != 32 or not cpu.flat_data or cpu.debug[7] & BREAKPOINTS:
                 cpu.run(until)
             else:
-                self._run_flat(cpu, until, quiet)
-            if cpu.retired >= until or not quiet():
+                self._run_flat(cpu, until, go_on)
+            until = go_on()
+            if until <= cpu.retired:
                 return
 
-    def _run_flat(self, cpu: Processor, until: int, quiet: Callable[[], bool]) -> None:
+    def _run_flat(self, cpu: Processor, until: int, go_on: Callable[[], int]) -> None:
         """Execute in flat segments of 32 bits up to the horizon, and past one that a change of CS has set."""
         cpu.horizon, cpu.deadline = until, cpu.platform.clock.deadline
         code, execute = cpu.code_pages, cpu.execute
@@ -90,12 +92,12 @@ class Engine:
         while True:
             budget = cpu.horizon - cpu.retired
             if budget <= 0:
-                if cpu.retired >= until or not quiet():
-                    return
-                if cpu.fetch_bits != 32 or not cpu.has_flat_data:
+                until = go_on()
+                if until <= cpu.retired or cpu.fetch_bits != 32 or not cpu.has_flat_data or cpu.debug[7] & BREAKPOINTS:
                     return
                 # The privilege level is another, or the address space: so are the dictionaries over the TLB.
-                cpu.horizon, code, entered = until, cpu.code_pages, True
+                cpu.horizon, cpu.deadline = until, cpu.platform.clock.deadline
+                code, entered = cpu.code_pages, True
                 continue
             ip = cpu.ip
             missed = found = None
@@ -129,7 +131,7 @@ class Engine:
 
     def missed(self, cpu: Processor, found: Translated, ip: int, key: int) -> None:
         """Note that a region left an instruction to the interpreter: a page was not there, or something unusual."""
-        if 0 < key <= MASK and cpu.quicken(key & -0x100):
+        if not key & 3 and 0 < key <= MASK and cpu.quicken(key & -0x100):
             return
         found.missed += 1
         special = found.careful

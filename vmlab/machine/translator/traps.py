@@ -61,6 +61,7 @@ __all__ = ["DATA_SEGMENTS", "QUICK", "deliver", "load"]
 PAGE = 0x1000
 WHOLE = PRESENT | SYSTEM_OR_CODE_DATA | ACCESSED
 MASK = 0xFFFFFFFF
+BITS = 32
 TSS_OF_32 = 8
 DATA_SEGMENTS = (ES, DS, FS, GS)
 
@@ -87,7 +88,7 @@ def _gate(raw: int) -> tuple[int, int, int, int] | None:
 
 
 def _is_plain(cpu: Processor) -> bool:
-    return bool(cpu.cr0 & CR0_PE) and not cpu.flags & VM and not cpu.efer & EFER_LMA
+    return cpu.fetch_bits == BITS and bool(cpu.cr0 & CR0_PE) and not cpu.flags & VM and not cpu.efer & EFER_LMA
 
 
 def _readable(cpu: Processor, linear: int) -> int | None:
@@ -203,7 +204,7 @@ def deliver(
     cpu.flags &= kept
     cpu.interrupt_shadow = False
     cpu.delivered += 1
-    cpu.code_changed()
+    cpu.ring_changed(inner)
     return True
 
 
@@ -256,7 +257,7 @@ def _return(cpu: Processor, i: Instruction) -> bool:
     _take(code, selector, found)
     cpu.ip = offset
     cpu.flags = cpu.flags & ~changed | flags & changed | FIXED
-    cpu.code_changed()
+    cpu.ring_changed(outer)
     return True
 
 
@@ -268,7 +269,9 @@ def load(cpu: Processor, index: int, selector: int) -> bool:
     found = _descriptor(cpu, selector)
     if found is None or not found.flat_write or found.access >> 5 & 3 < max(selector & 3, cpu.ring):
         return False  # a segment that cannot be written would change what translated code counts on
-    _take(cpu.segments[index], selector, found)
+    register = cpu.segments[index]
+    if register.selector != selector or register.access != found.access or not register.flat_write or not register.big:
+        _take(register, selector, found)
     return True
 
 
