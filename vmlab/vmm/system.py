@@ -108,9 +108,7 @@ class System(ABC):
             for time, text in keys:
                 guest.platform.keyboard.type_at(time, text)
 
-    def _accessed(
-        self, index: int, port: int, size: int, value: int, write: bool, device: str | None
-    ) -> None:
+    def _accessed(self, index: int, port: int, size: int, value: int, write: bool, device: str | None) -> None:
         """Tell of an access to a port of a guest's platform."""
         if self.trace.on:
             step = self.steps if self.in_vmm else self.steps + 1  # natively, the instruction is not counted yet
