@@ -135,7 +135,7 @@ def pair() -> Pair:
 @pytest.mark.parametrize("row", ROWS_TRIED, ids=name)
 def test_row(pair: Pair, row: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     mode = MODES[2]
-    monkeypatch.setattr("tests.isa.row_trials.modes_of", lambda _row: [mode])
+    monkeypatch.setattr("tests.isa.row_trials.modes_of", lambda _row, **_: [mode])
     monkeypatch.setattr(Draft, "selector", lambda draft: draft.rng.getrandbits(16))
     rng = random.Random(f"real {name(row)}")
     for _ in range(TRIALS):

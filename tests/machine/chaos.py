@@ -159,7 +159,7 @@ def check(machine: Machine) -> None:
     check_invariants(cpu)
     assert machine.outcome in OUTCOMES, machine.outcome
     assert len(cpu.tlb.entries) <= cpu.tlb.capacity
-    assert all(0 <= value < 1 << 32 for value in cpu.debug)
+    assert all(0 <= value < 1 << 64 for value in cpu.debug)
     check_shortcuts(cpu)
 
 

@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.machine.chaos import CODE, MEMORY, chaos, check, noise
+from tests.machine.chaos_64 import chaos_64
 from tests.machine.computer import Computer
 from vmlab.isa.x86.registers import CR0_PE, CR0_PG
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmlab.machine.machine import Machine
 
 LONG_SEEDS = 5_000
@@ -36,8 +39,8 @@ def without_shortcuts(machine: Machine, steps: int) -> None:
         machine.run(1)
 
 
-def compare_runs(seed: int, steps: int) -> None:
-    long, short, plain = chaos(seed), chaos(seed), chaos(seed)
+def compare_runs(seed: int, steps: int, make: Callable[[int], Machine] = chaos) -> None:
+    long, short, plain = make(seed), make(seed), make(seed)
     long.run(steps)
     single_steps(short, steps)
     without_shortcuts(plain, steps)
@@ -57,13 +60,21 @@ def test_one_long_run_is_many_short_ones_is_one_without_shortcuts(start: int) ->
         compare_runs(seed, 500)
 
 
+def test_noise_in_long_mode() -> None:
+    for seed in range(60):
+        single_steps(chaos_64(seed), 150)
+    for seed in range(100, 110):
+        compare_runs(seed, 250, chaos_64)
+
+
 @pytest.mark.long
-def test_much_noise() -> None:
+@pytest.mark.parametrize("make", [chaos, chaos_64])
+def test_much_noise(make: Callable[[int], Machine]) -> None:
     start = random.SystemRandom().getrandbits(40)
     for seed in range(start, start + LONG_SEEDS):
-        single_steps(chaos(seed), 300)
+        single_steps(make(seed), 300)
         if seed % 5 == 0:
-            compare_runs(seed, 1000)
+            compare_runs(seed, 1000, make)
 
 
 @given(

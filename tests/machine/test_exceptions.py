@@ -28,7 +28,7 @@ from vmlab.isa.x86.descriptors import (
     encode_descriptor,
     encode_gate,
 )
-from vmlab.isa.x86.faults import BP, BR, DB, DE, DF, GP, NP, OF, PF, SS, TS, UD
+from vmlab.isa.x86.faults import BP, BR, DB, DE, DF, GP, NM, NP, OF, PF, SS, TS, UD
 from vmlab.isa.x86.registers import AC, CF, ESP, IF, NT, RF, TF
 from vmlab.isa.x86.registers import IOPL as IOPL_3
 from vmlab.isa.x86.registers import OF as OVERFLOW
@@ -56,6 +56,13 @@ FAULTS = {
     "db 0x0F, 0x22, 0xC8": (UD, None),  # mov cr1, eax
     "db 0x0F, 0xC7, 0xC8": (UD, None),  # cmpxchg8b eax
     "sysenter": (GP, 0),  # IA32_SYSENTER_CS is 0
+    "db 0xDB, 0xE3": (UD, None),  # fninit
+    "mov eax, cr0\n or al, 4\n mov cr0, eax\n db 0x66, 0xDB, 0xE3": (NM, None),  # EM
+    "mov eax, cr0\n or al, 8\n mov cr0, eax\n db 0xD9, 0x00": (NM, None),  # TS
+    "mov eax, cr0\n or al, 12\n mov cr0, eax\n db 0xF0, 0xD9, 0x00": (UD, None),  # LOCK
+    "mov eax, cr0\n or al, 12\n mov cr0, eax\n db 0x0F, 0x10, 0x00": (UD, None),  # movups
+    "mov eax, cr0\n or al, 12\n mov cr0, eax\n wait": None,
+    "mov eax, cr0\n or al, 10\n mov cr0, eax\n wait": (NM, None),  # MP and TS
     "db 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90": None,
     "db 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90": (GP, 0),
     "mov eax, 0x1234\n mov ds, ax": (GP, 0x1234),

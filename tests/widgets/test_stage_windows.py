@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import vmlab
 from tests.widgets.looking import assert_shows, traps
 from vmlab.views.scene import LEAD, SIZE
 
@@ -117,3 +118,14 @@ def test_another_recording_replaces_the_first(open_stage, recording, pair):
     view.wait_step(5)
     assert view.page.locator("#host .vm-frame").count() == 2
     assert view.find("counter").inner_text() == f"step 5 of {pair.length:,}".replace(",", "\u202f")
+
+
+def test_an_address_of_64_bits_is_shown_whole(open_stage):
+    """JavaScript's numbers would round it."""
+    recording = vmlab.record(vmlab.guests.load("long_mode"), under="native", cpu="core-2")
+    view = open_stage(recording, step=900)
+    recording.seek(900)
+    address = recording.system.guests[0].vcpu.ip
+    assert address >> 31 == 0x1_FFFF_FFFF
+    assert view.page.text_content('[data-testid="cpu-EIP"]') == f"{address:x}"
+    assert view.page.text_content(".vm-now .vm-address") == f"{address:x}"

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import StateError
 from vmlab.isa.x86.addresses import CANONICAL_TOP, is_canonical
-from vmlab.isa.x86.decoder import MAXIMUM_LENGTH, InvalidOpcode, TooLong, Truncated, decode
+from vmlab.isa.x86.decoder import MAXIMUM_LENGTH, InvalidOpcode, TooLong, Truncated, decode, is_coprocessor
 from vmlab.isa.x86.disassembler import format_instruction
-from vmlab.isa.x86.faults import GP, Fault, undefined
-from vmlab.isa.x86.registers import CS, DR6_SINGLE_STEP, DS, ES, IF, MSR_TSC, SS, TF
+from vmlab.isa.x86.faults import GP, NM, Fault, undefined
+from vmlab.isa.x86.registers import CR0_EM, CR0_TS, CS, DR6_SINGLE_STEP, DS, ES, IF, MSR_TSC, SS, TF
 from vmlab.isa.x86.semantics import SEMANTICS, Semantic
 from vmlab.machine.cpuid import Place, cpuid
 from vmlab.machine.event_delivery import EventDelivery
@@ -234,12 +234,12 @@ class Processor(EventDelivery):
             try:
                 instruction = decode(raw + self.fetch_bytes(upper, available - room), self.fetch_bits)
             except InvalidOpcode:
-                raise undefined() from None
+                raise self._undefined(raw) from None
             except (TooLong, Truncated):
                 raise Fault(GP, 0) from None
             whole = False
         except InvalidOpcode:
-            raise undefined() from None
+            raise self._undefined(raw) from None
         except TooLong:
             raise Fault(GP, 0) from None
         decoded = (SEMANTICS[instruction.mnemonic], instruction, instruction.length)
@@ -248,6 +248,12 @@ class Processor(EventDelivery):
             if page >= 0:
                 self.ram.mark_code(page, linear & 0xFFF, instruction.length)
         return decoded
+
+    def _undefined(self, code: bytes) -> Fault:
+        """Return #UD; or #NM for an instruction of the x87 unit, where CR0.EM or CR0.TS says so (SDM vol. 3, 2.5)."""
+        if self.cr0 & (CR0_EM | CR0_TS) and is_coprocessor(code, self.fetch_bits):
+            return Fault(NM)
+        return undefined()
 
     def _fetchable(self) -> int:
         """Return how many bytes, 15 at most, there are to fetch from CS:EIP within the limit, or in canonical addresses."""

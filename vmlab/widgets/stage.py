@@ -35,6 +35,27 @@ __all__ = ["Feed", "Stage"]
 
 _serials = count(1)
 
+DOUBLE = 1 << 53
+"""Up to here every integer is a number of JavaScript's."""
+
+
+def exact(window: dict[str, Any]) -> dict[str, Any]:
+    """Return a window of scenes in which registers and addresses that JavaScript would round are hexadecimal text.
+
+    >>> exact({"scenes": [{"cpu": [5, 0xFFFF_FFFF_8000_0001], "step": 1}], "listings": {}})["scenes"]
+    [{'cpu': [5, 'ffffffff80000001'], 'step': 1}]
+    """
+
+    def text(value: Any) -> Any:
+        return f"{value:x}" if isinstance(value, int) and value >= DOUBLE else value
+
+    scenes = [
+        {key: [text(each) for each in value] if isinstance(value, list) else value for key, value in scene.items()}
+        for scene in window["scenes"]
+    ]
+    listings = {name: [[text(each) for each in line] for line in lines] for name, lines in window["listings"].items()}
+    return {**window, "scenes": scenes, "listings": listings}
+
 
 class Feed(ipywidgets.Widget):
     """Carries script, window and cursor between kernel and browser.
@@ -95,7 +116,7 @@ class Stage(anywidget.AnyWidget):
         self.writer = SceneWriter(recording)
         self.serial = next(_serials)
         script = {**self.writer.script(), "serial": self.serial, "choices": self.choices}
-        window = {**self.writer.window(step - LEAD), "serial": self.serial}
+        window = {**exact(self.writer.window(step - LEAD)), "serial": self.serial}
         with self.feed.hold_sync():  # the browser must see the three together
             self.feed.step = step
             self.feed.window = window
@@ -128,7 +149,7 @@ class Stage(anywidget.AnyWidget):
         self.recording.seek(min(max(self.feed.step, 0), self.recording.length))
 
     def _window(self, start: int, **extra: object) -> dict[str, Any]:
-        window = {**self.writer.window(start), "serial": self.serial, **extra}
+        window = {**exact(self.writer.window(start)), "serial": self.serial, **extra}
         self._moved(None)
         return window
 

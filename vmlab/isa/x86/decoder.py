@@ -22,7 +22,16 @@ from vmlab.isa.x86.registers import DS, EBP, EBX, EDI, ESI, ESP, SS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MAXIMUM_LENGTH", "DecodeError", "InvalidOpcode", "TooLong", "Truncated", "decode", "modrm_after_third_byte"]
+__all__ = [
+    "MAXIMUM_LENGTH",
+    "DecodeError",
+    "InvalidOpcode",
+    "TooLong",
+    "Truncated",
+    "decode",
+    "is_coprocessor",
+    "modrm_after_third_byte",
+]
 
 MAXIMUM_LENGTH = 15
 """Bytes an instruction may have, prefixes included (SDM vol. 2, 2.3.11)."""
@@ -46,6 +55,7 @@ class TooLong(DecodeError):  # noqa: N818 - says what the bytes are
 
 SEGMENT_PREFIXES = {0x26: 0, 0x2E: 1, 0x36: 2, 0x3E: 3, 0x64: 4, 0x65: 5}
 _PREFIXES = frozenset({*SEGMENT_PREFIXES, 0x66, 0x67, 0xF0, 0xF2, 0xF3})
+LOCK = 0xF0
 _REPEATS = {0: "", 0xF2: "repne", 0xF3: "rep"}
 
 # Base and index of 16-bit addressing by ModRM.rm (SDM vol. 2, table 2-1), and the default segment.
@@ -53,6 +63,16 @@ BASES_16 = (
     (EBX, ESI, DS), (EBX, EDI, DS), (EBP, ESI, SS), (EBP, EDI, SS),
     (ESI, -1, DS), (EDI, -1, DS), (EBP, -1, SS), (EBX, -1, DS),
 )  # fmt: skip
+
+
+def is_coprocessor(code: bytes, bits: int) -> bool:
+    """Say whether an undefined instruction is one of the x87 unit: opcodes D8 to DF, without LOCK.
+
+    >>> is_coprocessor(bytes.fromhex("dbe3"), 32), is_coprocessor(bytes.fromhex("48dbe3"), 64)
+    (True, True)
+    """
+    prefixes = _PREFIXES - {LOCK} | (set(range(0x40, 0x50)) if bits == 64 else set())
+    return next((0xD8 <= byte <= 0xDF for byte in code if byte not in prefixes), False)
 
 
 def decode(code: bytes, bits: int = 32) -> Instruction:

@@ -2,7 +2,8 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-const hex = (value, digits = 8) => (value >>> 0).toString(16).padStart(digits, "0");
+// What a double cannot hold exactly comes as hexadecimal text.
+const hex = (value, digits = 8) => (typeof value === "string" ? value : (value < 0 ? value >>> 0 : value).toString(16)).padStart(digits, "0");
 const number = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.addresses import is_canonical
-from vmlab.isa.x86.faults import BR, Fault, general_protection, undefined
+from vmlab.isa.x86.faults import BR, NM, Fault, general_protection, undefined
 from vmlab.isa.x86.operands import KEPT, MASKS, Memory, Relative
-from vmlab.isa.x86.registers import CF, CS, ECX, OF, PF, SF, ZF
+from vmlab.isa.x86.registers import CF, CR0_MP, CR0_TS, CS, ECX, OF, PF, SF, ZF
 from vmlab.isa.x86.semantics.multiply import signed
 from vmlab.isa.x86.semantics.registry import Semantic, semantic
 from vmlab.isa.x86.semantics.stack import drop, peek, push
@@ -163,6 +163,13 @@ def nop(cpu: Processor, i: Instruction) -> None:
 def pause(cpu: Processor, i: Instruction) -> None:
     """PAUSE: the hint that a loop waits for another processor."""
     cpu.relax()
+
+
+@semantic("wait")
+def wait(cpu: Processor, i: Instruction) -> None:
+    """WAIT: #NM where CR0.MP and CR0.TS are set; there is no x87 unit to wait for."""
+    if cpu.cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS:
+        raise Fault(NM)
 
 
 @semantic("ud0", "ud1", "ud2")
