@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmlab import guests, labs, views
     from vmlab.errors import AssemblyError, ImageError, OptionError, StateError, VmlabError
     from vmlab.isa.x86 import classify, disassemble
+    from vmlab.machine import when
     from vmlab.machine.cpu_model import CPU_MODELS
     from vmlab.machine.image import Image, load
     from vmlab.machine.program import assemble, boot_sector
@@ -37,7 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
     "VmlabError", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests", "labs", "layers", "load",
-    "load_state", "record", "run", "save", "show", "views",
+    "load_state", "record", "run", "save", "show", "views", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -68,12 +69,12 @@ _PLACES = {
     "save": "vmlab.vmm.snapshot",
     "show": "vmlab.widgets",
 }
-_MODULES = frozenset({"guests", "labs", "views"})
+_MODULES = {"guests": "vmlab.guests", "labs": "vmlab.labs", "views": "vmlab.views", "when": "vmlab.machine.when"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
     if name in _MODULES:
-        return importlib.import_module(f"vmlab.{name}")
+        return importlib.import_module(_MODULES[name])
     if name not in _PLACES:
         raise AttributeError(f"module 'vmlab' has no attribute {name!r}")
     value = getattr(importlib.import_module(_PLACES[name]), name)

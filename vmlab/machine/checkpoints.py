@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.machine.memory import ZERO_PAGE
 
 if TYPE_CHECKING:
-    from vmlab.machine.recording import Recordable
+    from vmlab.machine.recordable import Recordable
 
 __all__ = ["GAP", "SPACING", "Checkpoint", "Checkpoints"]
 

@@ -11,7 +11,7 @@ import marshal
 import zlib
 from bisect import bisect_left, bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, overload
@@ -33,8 +33,8 @@ _CLASSES = [
 _NAMES = [[each.name for each in fields(kind)] for kind in _CLASSES]
 _ROWS = {kind: (number, attrgetter(*_NAMES[number])) for number, kind in enumerate(_CLASSES)}
 
-RECORDED = tuple(dict.fromkeys(kind.kind for kind in _CLASSES))
-"""Kinds of events that are recorded: all but single instructions."""
+RECORDED = {kind.kind: tuple(_NAMES[number]) for number, kind in enumerate(_CLASSES)}
+"""Kinds of events that are recorded, all but single instructions, and the names of their fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +152,23 @@ class EventLog(Sequence[Event]):
         """Return the first part that can hold events of a step."""
         return bisect_left(self._chunks, step, key=lambda chunk: chunk.last)
 
-    def after(self, step: int, kind: str | None = None) -> Event | None:
-        """Return the first event (of a kind) behind a step, or None."""
+    def after(self, step: int, kind: str | None = None, fits: Callable[[Event], bool] = bool) -> Event | None:
+        """Return the first event (of a kind, that fits) behind a step, or None."""
         for number in range(self._first_with(step + 1), len(self._chunks) + 1):
             if self._holds(number, kind):
                 events = self._part(number)
                 for event in events[bisect_right(events, step, key=_step) :]:
-                    if kind is None or event.kind == kind:
+                    if (kind is None or event.kind == kind) and fits(event):
                         return event
         return None
 
-    def before(self, step: int, kind: str | None = None) -> Event | None:
-        """Return the last event (of a kind) before a step, or None."""
+    def before(self, step: int, kind: str | None = None, fits: Callable[[Event], bool] = bool) -> Event | None:
+        """Return the last event (of a kind, that fits) before a step, or None."""
         for number in range(self._first_with(step), -1, -1):
             if self._holds(number, kind):
                 events = self._part(number)
                 for event in reversed(events[: bisect_left(events, step, key=_step)]):
-                    if kind is None or event.kind == kind:
+                    if (kind is None or event.kind == kind) and fits(event):
                         return event
         return None
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vmlab.errors import OptionError, StateError
-from vmlab.machine.memory_parts import CodeBytes, Memory
+from vmlab.machine.memory_parts import CodeBytes, Listeners, Memory
 from vmlab.machine.state import check_state
 
 __all__ = ["PAGE_SHIFT", "PAGE_SIZE", "ZERO_PAGE", "Memory", "MemoryWindow", "PhysicalMemory"]
@@ -83,7 +83,7 @@ class PhysicalMemory:
     """
 
     __slots__ = (
-        "_code", "_watchers", "data", "decoded", "pages", "quick_maps", "quick_pages", "size", "view16", "view32",
+        "_code", "_listeners", "data", "decoded", "pages", "quick_maps", "quick_pages", "size", "view16", "view32",
         "view64",
     )  # fmt: skip
 
@@ -105,7 +105,7 @@ class PhysicalMemory:
         self.view64 = whole.cast("Q")
         self.pages = bytearray(size >> PAGE_SHIFT)
         self.decoded: dict[int, dict[int, Any]] = {}
-        self._watchers: dict[int, list[Callable[[int], None]]] = {}
+        self._listeners = Listeners()
         self._code = CodeBytes()
         self.quick_pages: set[int] = set()
         self.quick_maps: list[dict[int, int]] = []
@@ -131,7 +131,7 @@ class PhysicalMemory:
             self.data[address : address + size] = value.to_bytes(size, "little")
             last = (address + size - 1) >> PAGE_SHIFT
             if last != address >> PAGE_SHIFT and self.pages[last] != WRITTEN:
-                self.touch(last, 0, size)
+                self.touch(last, 0, address + size & OFFSET_MASK)
         page = address >> PAGE_SHIFT
         if self.pages[page] != WRITTEN:
             self.touch(page, address & OFFSET_MASK, size)
@@ -171,8 +171,7 @@ class PhysicalMemory:
         if flags & CODE and self.is_code(page, offset, size):
             self._drop_code(page)
         if flags & WATCHED:
-            for callback in tuple(self._watchers.get(page, ())):
-                callback(page)
+            self._listeners.call(page, offset, size)
 
     def code_page(self, page: int) -> dict[int, Any]:
         """Return the cache of decoded instructions of a page, empty at first; a write to the page empties it."""
@@ -206,21 +205,29 @@ class PhysicalMemory:
             each.clear()
 
     def watch(self, page: int, callback: Callable[[int], None]) -> None:
-        """Call `callback(page)` after every write to a page (not after `load` or `restore`)."""
+        """Call `callback(page)` after every write to a page (not after `load` or `replace`)."""
+        self._listen(self._listeners.watchers, page, callback)
+
+    def spy(self, page: int, callback: Callable[[int, int, int], None]) -> None:
+        """Call `callback(page, offset, size)` after every write to a page; a write may be told of as of the whole page."""
+        self._listen(self._listeners.spies, page, callback)
+
+    def _listen(self, to: dict[int, list[Any]], page: int, callback: object) -> None:
         if not 0 <= page < len(self.pages):
             raise OptionError(f"page {page} is outside memory, which has {len(self.pages)} pages")
-        self._watchers.setdefault(page, []).append(callback)
+        to.setdefault(page, []).append(callback)
         self.pages[page] |= WATCHED
         self._end_quick()
 
-    def unwatch(self, page: int, callback: Callable[[int], None]) -> None:
-        """End a `watch`; unknown watches are ignored."""
-        callbacks = self._watchers.get(page, [])
-        if callback in callbacks:
-            callbacks.remove(callback)
-        if not callbacks and page in self._watchers:
-            del self._watchers[page]
+    def unwatch(self, page: int, callback: Callable[..., None]) -> None:
+        """End a `watch` or a `spy`; unknown ones are ignored."""
+        if self._listeners.remove(page, callback):
             self.pages[page] &= ~WATCHED & 0xFF
+
+    def forget_code(self) -> None:
+        """Empty the caches of decoded instructions."""
+        for page in list(self.decoded):
+            self._drop_code(page)
 
     def take_dirty(self) -> list[int]:
         """Return the numbers of the pages written since the last call, ascending, and clear their dirty bits."""

@@ -1,4 +1,4 @@
-"""Parts of `vmlab.machine.memory`: what every memory offers, and which bytes of a page are code.
+"""Parts of `vmlab.machine.memory`: what every memory offers, which bytes of a page are code, who wants to know of writes.
 
 Data and code often share a page, in small kernels above all. So that a write to the data does not cost the page its
 decoded and translated instructions, the bytes that these depend on are noted one by one.
@@ -6,9 +6,12 @@ decoded and translated instructions, the bytes that these depend on are noted on
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["CodeBytes", "Memory"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["CodeBytes", "Listeners", "Memory"]
 
 PAGE_SIZE = 0x1000
 
@@ -70,3 +73,31 @@ class CodeBytes:
         """Forget a page."""
         self._marks.pop(page, None)
         self._free.clear()
+
+
+class Listeners:
+    """Who wants to know of writes, by page: watchers are called with the page, spies with the bytes, too."""
+
+    __slots__ = ("spies", "watchers")
+
+    def __init__(self) -> None:
+        self.watchers: dict[int, list[Callable[[int], None]]] = {}
+        self.spies: dict[int, list[Callable[[int, int, int], None]]] = {}
+
+    def call(self, page: int, offset: int, size: int) -> None:
+        """Tell of a write."""
+        for watcher in tuple(self.watchers.get(page, ())):
+            watcher(page)
+        for spy in tuple(self.spies.get(page, ())):
+            spy(page, offset, size)
+
+    def remove(self, page: int, callback: object) -> bool:
+        """Remove a watcher or a spy; say whether nobody wants to know of the page any more."""
+        kinds: tuple[dict[int, list[Any]], ...] = (self.watchers, self.spies)
+        for each in kinds:
+            callbacks = each.get(page, [])
+            if callback in callbacks:
+                callbacks.remove(callback)
+            if not callbacks:
+                each.pop(page, None)
+        return page not in self.watchers and page not in self.spies

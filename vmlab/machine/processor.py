@@ -28,6 +28,8 @@ from vmlab.machine.msrs import limits_cpuid, read_msr, write_msr
 from vmlab.machine.state import COUNT, QUAD, WORD, Items, check_state
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmlab.isa.x86.instruction import Instruction
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.platform import Platform
@@ -63,13 +65,15 @@ class Processor(EventDelivery):
         That of the clock when `run` began.
     relaxed : bool
         True where it has left the rest of its turn to the others, by PAUSE; never where it `is_alone`.
+    spy : callable or None
+        Called with linear address, instruction and semantics when an instruction is decoded; returns what is executed.
     steps_late : bool
         True where the instruction just executed looks at TF only when it is done (SYSCALL, SYSRET).
     """
 
     __slots__ = (
         "_code", "_linear_code", "_mode", "deadline", "fetch_bits", "flat_data", "is_alone", "number", "port_accesses", "relaxed",
-        "steps_late",
+        "spy", "steps_late",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
@@ -78,6 +82,7 @@ class Processor(EventDelivery):
         self.port_accesses = 0
         self.flat_data = self.steps_late = False
         self.deadline: int | None = None
+        self.spy: Callable[[int, Instruction, Semantic], Semantic] | None = None
         super().__init__(platform, model, number)
 
     # -- what is derived from the state --------------------------------------------------------------------------------
@@ -242,7 +247,10 @@ class Processor(EventDelivery):
             raise self._undefined(raw) from None
         except TooLong:
             raise Fault(GP, 0) from None
-        decoded = (SEMANTICS[instruction.mnemonic], instruction, instruction.length)
+        handler = SEMANTICS[instruction.mnemonic]
+        if self.spy is not None:
+            handler = self.spy(linear, instruction, handler)
+        decoded = (handler, instruction, instruction.length)
         if whole:
             cache[key] = decoded
             if page >= 0:

@@ -12,50 +12,25 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
 from vmlab.machine.checkpoints import GAP, Checkpoints
 from vmlab.machine.event_log import RECORDED, EventLog
+from vmlab.machine.search import find
 from vmlab.machine.trace import Input, InstructionRetired
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from vmlab.machine.machine import Machine
+    from vmlab.machine.checkpoints import Checkpoint
+    from vmlab.machine.search import Found
     from vmlab.machine.trace import Event, Trace
+    from vmlab.machine.when import Condition
 
-__all__ = ["Recordable", "Recording"]
+__all__ = ["Recording"]
 
 DEVICES = ("serial", "keyboard")
-
-
-class Recordable(Protocol):
-    """What can be recorded: a deterministic system that can be saved and loaded."""
-
-    machine: Machine
-    trace: Trace
-    guests: list[Any]
-
-    @property
-    def steps(self) -> int:
-        """Steps since the start."""
-
-    @property
-    def finished(self) -> bool:
-        """True when nothing can go on."""
-
-    def advance(self, steps: int) -> None:
-        """Run for at most `steps` steps."""
-
-    def send(self, data: bytes, guest: int, device: str) -> None:
-        """Type at a guest."""
-
-    def save(self) -> dict[str, Any]:
-        """Save all but physical memory."""
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Load what `save` gave."""
 
 
 def check_count(count: int) -> int:
@@ -305,6 +280,63 @@ class Recording:
         if event is not None:
             self.seek(event.step)
         return event
+
+    def find(
+        self, condition: Condition | Callable[[Any], object], *, backwards: bool = False, guest: int = 0
+    ) -> Found | None:
+        """Go to where a condition comes about, forwards or backwards from the cursor, and say where that is.
+
+        Parameters
+        ----------
+        condition : Condition or callable
+            As `vmlab.when.register("ebx", 5)`, `vmlab.when.writes("ticks")`, or a function of the system: see `vmlab.when`.
+        backwards : bool
+            Search for the last time before the cursor instead of the next time behind it.
+        guest : int
+            Index of the guest.
+
+        Returns
+        -------
+        Found or None
+            None, without moving, where there is none.
+
+        Raises
+        ------
+        OptionError
+            No condition, guest, processor, symbol or address.
+
+        Examples
+        --------
+        >>> import vmlab
+        >>> recording = vmlab.record(vmlab.guests.load("timer"))
+        >>> found = recording.find(vmlab.when.writes("ticks", value=3))
+        >>> print(found.describe())
+        step 84, 0x100041 inc dword [0x100054]: a write of 0x3 to the 4 bytes at ticks: 0x2 → 0x3
+        >>> recording.find(vmlab.when.executes("tick"), backwards=True).step < found.step
+        True
+        """
+        return find(self, condition, backwards=backwards, guest=guest)
+
+    # -- for searches ---------------------------------------------------------------------------------------------------
+
+    def stretch(self, step: int) -> tuple[int, Checkpoint | None]:
+        """Return the step of the next checkpoint behind a step, and it; at most the end, with None."""
+        items = self._checkpoints.items
+        place = self._checkpoints.index(step + self._origin) + 1
+        if place == len(items):
+            return self.length, None
+        return items[place].step - self._origin, items[place]
+
+    def checkpoint_before(self, step: int) -> int:
+        """Return the step of the last checkpoint before a step."""
+        return self._checkpoints.items[self._checkpoints.index(step - 1 + self._origin)].step - self._origin
+
+    def replay(self, step: int) -> None:
+        """Run on to a step, though a checkpoint there were nearer: for who watches the steps themselves."""
+        self._advance(step)
+        place = self._checkpoints.index(self.system.steps)
+        if self._checkpoints.items[place].step == self.system.steps:
+            self._sure = False  # what is recorded here can be more than what a run leads to: see `Checkpoint.pinned`
 
     def events_at(self, step: int) -> list[Event]:
         """Return the events of one step."""

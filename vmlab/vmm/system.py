@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vmlab.machine.disk import Disk
     from vmlab.machine.image import Image
     from vmlab.machine.machine import Machine
+    from vmlab.machine.processor import Processor
     from vmlab.vmm.guest import Guest
 
 __all__ = ["DEFAULT_MEMORY", "NO_LIMIT", "System"]
@@ -151,6 +152,10 @@ class System(ABC):
     def guest(self) -> Guest:
         """The guest that has the CPU."""
         return self.guests[self.current]
+
+    def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
+        """Return the registers of a guest's processor as the guest would find them now: look, do not touch."""
+        return self.guests[guest].vcpus[cpu]
 
     @property
     def finished(self) -> bool:

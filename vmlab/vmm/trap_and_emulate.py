@@ -117,6 +117,16 @@ class TrapAndEmulate(System):
         """Steps of the hardware; the hypervisor adds its own, one for each handling and each resuming."""
         return self.machine.steps
 
+    def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
+        """Return the registers as the guest would find them; those that it changes itself may be in the real processor.
+
+        Simplified: segment registers are those of its last exit.
+        """
+        vcpu = self.guests[guest].vcpus[cpu]
+        if guest != self.current or (self.in_vmm and self.phase != "handle"):
+            return vcpu
+        return self.switcher.look(vcpu, trapped=self.in_vmm)
+
     def advance(self, steps: int) -> None:
         """Run guests and hypervisor for at most `steps` steps."""
         goal = self.steps + steps

@@ -12,6 +12,7 @@ A guest's real mode and virtual-8086 mode run in the processor's virtual-8086 mo
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.decoder import decode
@@ -253,6 +254,17 @@ class WorldSwitch:
         check_state(state, "world switch", {"host": dict, "retired": COUNT, "booted": bool})
         self.host.load(state["host"])
         self._retired, self._booted = state["retired"], state["booted"]
+
+    def look(self, vcpu: Processor, *, trapped: bool) -> Processor:
+        """Return a copy of the VCPU of the running guest with what is in the real processor, or on its stack after a trap."""
+        cpu, seen = self.machine.cpu, copy(vcpu)
+        seen.registers = list(cpu.registers)
+        ip, flags = cpu.ip, cpu.flags
+        if trapped:
+            top = cpu.registers[ESP] + 4 * ((cpu.ip - self.host.entry) // ENTRY_BYTES in WITH_ERROR_CODE)
+            ip, _, flags, seen.registers[ESP] = (self.host.read(top + 4 * n, 4) for n in range(4))
+        seen.ip, seen.flags = ip, vcpu.flags & ~DIRECT_FLAGS | flags & DIRECT_FLAGS
+        return seen
 
     def leave(self, world: World) -> tuple[int, int]:
         """Save the real processor's state into the VCPU after a trap; return the vector and the error code (or 0)."""

@@ -1,0 +1,43 @@
+"""What can be recorded: the contract between a recording and the system that it records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from vmlab.machine.machine import Machine
+    from vmlab.machine.processor import Processor
+    from vmlab.machine.trace import Trace
+
+__all__ = ["Recordable"]
+
+
+class Recordable(Protocol):
+    """What can be recorded: a deterministic system that can be saved and loaded."""
+
+    machine: Machine
+    trace: Trace
+    guests: list[Any]
+
+    @property
+    def steps(self) -> int:
+        """Steps since the start."""
+
+    @property
+    def finished(self) -> bool:
+        """True when nothing can go on."""
+
+    def advance(self, steps: int) -> None:
+        """Run for at most `steps` steps."""
+
+    def send(self, data: bytes, guest: int, device: str) -> None:
+        """Type at a guest."""
+
+    def cpu_state(self, guest: int, cpu: int) -> Processor:
+        """Return the registers of a guest's processor as the guest would find them now."""
+
+    def save(self) -> dict[str, Any]:
+        """Save all but physical memory."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave."""
