@@ -38,9 +38,10 @@ PORTS = (
 
 REGISTERS = (
     0x10, 0x1B, 0x174, 0x175, 0x176, 0x277, 0x1A0, 0x1D9, 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000084, 0xC0000100, 0xC0000101,
-    0xC0000102, 0xC0000103, 0x11, 0x80000011, 0x80010033, 0xA0, 0x20, 0x306B0, 0xD01, 0x500, 0x901, 0x8_0000, 0x8_2000, 0x8_4000,
+    0xC0000102, 0xC0000103, 0xC4500, 0xC4601, 0xC4604, 0xC00FE,
+    0x11, 0x80000011, 0x80010033, 0xA0, 0x20, 0x306B0, 0xD01, 0x500, 0x901, 0x8_0000, 0x8_2000, 0x8_4000,
 )  # fmt: skip
-"""Numbers of MSRs, and values that control registers take."""
+"""Numbers of MSRs, and values that control registers and the APIC's interrupt command register take."""
 CANONICAL = (
     0x7FFF_FFFF_FFFF,
     0x8000_0000_0000,
@@ -180,6 +181,10 @@ TIMER = """
     out 0x40, al
     mov al, 0
     out 0x40, al
+    ; other processors, if there are any, run the noise at 0x1000 in real mode
+    mov edi, 0xFEE00300
+    mov dword [edi], 0xC4500
+    mov dword [edi], 0xC4601
 """
 
 PAGING = """
@@ -360,5 +365,12 @@ def wild(
     image = wild_image(mode, rng)
     disks = [Disk(rng.randbytes(512 * 64))] if rng.random() < 0.5 else []
     models = LONG_MODELS if mode in ENTER_LONG else MODELS if under == "native" else MODELS[:2]
-    settings: dict[str, Any] = {"cpu": rng.choice(models), "memory": MEMORY, "max_instructions": limit, "disks": disks}
+    cpus = rng.choice((1, 1, 2, 3)) if under == "native" else 1
+    settings: dict[str, Any] = {
+        "cpus": cpus,
+        "cpu": rng.choice(models),
+        "memory": MEMORY,
+        "max_instructions": limit,
+        "disks": disks,
+    }
     return build(image, under, engine=engine, keys="wild", input=b"noise", **(settings | options))

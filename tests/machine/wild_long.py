@@ -16,7 +16,7 @@ start:
     mov cr3, eax
     mov ecx, 0xC0000080
     rdmsr
-    or eax, 0x900                ; LME, NXE
+    or eax, 0x901                ; SCE, LME, NXE
     wrmsr
     mov eax, cr0
     or eax, 0x80010000
@@ -62,6 +62,13 @@ long:
     mov word [tss + 0x66], 0x68
     mov ax, 0x38
     ltr ax
+    mov ecx, 0xC0000082          ; where SYSCALL goes: on in the noise
+    mov eax, NOISE
+    xor edx, edx
+    wrmsr
+    mov ecx, 0xC0000081
+    mov edx, 0x00180008
+    wrmsr
     {timer}
     {enter}
 
