@@ -143,12 +143,17 @@ class AddressTranslation(CpuState):
         self._enter_ring()
 
     def _enter_ring(self) -> None:
-        user = self.ring == 3
-        if user and self.cr3 not in self.user_spaces:
+        if self.ring == 3 and self.cr3 not in self.user_spaces:
             self.user_spaces[self.cr3] = None
+        self._choose_maps()
+
+    def _choose_maps(self) -> None:
+        """Use the dictionaries of the present privilege level."""
+        user = self.ring == 3
         self._readable: dict[int, int] = self._maps[user][0]
         self._writable: dict[int, int] = self._maps[user][1]
-        self.quick_read, self.quick_write, _ = self._quick[user]
+        self.quick_read: dict[int, int] = self._quick[user][0]
+        self.quick_write: dict[int, int] = self._quick[user][1]
 
     def _remember(self, page: int, frame: int, *, writable: bool, user: bool) -> None:
         """Enter a page that the TLB holds into the dictionaries, if RAM answers there."""

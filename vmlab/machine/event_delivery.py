@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from vmlab.isa.x86.faults import DB, DF, DoubleFault, Fault, TripleFault, escalate
-from vmlab.isa.x86.registers import DR6_SINGLE_STEP, IF, TF
+from vmlab.isa.x86.registers import AC, DR6_SINGLE_STEP, DR7_ENABLED, DR7_GD, IF, TF
 from vmlab.isa.x86.semantics.interrupts import deliver
 from vmlab.machine.memory_access import MemoryAccess
 from vmlab.machine.signals import Signals
@@ -40,15 +40,14 @@ class EventDelivery(MemoryAccess):
         Its interrupt controller.
     signals : Signals
         INIT, STARTUP and NMI.
-    debug_causes : int
-        Why the instruction just executed asks for #DB, as bits of DR6; 0 where it does not.
     deliver_quickly : callable or None
         What an engine has in place of `vmlab.isa.x86.semantics.interrupts.deliver`; False where it has not done it.
     attention : bool
-        True where the next boundary needs more than the next instruction: an interrupt or a signal waits, or TF is set.
+        True where the next boundary needs more than the next instruction: an interrupt or a signal waits, TF is set, or
+        a breakpoint is enabled.
     """
 
-    __slots__ = ("_deliveries", "attention", "debug_causes", "deliver_quickly", "delivered", "interrupts", "signals")
+    __slots__ = ("_deliveries", "attention", "deliver_quickly", "delivered", "interrupts", "signals")
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
         self.interrupts: LocalApic = platform.local_apics[number]
@@ -58,14 +57,19 @@ class EventDelivery(MemoryAccess):
         self.delivered = self.debug_causes = 0
         self._deliveries = (0, 0)
         self.deliver_quickly: Callable[..., bool] | None = None
-        self.attention = False
+        self.attention = self.strict = False
         super().__init__(platform, model)
 
     def flags_changed(self) -> None:
-        """Note that IF or TF may have changed."""
-        self.attention = bool(self.flags & TF) or self.signals.due or (bool(self.flags & IF) and self.interrupts.output)
+        """Note that IF, TF or AC, or DR7, may have changed."""
+        flags, breakpoints = self.flags, self.debug[7] & DR7_ENABLED
+        self.attention = bool(flags & TF or breakpoints or self.signals.due) or (
+            bool(flags & IF) and self.interrupts.output
+        )
         if self.attention:
             self.horizon = 0
+        if self.strict or breakpoints or flags & AC:
+            self.look_closely()
 
     @property
     def cr8(self) -> int:
@@ -125,6 +129,8 @@ class EventDelivery(MemoryAccess):
 
     def _deliver(self, vector: int, error_code: int | None, *, external: bool = False) -> None:
         self._deliveries = (self.barren + 1, self.retired)
+        if vector == DB:
+            self.debug[7] &= ~DR7_GD  # the handler may use the debug registers
         try:
             fault = not external and vector not in (DB, DF)
             if self.deliver_quickly is None or not self.deliver_quickly(self, vector, error_code, fault=fault):

@@ -13,15 +13,15 @@ from vmlab.isa.x86.descriptors import CODE, WRITE_OR_READ
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.faults import SS as STACK_FAULT
 from vmlab.isa.x86.registers import CR0_PE, SS
+from vmlab.machine.access_checks import AccessChecks
 from vmlab.machine.memory import WRITTEN
-from vmlab.machine.paging_control import PagingControl
 
 __all__ = ["MASK", "MemoryAccess"]
 
 MASK, LONG_MASK = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
 
-class MemoryAccess(PagingControl):
+class MemoryAccess(AccessChecks):
     """The part of a processor that reads and writes memory."""
 
     __slots__ = ()
@@ -109,19 +109,27 @@ class MemoryAccess(PagingControl):
     def _read(self, linear: int, size: int, *, user: bool, implicit: bool = False) -> int:
         room = 0x1000 - (linear & 0xFFF)
         physical = self.translate(linear, write=False, user=user, implicit=implicit)
+        upper = 0
+        if size > room:
+            upper = self.translate(self._next_page(linear), write=False, user=user, implicit=implicit)
+        if self.strict and not implicit:
+            self.look_at_data(linear, size, write=False)
         if size <= room:
             return self._bus_read(physical, size)
-        upper = self.translate(self._next_page(linear), write=False, user=user, implicit=implicit)
         parts = [self._bus_read(physical + n if n < room else upper + n - room, 1) for n in range(size)]
         return int.from_bytes(bytes(parts), "little")
 
     def _write(self, linear: int, size: int, value: int, *, user: bool, implicit: bool = False) -> None:
         room = 0x1000 - (linear & 0xFFF)
         physical = self.translate(linear, write=True, user=user, implicit=implicit)
+        upper = 0
+        if size > room:
+            upper = self.translate(self._next_page(linear), write=True, user=user, implicit=implicit)
+        if self.strict and not implicit:
+            self.look_at_data(linear, size, write=True)
         if size <= room:
             self._bus_write(physical, size, value)
             return
-        upper = self.translate(self._next_page(linear), write=True, user=user, implicit=implicit)
         for n, byte in enumerate(value.to_bytes(size, "little")):
             self._bus_write(physical + n if n < room else upper + n - room, 1, byte)
 

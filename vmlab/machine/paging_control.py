@@ -18,6 +18,7 @@ from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.descriptors import TSS16, TSS16_BUSY
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import (
+    CR0_AM,
     CR0_CD,
     CR0_NW,
     CR0_PE,
@@ -73,6 +74,8 @@ class PagingControl(AddressTranslation):
         if changed & (CR0_PE | CR0_PG | CR0_WP):
             self.tlb.flush()
             self._mode_changed()
+        elif changed & CR0_AM:
+            self.code_changed()
 
     def _activated(self) -> int:
         """Return EFER.LMA as it will be with paging on (SDM vol. 3, 9.8.5)."""

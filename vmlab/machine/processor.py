@@ -19,7 +19,7 @@ from vmlab.isa.x86.addresses import CANONICAL_TOP, is_canonical
 from vmlab.isa.x86.decoder import MAXIMUM_LENGTH, InvalidOpcode, TooLong, Truncated, decode, is_coprocessor
 from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import GP, NM, Fault, undefined
-from vmlab.isa.x86.registers import CR0_EM, CR0_TS, CS, DR6_SINGLE_STEP, DS, ES, IF, MSR_TSC, SS, TF
+from vmlab.isa.x86.registers import CR0_EM, CR0_TS, CS, DR6_SINGLE_STEP, DR7_ENABLED, DS, ES, IF, MSR_TSC, RF, SS, TF
 from vmlab.isa.x86.semantics import SEMANTICS, Semantic
 from vmlab.machine.cpuid import Place, cpuid
 from vmlab.machine.event_delivery import EventDelivery
@@ -152,6 +152,8 @@ class Processor(EventDelivery):
         """IN."""
         self.port_accesses += 1
         self.platform.clock.now = self.ticks
+        if self.strict:
+            self.look_at_port(port, size)
         value = self.bus.port_read(port, size)
         self.device_changed()
         return value
@@ -160,6 +162,8 @@ class Processor(EventDelivery):
         """OUT."""
         self.port_accesses += 1
         self.platform.now(self.retired)
+        if self.strict:
+            self.look_at_port(port, size)
         self.bus.port_write(port, size, value)
         self.device_changed()
 
@@ -305,7 +309,11 @@ class Processor(EventDelivery):
         flags, delivered = self.flags, self.delivered
         self.debug_causes = 0
         self.steps_late = False
+        if self.debug[7] & DR7_ENABLED and not flags & RF:
+            self.look_at_code(self.linear_ip)
         self.execute()
+        if flags & RF:
+            self.flags &= ~RF  # it is for one instruction
         # A load of SS holds back the trap as it does interrupts (SDM vol. 3, 6.8.3); the shadow of STI, which comes
         # with a change of IF, does not. An instruction that entered a handler (INT n) has cleared TF on its way.
         stack_loaded = self.interrupt_shadow and not (flags ^ self.flags) & IF

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError, StateError
 from vmlab.isa.x86.faults import DB, GP, NMI, PF, PF_WRITE, Fault, TripleFault, vector_name
-from vmlab.isa.x86.registers import CS, IF
+from vmlab.isa.x86.registers import CS, DR6_SINGLE_STEP, IF
 from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.machine import LIVELOCK, Machine
 from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
@@ -152,9 +152,9 @@ class TrapAndEmulate(System):
             self._exit(ExitReason.EXTERNAL_INTERRUPT, "time slice or virtual device")
         elif vector == PF:
             self._page_fault(guest, world, error_code)
-        elif vector == DB and self.switcher.single_stepped():
-            self._exit(ExitReason.GUEST_EXCEPTION, "single step")
-            guest.vcpu.debug_pending = True
+        elif vector == DB and (causes := self.switcher.debug_causes()):
+            self._exit(ExitReason.GUEST_EXCEPTION, "single step" if causes & DR6_SINGLE_STEP else "breakpoint")
+            guest.vcpu.debug_causes = causes
         else:
             if vector == DB:
                 self.switcher.undo_int1(guest.vcpu)

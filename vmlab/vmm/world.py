@@ -21,6 +21,7 @@ from vmlab.isa.x86.operands import Memory
 from vmlab.isa.x86.registers import (
     AC,
     ARITHMETIC,
+    CR0_AM,
     CR0_ET,
     CR0_NE,
     CR0_PE,
@@ -31,7 +32,9 @@ from vmlab.isa.x86.registers import (
     CR4_UMIP,
     CS,
     DF,
+    DR6_BREAKPOINTS,
     DR6_SINGLE_STEP,
+    DR7_GD,
     DS,
     ES,
     ESP,
@@ -41,6 +44,7 @@ from vmlab.isa.x86.registers import (
     ID,
     IF,
     NT,
+    RF,
     SS,
     TF,
     VM,
@@ -283,6 +287,8 @@ class WorldSwitch:
         vcpu.registers[ESP] = esp
         vcpu.ip = ip
         vcpu.flags = (vcpu.flags & ~DIRECT_FLAGS | flags & DIRECT_FLAGS) | FIXED
+        if cpu.retired != self._retired:
+            vcpu.flags &= ~RF  # it was for one instruction
         vcpu.retired += cpu.retired - self._retired
         if self.machine.shadowed:
             vcpu.shadow_at = (
@@ -316,12 +322,19 @@ class WorldSwitch:
             descriptor = world.descriptors.source(selector)
             fill(vcpu.segments[index], selector, descriptor, descriptor.access)
 
-    def single_stepped(self) -> bool:
-        """Say whether #DB is the trap after a single step, as DR6 tells; INT1 is the other way to it."""
+    def debug_causes(self) -> int:
+        """Say why there is a #DB, a single step or breakpoints, as DR6 tells; 0 for INT1, which is the other way to it."""
         debug = self.machine.cpu.debug
-        stepped = bool(debug[6] & DR6_SINGLE_STEP)
-        debug[6] &= ~DR6_SINGLE_STEP
-        return stepped
+        causes = debug[6] & (DR6_SINGLE_STEP | DR6_BREAKPOINTS)
+        debug[6] &= ~causes
+        return causes
+
+    def _load_checks(self, vcpu: Processor, *, user: bool) -> None:
+        """Let the real processor look at accesses as the guest asks: breakpoints, and alignment in virtual user mode."""
+        cpu = self.machine.cpu
+        cpu.debug[:4], cpu.debug[7] = vcpu.debug[:4], vcpu.debug[7] & ~DR7_GD
+        if (cpu.cr0 ^ (vcpu.cr0 if user else 0)) & CR0_AM:
+            cpu.set_cr0(cpu.cr0 ^ CR0_AM)
 
     @staticmethod
     def undo_int1(vcpu: Processor) -> None:
@@ -353,7 +366,8 @@ class WorldSwitch:
             cpu.set_cr3(root)
             world.shadow.changed = False
         self._load_table(table)
-        flags = vcpu.flags & DIRECT_FLAGS | FIXED | IF
+        self._load_checks(vcpu, user=user)
+        flags = vcpu.flags & (DIRECT_FLAGS | RF) | FIXED | IF
         if runs_as_virtual_8086(vcpu):
             selectors, flags = [register.selector for register in vcpu.segments], flags | VM
         else:

@@ -51,6 +51,7 @@ CR4_SMEP, CR4_SMAP, CR4_PKE = 1 << 20, 1 << 21, 1 << 22
 
 # DR6, the causes of #DB that can be told (SDM vol. 3, 18.2.3)
 DR6_SINGLE_STEP, DR6_TASK_SWITCH = 1 << 14, 1 << 15
+DR6_BREAKPOINTS, DR7_ENABLED, DR7_GD = 0xF, 0xFF, 1 << 13
 
 # IA32_EFER (SDM vol. 3, 2.2.1)
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.isa.x86.faults import general_protection, undefined
+from vmlab.isa.x86.faults import DB, Fault, general_protection, undefined
 from vmlab.isa.x86.operands import MASKS, ControlRegister, DebugRegister, Operand
 from vmlab.isa.x86.registers import (
     CR0_AM,
@@ -19,6 +19,7 @@ from vmlab.isa.x86.registers import (
     CR0_TS,
     CR0_WP,
     CR4_DE,
+    DR7_GD,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 CR0_DEFINED = (
     CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG
 )  # fmt: skip
-DR7_GD = 1 << 13
+DR6_BD = 1 << 13
 
 
 def require_ring_0(cpu: Processor) -> None:
@@ -79,6 +80,9 @@ def move_debug(cpu: Processor, destination: Operand, source: Operand) -> None:
         if cpu.cr4 & CR4_DE:
             raise undefined()
         index += 2
+    if cpu.debug[7] & DR7_GD:
+        cpu.debug[6] |= DR6_BD
+        raise Fault(DB)
     if register is source:
         destination.write(cpu, cpu.debug[index] & MASKS[destination.size])
     else:
@@ -90,3 +94,4 @@ def move_debug(cpu: Processor, destination: Operand, source: Operand) -> None:
         elif index == 7:
             value = value & 0xFFFF2FFF | 0x400
         cpu.debug[index] = value
+        cpu.flags_changed()

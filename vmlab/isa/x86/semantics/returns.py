@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.descriptors import Descriptor
 from vmlab.isa.x86.faults import NP, Fault, general_protection
-from vmlab.isa.x86.registers import (
+from vmlab.isa.x86.registers import (  # fmt: skip
     CR0_PE,
     CS,
+    DR7_ENABLED,
     DS,
     ES,
     ESP,
@@ -20,11 +21,12 @@ from vmlab.isa.x86.registers import (
     GS,
     IOPL,
     NT,
+    RF,
     SS,
     VIF,
     VIP,
     VM,
-)  # fmt: skip
+)
 from vmlab.isa.x86.semantics.far import enter_code, enter_real, resolve
 from vmlab.isa.x86.semantics.flags import require_iopl_3, writable_flags
 from vmlab.isa.x86.semantics.long_mode import check_target, check_width, is_64_bit
@@ -136,8 +138,7 @@ def iret(cpu: Processor, i: Instruction) -> None:
         _set_flags(cpu, flags, changed)
         return
     # What may change is decided by the privilege level *before* the return.
-    # RF is not taken back: with no instruction breakpoints it would be gone after one instruction, unseen.
-    changed = writable_flags(cpu, size)
+    changed = writable_flags(cpu, size) | _resume(cpu, size)
     if cpu.cpl == 0 and size == 32:
         changed |= VIF | VIP
         if flags & VM:
@@ -152,11 +153,16 @@ def _return_in_long_mode(cpu: Processor, size: int) -> None:
     if cpu.flags & NT:
         raise general_protection()
     offset, selector, flags = peek(cpu, 0, size), peek(cpu, 1, size) & 0xFFFF, peek(cpu, 2, size)
-    changed = writable_flags(cpu, size)
+    changed = writable_flags(cpu, size) | _resume(cpu, size)
     if cpu.cpl == 0 and size >= 32:
         changed |= VIF | VIP
     _far_return(cpu, offset, selector, 3, size, stacked=cpu.code_64)
     _set_flags(cpu, flags, changed)
+
+
+def _resume(cpu: Processor, size: int) -> int:
+    """Return RF where IRET takes it back: without breakpoints it would be gone after one instruction, unseen."""
+    return RF if size > 16 and cpu.debug[7] & DR7_ENABLED else 0
 
 
 def _set_flags(cpu: Processor, flags: int, changed: int) -> None:
