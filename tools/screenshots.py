@@ -57,6 +57,8 @@ class Shot:
 SHOTS = (
     Shot("lab", "00-start-here.ipynb", STAGE, keys=("n", "n"), window=True),
     Shot("layers", "01-layers.ipynb", FIGURE),
+    Shot("console", "03-your-own-kernel.ipynb", ".vmlab-console"),
+    Shot("debugger", "03-your-own-kernel.ipynb", ".vmlab-debugger"),
     Shot("stage", "02-trap-and-emulate.ipynb", STAGE, keys=("n", "n", "n")),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nbformat
 import pytest
 
 import vmlab
@@ -11,7 +12,12 @@ from vmlab.isa.x86.registers import IF
 pytestmark = pytest.mark.browser
 
 STAGE = ".vmlab-stage[data-step]"
-NOTEBOOKS = ("00-start-here.ipynb", "01-layers.ipynb", "02-trap-and-emulate.ipynb")
+NOTEBOOKS = {
+    "00-start-here.ipynb": STAGE,
+    "01-layers.ipynb": STAGE,
+    "02-trap-and-emulate.ipynb": STAGE,
+    "03-your-own-kernel.ipynb": ".vmlab-console[data-step]",
+}
 SHOWN = ("EIP", "EAX", "ESP", "CR0", "CR3")
 
 
@@ -59,11 +65,11 @@ def press(stage, key, step):
 def test_a_notebook_runs_without_an_error(page, artefacts, name):
     page.open_notebook(name, theme=LIGHT)
     page.run_all()
-    page.page.locator(STAGE).first.wait_for()
+    stage = page.page.locator(NOTEBOOKS[name]).first
+    stage.wait_for()
     assert page.cell_errors() == []
     assert page.errors == []
     assert page.foreign == [], "a lab works without the network"
-    stage = page.page.locator(STAGE).first
     stage.scroll_into_view_if_needed()
     page.screenshot(artefacts / f"{name[:2]}-light.png")
     page.set_theme(DARK)
@@ -104,3 +110,82 @@ def test_the_picture_changes_as_the_machine_does(page, artefacts):
     assert picture(stage)["console"] == truth(recording, recording.length)["console"]
     press(stage, "Home", 0)
     assert picture(stage)["console"].strip() == ""
+
+
+SHELL = """
+import vmlab
+
+shell = vmlab.console(vmlab.guests.load("echo"))
+shell
+"""
+BUSY = """
+busy = vmlab.console(vmlab.assemble("start: inc eax\\n jmp start"), rows=4)
+busy
+"""
+
+
+def run_cell(page, number):
+    page.page.locator(".jp-CodeCell").nth(number).locator(".jp-InputArea-editor").click()
+    page.page.keyboard.press("Control+Enter")
+
+
+def test_typing_in_the_console_reaches_the_guest(page, lab_server, artefacts):
+    """And its answer the page, while other cells run beside a guest that never rests."""
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source.strip()) for source in (SHELL, BUSY, "6 * 7", "shell.text[::-1]")]
+    )
+    book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, lab_server.root / "console.ipynb")
+    page.open_notebook("console.ipynb", theme=LIGHT)
+    for number in (0, 1):
+        run_cell(page, number)
+        page.page.locator(".vmlab-console[data-step]").nth(number).wait_for()
+    shell, busy = (page.page.locator(".vmlab-console").nth(number) for number in (0, 1))
+    page.page.wait_for_function(
+        "Number(document.querySelectorAll('.vmlab-console')[1].dataset.step) > 3000000", timeout=60_000
+    )
+    assert "running silently" in busy.get_by_test_id("state").inner_text()
+
+    shell.get_by_test_id("screen").click()
+    page.page.keyboard.type("hello, guest")
+    rows = "document.querySelectorAll('.vmlab-console')[0].querySelector('.vm-rows').textContent"
+    page.page.wait_for_function(f"{rows}.includes('hello, guest')")
+    assert "waits for a key" in shell.get_by_test_id("state").inner_text()
+
+    run_cell(page, 2)
+    page.page.wait_for_function("document.body.textContent.includes('42')", timeout=10_000)
+    run_cell(page, 3)
+    page.page.wait_for_function("document.body.textContent.includes('tseug ,olleh')", timeout=10_000)
+    page.screenshot(artefacts / "console-lab.png")
+
+    busy.get_by_test_id("run").click()
+    busy.locator("[data-testid=run][aria-label=Run]").wait_for()
+    stopped = busy.get_attribute("data-step")
+    page.page.wait_for_timeout(400)
+    assert busy.get_attribute("data-step") == stopped
+    assert page.cell_errors() == []
+    assert page.errors == []
+
+
+def test_the_debugger_steps_back(page):
+    page.open_notebook("03-your-own-kernel.ipynb", theme=LIGHT)
+    page.run_all()
+    view = page.page.locator(".vmlab-debugger[data-step]").first
+    view.wait_for()
+    assert page.cell_errors() == []
+    last = int(view.get_attribute("data-step"))
+
+    def press(key, condition):
+        view.press(key)
+        page.page.wait_for_function(
+            f"([view, last]) => {{ const step = Number(view.dataset.step); return {condition}; }}",
+            arg=[view.element_handle(), last],
+        )
+
+    before = view.get_by_test_id("register-eip").inner_text()
+    press("ArrowLeft", "step === last - 1")
+    assert view.get_by_test_id("register-eip").inner_text() != before
+    press("ArrowRight", "step === last")
+    assert view.get_by_test_id("register-eip").inner_text() == before
+    press("Home", "step === 0")
+    press("End", "step > last")

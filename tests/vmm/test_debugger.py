@@ -55,11 +55,11 @@ def test_steps_go_both_ways(debugger):
     seen = [(debugger.position, debugger.registers())]
     while debugger.step().reason != "end":
         seen.append((debugger.position, debugger.registers()))
-    assert debugger.step().reason == "nowhere"
+    assert debugger.step().reason == "end"
     for position, registers in reversed(seen):
         debugger.back()
         assert (debugger.position, debugger.registers()) == (position, registers)
-    assert debugger.back().reason == "nowhere"
+    assert debugger.back().reason == "start"
     assert debugger.goto(5).step == 5
     assert debugger.step(3).step == 8
     assert debugger.back(2).step == 6
@@ -234,6 +234,7 @@ def test_who_wrote(debugger, image):
     debugger.back()
     assert debugger.instruction() == "mov [results+ebx*4], eax"
     assert int.from_bytes(debugger.memory("results + 8", 4)[0][1], "little") == 0
+    assert debugger.value("[results + 8]") == 0
     assert debugger.who_wrote("results").reason == "nowhere"
 
 

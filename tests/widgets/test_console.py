@@ -12,7 +12,7 @@ import vmlab
 from vmlab.errors import OptionError
 from vmlab.views.console import history_lines
 from vmlab.vmm.techniques import build
-from vmlab.widgets import console
+from vmlab.widgets import console, pace
 
 LOOP = """
 start:  mov dx, 0x3fd           ; waits for a character in a loop, and sends it back
@@ -101,6 +101,42 @@ def test_a_guest_that_waits_in_a_loop_gets_little_time(monkeypatch):
         send(shown, type="keys", keys=keys("x"))
         await settle(lambda: shown.text == "x")
         assert monotonic() - begun < 0.25, "a key wakes it at once"
+
+    asyncio.run(scenario())
+
+
+def test_after_a_while_it_gets_none(monkeypatch):
+    monkeypatch.setattr(pace, "PATIENCE", 0.1)
+    shown = console(vmlab.assemble(LOOP))
+
+    async def scenario():
+        send(shown, type="ready")
+        await settle(shown._task.done)
+        assert not shown.feed.status["running"]
+        assert "Asleep" in shown.feed.status["note"]
+        send(shown, type="alive")
+        assert shown._task.done(), "it stays asleep"
+        send(shown, type="keys", keys=keys("x"))
+        await settle(lambda: shown.text == "x")
+        assert shown.feed.status["note"] == ""
+
+    asyncio.run(scenario())
+
+
+def test_a_silent_guest_may_compute(monkeypatch):
+    shown = console(vmlab.assemble("start: inc eax\n jmp start"))
+    assert shown.session.state == "silent"
+    delays = []
+    run_slice = shown.pace.slice
+    monkeypatch.setattr(shown.pace, "slice", lambda session: (run_slice(session), delays.append(shown.pace.delay))[0])
+
+    async def scenario():
+        send(shown, type="ready")
+        await asyncio.sleep(0.6)
+        assert max(delays) == pace.BREATH
+        monkeypatch.setattr(pace, "BENEFIT", 0.0)
+        await asyncio.sleep(0.3)
+        assert delays[-1] == pace.NAP
 
     asyncio.run(scenario())
 
@@ -218,6 +254,27 @@ def test_running_on_from_the_past_replays_what_was_typed(echo):
 
     asyncio.run(scenario())
     assert echo.recording.length == end
+
+
+def test_it_rests_while_a_debugger_has_the_recording():
+    shown = console(vmlab.assemble(LOOP))
+    shown.type("ab")
+    shown.advance()
+    debugger = vmlab.Debugger(shown.recording)
+
+    async def scenario():
+        send(shown, type="ready")
+        await settle(lambda: shown.feed.status["rate"] > 0)
+        debugger.goto(100)
+        await settle(shown._task.done)
+        send(shown, type="alive")
+        assert debugger.position == 100
+        assert "looked at elsewhere" in shown.feed.status["note"]
+        send(shown, type="keys", keys=keys("c"))
+        await settle(lambda: shown.text == "abc")
+        assert shown.feed.status["note"] == ""
+
+    asyncio.run(scenario())
 
 
 def test_switching_off_and_on(echo):

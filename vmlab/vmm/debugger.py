@@ -219,7 +219,9 @@ class Debugger(Inspector):
 
     def back_finish(self) -> Stop:
         """Go backward to the call of the function that one is in."""
-        return self._command(lambda: self._to_call(lambda _after, _stack: True))
+        before, position = self.view.registers(), self.position
+        self._to_call(lambda _after, _stack: True)
+        return self._arrived(before, self._stopped("step" if self.position != position else "nowhere"))
 
     def find(self, condition: str, *, backward: bool = False) -> Stop:
         """Go where a condition becomes true: the next time, or the last time before. `nowhere` if it never does."""
@@ -235,9 +237,9 @@ class Debugger(Inspector):
 
     def _command(self, act: Callable[[], object]) -> Stop:
         """Do something that moves the cursor, and note what that changed."""
-        before, position = self.view.registers(), self.position
+        before = self.view.registers()
         act()
-        return self._arrived(before, self._stopped("step" if self.position != position else "nowhere"))
+        return self._arrived(before, self._stopped("step"))
 
     def _arrived(self, before: dict[str, int], stop: Stop) -> Stop:
         now = self.view.registers()
@@ -370,9 +372,9 @@ class Debugger(Inspector):
         ]
         lines = [f"step {self.position} of {self.recording.length}: {self.stop.text.partition(': ')[2]}"]
         lines += ["  ".join(shown[n : n + 6]).rstrip() for n in range(0, len(shown), 6)]
-        lines.append(f"flags {self.flags()}; {self.view.guest.mode} mode")
+        lines.append(f"flags {self.flags() or 'none'}; {self.view.guest.mode} mode")
         marks = {each.address for each in self.breakpoints if isinstance(each, AtAddress)}
-        for address, label, text, _ in self.listing():
+        for address, label, text, _ in self.listing(5, 5):
             lines += [f"  {label}:"] if label else []
             mark = ">" if address == self.view.address else " "
             lines.append(f"{mark}{'*' if address in marks else ' '} {address:08x}  {text}")

@@ -8,7 +8,7 @@ from vmlab.errors import OptionError
 from vmlab.isa.x86.disassembler import disassemble
 from vmlab.isa.x86.registers import ESP, SS
 from vmlab.machine.recording import Recording
-from vmlab.vmm.condition import evaluate
+from vmlab.vmm.condition import Condition, evaluate
 from vmlab.vmm.listing import Listings, labels_of
 from vmlab.vmm.viewpoint import Viewpoint
 
@@ -101,6 +101,16 @@ class Inspector:
         data = self.view.read(top, size * count)
         values = [int.from_bytes(data[n : n + size], "little") for n in range(0, len(data) // size * size, size)]
         return [(top + n * size, value, self.place(value)) for n, value in enumerate(values)]
+
+    def value(self, expression: str) -> int:
+        """Return what an expression is worth now, as `"eax"`, `"[counter]"`, `"byte[esi + 1]"`.
+
+        Raises
+        ------
+        OptionError
+            It cannot be read.
+        """
+        return Condition(expression, self.symbols).value(self.view)
 
     def memory(self, where: int | str, count: int = 64, *, physical: bool = False) -> list[tuple[int, bytes]]:
         """Return memory as rows of 16 bytes with their addresses; shorter, or none, where nothing is mapped.

@@ -31,8 +31,8 @@ SCREENS = ("serial", "cga")
 CHARACTERS = {"Enter": "\n", "Backspace": "\b", "Tab": "\t", "Escape": "\x1b"}
 LOOK = 10_000
 """Steps after which a guest is looked at again."""
-WAITING = 2_000_000
-"""Steps without a sign of life after which a guest is taken to wait for a key in an idle loop."""
+SILENT = 2_000_000
+"""Steps without a sign of life after which a guest may well wait for a key in an idle loop."""
 ASLEEP = NOMINAL_HZ // 2
 """Units of the clock in which a guest has slept without a sign of life, after which the same is assumed."""
 STATUS_PORTS = (0x3FD, 0x64)
@@ -114,6 +114,7 @@ class Session:
 
     def refresh(self) -> bytes:
         """Show on the terminal what the guest has sent up to the cursor; return what the terminal answers."""
+        self._place = self.recording.position
         return self.terminal.show(bytes(self.guest.platform.uart.output))
 
     @property
@@ -124,20 +125,35 @@ class Session:
         return guest.platform.clock.now / NOMINAL_HZ
 
     @property
+    def moved(self) -> bool:
+        """True where someone else has moved the recording's cursor since the session was last at work."""
+        return self.recording.position != self._place
+
+    def resume(self) -> None:
+        """Go to the recording's end, if someone else has moved its cursor."""
+        if self.moved:
+            self.seek(self.recording.length)
+
+    @property
     def past(self) -> bool:
         """True where the cursor is not at the recording's end."""
         return self.recording.position < self.recording.length
 
     @property
-    def spinning(self) -> bool:
-        """Whether the guest seems to wait for a key in a loop."""
-        return self._quiet >= WAITING or self._polls >= POLLS
+    def polling(self) -> bool:
+        """Whether the guest asks again and again for a key, and does nothing else."""
+        return self._polls >= POLLS
+
+    @property
+    def silent(self) -> bool:
+        """Whether the guest has run for long in its kernel without a sign of life: it idles, or it computes."""
+        return self._quiet >= SILENT
 
     @property
     def state(self) -> str:
-        """What the guest does at the recording's end: `running`, `waiting` (for a key, and nothing else), or how it ended."""
+        """What the guest does at the recording's end: `running`, `silent`, `waiting` (for a key alone), or how it ended."""
         if not self.recording.ended:
-            return "waiting" if self.spinning or self._slept >= ASLEEP else "running"
+            return "waiting" if self.polling or self._slept >= ASLEEP else "silent" if self.silent else "running"
         outcome = self.guest.outcome or "running"
         return "waiting" if outcome == "halt" and self.guest.vcpu.interruptible else outcome
 
@@ -186,6 +202,7 @@ class Session:
 
     def advance_until_waiting(self, steps: int) -> int:
         """Go on for at most so many steps, and stop earlier where the guest has ended or waits for a key."""
+        self.resume()
         total = 0
         while total < steps and self.state == "running":
             done = self.advance(min(LOOK, steps - total))
@@ -257,5 +274,6 @@ class Session:
             self._send(text.replace("\r\n", "\n"))
 
     def _send(self, data: str | bytes) -> None:
+        self.resume()
         self.recording.send(data, guest=self.index, device="serial" if self.screen == "serial" else "keyboard")
         self._alive()

@@ -49,6 +49,9 @@ HINTS = {
     "cga": "Click and type: keys go to the PC's keyboard. Ctrl+V pastes, Shift+Tab leaves.",
 }
 
+ASLEEP = "Asleep, since nothing happened for a while. Type, or press Run."
+MOVED = "Its recording is looked at elsewhere, by a debugger say. Run, or type, to go on at its end."
+
 _serials = count(1)
 
 
@@ -150,6 +153,7 @@ class Console(anywidget.AnyWidget):
 
     def run(self) -> None:
         """Run while someone looks."""
+        self.session.resume()
         self.running = True
         self._go()
 
@@ -187,7 +191,7 @@ class Console(anywidget.AnyWidget):
 
     def _wanted(self) -> bool:
         """Whether there is someone to run for, and something to run."""
-        if not self.running or monotonic() - self._seen > LOOKED_AT:
+        if not self.running or self.session.moved or monotonic() - self._seen > LOOKED_AT:
             return False
         return self.session.past or not self.session.recording.ended
 
@@ -199,6 +203,8 @@ class Console(anywidget.AnyWidget):
                 more = self.pace.slice(self.session)
                 self._draw_when_due()
                 if not more:
+                    if not self.recording.ended:
+                        self.running, self._note = False, ASLEEP
                     break
                 if self.pace.delay > FRAME:
                     self._draw()
@@ -259,7 +265,7 @@ class Console(anywidget.AnyWidget):
             "length": recording.length,
             "instructions": session.guest.instructions,
             "rate": int(float(f"{self.pace.rate:.2g}")) if self._task is not None and not self._task.done() else 0,
-            "note": self._note,
+            "note": self._note or (MOVED if session.moved else ""),
         }
 
     # -- messages ----------------------------------------------------------------------------------------------------

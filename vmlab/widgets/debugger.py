@@ -43,6 +43,7 @@ LOOKS = frozenset(
         "listing",
         "instruction",
         "place",
+        "value",
     }
 )
 

@@ -1,9 +1,9 @@
 """How fast a guest runs behind its console: as fast as it can, but with the clock on the wall while it sleeps.
 
 The guest's time is counted in its own instructions. One that computes gets every slice. One that sleeps until a timer
-tick would fly through hours: it is held back until the wall's clock has caught up. One that waits for a key in a loop
-cannot be told from one that computes by its clock, only by its signs of life (see `vmlab.vmm.session`): it gets a small
-share, and after a while none.
+tick would fly through hours: it is held back until the wall's clock has caught up. One that asks again and
+again for a key gets a small share, and after a while none. One that runs silently may idle or compute, which cannot be
+told from outside: it has its way for some seconds, and is treated so then (see `vmlab.vmm.session`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ BREATH = 0.003  # seconds for others after each
 LAG = 0.05  # seconds by which the clock of a guest that sleeps may run ahead of the wall's
 FORGIVEN = 0.5  # seconds of such an advance that are waited for, at most
 NAP = 0.3  # seconds between two slices of a guest that waits in a loop
-PATIENCE = 60.0  # seconds for which it gets them
+BENEFIT = 10.0  # seconds of work that a silent guest gets before it is treated so
+PATIENCE = 60.0  # seconds for which it gets them then
 LEAST, MOST = 20, 25_000  # steps between two looks at the clocks
 
 
@@ -40,11 +41,11 @@ class Pace:
         self.rate = 0.0
         self.delay = BREATH
         self._size = LEAST
-        self._ahead = self._waited = 0.0
+        self._ahead = self._waited = self._doubted = 0.0
 
     def start(self) -> None:
         """Begin anew, after a rest of any length."""
-        self._ahead = self._waited = 0.0
+        self._ahead = self._waited = self._doubted = 0.0
 
     def slice(self, session: Session) -> bool:
         """Run for a moment, and set `delay`; False where there is no more to do for now."""
@@ -55,8 +56,11 @@ class Pace:
             self.rate += (steps / took - self.rate) * (0.2 if self.rate else 1)
         self._ahead = min(max(0.0, self._ahead + gained - took), FORGIVEN)
         self.delay = self._ahead if self._ahead > LAG else BREATH
-        if not session.spinning or session.past:
-            self._waited = 0.0
+        if session.past or not (session.polling or session.silent):
+            self._waited = self._doubted = 0.0
+            return True
+        if not session.polling and self._doubted < BENEFIT:
+            self._doubted += took
             return True
         self.delay = NAP
         self._waited += took + NAP
