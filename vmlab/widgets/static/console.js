@@ -175,7 +175,7 @@ function createView(root, store) {
     const slider = make("input", { type: "range", min: 0, step: 1, "data-testid": "history", "aria-label": "Instant of the session", title: "Whole session: drag back to an earlier instant" });
     slider.addEventListener("input", () => feed.send({ type: "seek", step: Number(slider.value) }));
     const live = button("live", "Back to the present", () => feed.send({ type: "live" }));
-    const bar = make("header", { class: "vm-toolbar" }, title, state, rate,
+    const bar = make("header", { class: "vm-toolbar" }, title, state,
       make("div", { class: "vm-buttons", role: "toolbar", "aria-label": "Machine" }, run, reset, slider, live));
     const input = make("textarea", { class: "vm-input", "data-testid": "input", rows: 1, spellcheck: "false", autocapitalize: "off", autocomplete: "off", autocorrect: "off", "aria-label": `Terminal of ${script.title}: what you type goes to the guest; Shift+Tab leaves` });
     const lines = make("div", { class: "vm-rows" });
@@ -190,7 +190,7 @@ function createView(root, store) {
     screen.addEventListener("mouseup", () => String(document.getSelection()) || input.focus({ preventScroll: true }));
     screen.addEventListener("scroll", () => { view.follow = screen.scrollTop + screen.clientHeight >= screen.scrollHeight - 4; });
     keyboard(input, view);
-    root.replaceChildren(bar, screen, make("footer", { class: "vm-footer" }, hint, note), log);
+    root.replaceChildren(bar, screen, make("footer", { class: "vm-footer" }, hint, rate), note, log);
     view.rows.clear();
     view.parts = { state, rate, run, reset, slider, live, lines, cursor, screen, sheet, input, note, log };
     view.paintScreen();
