@@ -53,10 +53,7 @@ def build(name: str, variant: str, compiler: list[str], folder: Path, *, bits: i
     ]
     start = HERE / ("boot.S" if bits == 32 else "boot64.S")
     files = [str(start), str(HERE / "freestanding.c"), str(source(name)), "-lgcc"]
-    result = _compile([*compiler, *options, *script, *files], folder / f"{name}-{variant}-{bits}.elf")
-    if bits == 64:  # multiboot 1 knows ELF of 32 bits, which may hold any code
-        subprocess.run(["objcopy", "-O", "elf32-i386", result], check=True)
-    return result
+    return _compile([*compiler, *options, *script, *files], folder / f"{name}-{variant}-{bits}.elf")
 
 
 def expected(name: str, folder: Path) -> str:

@@ -65,6 +65,23 @@ def elf(segments=None, entry=MIB, symbols=(), *, kind=2, machine=3, elf_class=1,
     return header + programs + body + sections
 
 
+def elf_64(segments=None, entry=MIB, *, machine=62):
+    """Build an ELF64 file without sections, from segments as `segment` makes them."""
+    segments = [segment()] if segments is None else segments
+    head = 64 + 56 * len(segments)
+    body, programs = b"", b""
+    for kind, virtual, physical, data, memory_size in segments:
+        programs += struct.pack("<2I6Q", kind, 5, head + len(body), virtual, physical, len(data), memory_size, 8)
+        body += data + bytes(-len(data) % 8)
+    ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
+    return (
+        ident
+        + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, entry, 64, 0, 0, 64, 56, len(segments), 64, 0, 0)
+        + programs
+        + body
+    )
+
+
 @pytest.fixture
 def write(tmp_path):
     def write_file(data, name="kernel.elf"):
@@ -111,6 +128,18 @@ def test_a_kernel_for_high_addresses_starts_at_its_physical_entry(write):
     assert load(write(elf([high], entry=MIB + 1))).entry == MIB + 1, "an entry that is physical already stays"
 
 
+def test_a_kernel_of_64_bits_for_high_addresses(write):
+    high = 0xFFFF_FFFF_8010_0000
+    image = load(write(elf_64([segment(multiboot() + CODE, high, MIB)], entry=high + 12)))
+    assert (image.entry, image.bits, image.segments[0].address) == (MIB + 12, 32, MIB)
+    assert image.multiboot
+
+
+def test_an_executable_of_64_bits_without_a_multiboot_header_is_refused(write):
+    with pytest.raises(ImageError, match="multiboot 1 header"):
+        load(write(elf_64([segment()])))
+
+
 def test_segments_that_are_not_loaded_are_left_out(write):
     note = segment(b"note", virtual=0, kind=4)
     image = load(write(elf([note, segment(), segment(b"", virtual=0x200000)])))
@@ -121,10 +150,11 @@ FOREIGN = {
     "Arm": elf(machine=40),
     "RISC-V": elf(machine=243),
     "machine number 4242": elf(machine=4242),
-    "64-bit ELF file for x86-64": elf(machine=62, elf_class=2),
-    "64-bit ELF file for Arm64": elf(machine=183, elf_class=2),
+    "built for x86-64": elf(machine=62),  # x32
+    "built for Arm64": elf(machine=183, elf_class=2),
+    "built for machine number 3": elf_64(machine=3),
     "big-endian ELF file": elf(order=2),
-    "gcc -m32": elf(machine=62, elf_class=2),
+    "gcc -m32": elf(machine=62),
 }
 
 

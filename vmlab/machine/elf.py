@@ -1,14 +1,18 @@
 """ELF: the executable files that a C compiler and linker make.
 
-Reads 32-bit little-endian x86 executables: the header says where the program headers stand, each loadable one says
-which bytes of the file go to which addresses, and the symbol table, if the file kept it, names addresses.
+Reads little-endian executables for x86 and x86-64, of the 32-bit or the 64-bit class: the header says where the program
+headers stand, each loadable one says which bytes of the file go to which addresses, and the symbol table, if the file
+kept it, names addresses.
 
 A segment has two addresses: the virtual one that the code was linked for, and the physical one (LMA) where a loader
 puts it while paging is off. A kernel linked for high addresses has both.
 
+A kernel of the 64-bit class starts in 32-bit protected mode all the same, as a multiboot loader leaves it, and enters long
+mode by itself (GRUB 2 loads such kernels in this way too).
+
 Simplified: no relocation, no dynamic linking, no compressed sections.
 
-Read more: System V ABI, chapter 4 "Object Files"; System V ABI Intel386 supplement, chapter 4.
+Read more: System V ABI, chapter 4 "Object Files"; System V ABI Intel386 and AMD64 supplements, chapter 4.
 """
 
 from __future__ import annotations
@@ -27,13 +31,34 @@ CLASS32, CLASS64 = 1, 2
 LITTLE, BIG = 1, 2
 # The rest of the header: type, machine, version, entry, phoff, shoff, flags, ehsize, phentsize, phnum, shentsize,
 # shnum, shstrndx
-_HEADER = struct.Struct("<16xHHIIIIIHHHHHH")
-# Program header: type, offset, vaddr, paddr, filesz, memsz, flags, align
-_PROGRAM = struct.Struct("<8I")
+# Program header: type, offset, vaddr, paddr, filesz, memsz, flags, align; of 64 bits: type, flags, offset, ...
 # Section header: name, type, flags, addr, offset, size, link, info, addralign, entsize
-_SECTION = struct.Struct("<10I")
-# Symbol: name, value, size, info, other, shndx
-_SYMBOL = struct.Struct("<IIIBBH")
+# Symbol: name, value, size, info, other, shndx; of 64 bits: name, info, other, shndx, value, size
+
+
+class _Class(NamedTuple):
+    """How the tables of a class of ELF are laid out, and in which order their fields are taken."""
+
+    machine: int
+    header: struct.Struct
+    program: struct.Struct
+    program_fields: tuple[int, ...]
+    section: struct.Struct
+    symbol: struct.Struct
+    symbol_fields: tuple[int, ...]
+
+
+X86, X86_64 = 3, 62
+_CLASSES = {
+    CLASS32: _Class(
+        X86, struct.Struct("<16xHHIIIIIHHHHHH"), struct.Struct("<8I"), (0, 1, 2, 3, 4, 5),
+        struct.Struct("<10I"), struct.Struct("<IIIBBH"), (0, 1, 3, 5),
+    ),
+    CLASS64: _Class(
+        X86_64, struct.Struct("<16xHHIQQQIHHHHHH"), struct.Struct("<2I6Q"), (0, 2, 3, 4, 5, 6),
+        struct.Struct("<2I4Q2I2Q"), struct.Struct("<IBBHQQ"), (0, 4, 1, 3),
+    ),
+}  # fmt: skip
 
 PT_LOAD, PT_INTERP = 1, 3
 SHT_SYMTAB = 2
@@ -41,7 +66,6 @@ STT_SECTION, STT_FILE = 3, 4
 STB_LOCAL = 0
 SHARED = 1 << 20  # bytes of the file that several segments may have in common, beside each of them once
 MOST_SYMBOLS, LONGEST_NAME = 1 << 20, 1024
-X86 = 3
 
 _TYPES = {
     0: "no type",
@@ -66,11 +90,12 @@ class ElfSegment(NamedTuple):
 
 
 class ElfFile(NamedTuple):
-    """What a loader needs of an executable. Symbols are virtual addresses."""
+    """What a loader needs of an executable; `bits` is its class. Symbols are virtual addresses."""
 
     entry: int
     segments: tuple[ElfSegment, ...]
     symbols: dict[str, int]
+    bits: int = 32
 
 
 def parse_elf(data: bytes, name: str = "image") -> ElfFile:
@@ -86,23 +111,26 @@ def parse_elf(data: bytes, name: str = "image") -> ElfFile:
     Raises
     ------
     ImageError
-        Not an ELF executable for 32-bit x86, truncated or damaged.
+        Not an ELF executable for x86 or x86-64, truncated or damaged.
     """
     if data[:4] != MAGIC:
         raise ImageError(f"{name}: not an ELF file")
     _check_ident(data, name)
-    if len(data) < _HEADER.size:
-        raise ImageError(f"{name}: truncated: an ELF header takes {_HEADER.size} bytes, the file has {len(data)}")
-    kind, machine, _, entry, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = _HEADER.unpack_from(data)
-    if machine != X86:
+    layout = _CLASSES[data[4]]
+    size = layout.header.size
+    if len(data) < size:
+        raise ImageError(f"{name}: truncated: an ELF header takes {size} bytes, the file has {len(data)}")
+    kind, machine, _, entry, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = layout.header.unpack_from(data)
+    if machine != layout.machine:
         foreign = _MACHINES.get(machine, f"machine number {machine}")
-        raise ImageError(f"{name}: built for {foreign}; vmlab runs 32-bit x86: compile with gcc -m32")
+        raise ImageError(f"{name}: built for {foreign}; vmlab runs x86: compile with gcc -m32, or -m64")
     if kind != 2:
         raise ImageError(f"{name}: not an executable but {_TYPES.get(kind, f'ELF type {kind}')}")
     segments: list[ElfSegment] = []
     total = 0
-    for header in _table(data, name, "program header", phoff, phnum, phentsize, _PROGRAM):
-        segment_type, offset, virtual, physical, file_size, memory_size, _, _ = header
+    reach = 1 << (64 if data[4] == CLASS64 else 32)
+    for header in _table(data, name, "program header", phoff, phnum, phentsize, layout.program):
+        segment_type, offset, virtual, physical, file_size, memory_size = (header[n] for n in layout.program_fields)
         if segment_type == PT_INTERP:
             raise ImageError(f"{name}: dynamically linked, and there is no loader below a kernel: link it with -static")
         if segment_type == PT_LOAD and memory_size:
@@ -111,7 +139,7 @@ def parse_elf(data: bytes, name: str = "image") -> ElfFile:
                 raise ImageError(
                     f"{name}: damaged: {where} has {file_size} bytes in the file and {memory_size} in memory"
                 )
-            if physical + memory_size > 1 << 32 or virtual + memory_size > 1 << 32:
+            if physical + memory_size > 1 << 32 or virtual + memory_size > reach:
                 raise ImageError(f"{name}: damaged: {where} at {physical:#x} goes beyond the 4 GiB of addresses")
             total += file_size
             if total > 2 * len(data) + SHARED:
@@ -120,20 +148,16 @@ def parse_elf(data: bytes, name: str = "image") -> ElfFile:
             segments.append(ElfSegment(virtual, physical, contents, memory_size))
     if not segments:
         raise ImageError(f"{name}: no loadable segment: there is nothing to run")
-    symbols = _symbols(data, name, _table(data, name, "section header", shoff, shnum, shentsize, _SECTION))
-    return ElfFile(entry, tuple(segments), symbols)
+    sections = _table(data, name, "section header", shoff, shnum, shentsize, layout.section)
+    return ElfFile(entry, tuple(segments), _symbols(data, name, sections, layout), 64 if data[4] == CLASS64 else 32)
 
 
 def _check_ident(data: bytes, name: str) -> None:
     """Check class and byte order, which decide how the rest of the header is read."""
     if len(data) < 16:
         raise ImageError(f"{name}: truncated: only {len(data)} bytes of an ELF header")
-    if data[4] == CLASS64:
-        number = int.from_bytes(data[18:20], "big" if data[5] == BIG else "little")
-        machine = f" for {_MACHINES[number]}" if number in _MACHINES else ""
-        raise ImageError(f"{name}: a 64-bit ELF file{machine}; vmlab runs 32-bit x86: compile with gcc -m32")
-    if data[4] != CLASS32:
-        raise ImageError(f"{name}: damaged: ELF class {data[4]}, must be 1 (32-bit)")
+    if data[4] not in _CLASSES:
+        raise ImageError(f"{name}: damaged: ELF class {data[4]}, must be 1 (32-bit) or 2 (64-bit)")
     if data[5] == BIG:
         number = int.from_bytes(data[18:20], "big")
         machine = f" for {_MACHINES[number]}" if number in _MACHINES else ""
@@ -162,7 +186,7 @@ def _slice(data: bytes, name: str, what: str, offset: int, size: int) -> bytes:
     return data[offset : offset + size]
 
 
-def _symbols(data: bytes, name: str, sections: list[tuple[int, ...]]) -> dict[str, int]:
+def _symbols(data: bytes, name: str, sections: list[tuple[int, ...]], layout: _Class) -> dict[str, int]:
     """Read the symbol table: of names that occur several times the global one counts, else the first."""
     symbols: dict[str, int] = {}
     strong: set[str] = set()
@@ -172,10 +196,11 @@ def _symbols(data: bytes, name: str, sections: list[tuple[int, ...]]) -> dict[st
     _, _, _, _, offset, size, link, _, _, entry_size = table
     if link >= len(sections):
         raise ImageError(f"{name}: damaged: the symbol table's names are in section {link} of {len(sections)}")
-    entry_size = entry_size or _SYMBOL.size  # some tools leave it out
+    entry_size = entry_size or layout.symbol.size  # some tools leave it out
     count = min(size // entry_size, MOST_SYMBOLS)
     names = _slice(data, name, "symbol names", sections[link][4], sections[link][5])
-    for label, value, _, info, _, section in _table(data, name, "symbol", offset, count, entry_size, _SYMBOL):
+    for symbol in _table(data, name, "symbol", offset, count, entry_size, layout.symbol):
+        label, value, info, section = (symbol[n] for n in layout.symbol_fields)
         if not section or info & 15 in (STT_SECTION, STT_FILE) or not 0 < label < len(names):
             continue
         end = names.find(b"\0", label, label + LONGEST_NAME)

@@ -288,6 +288,11 @@ def _read_file(file: Path) -> bytes:
 def _from_elf(data: bytes, name: str) -> Image:
     elf = parse_elf(data, name)
     header = find_header(data, name)
+    if elf.bits == 64 and not header:
+        raise ImageError(
+            f"{name}: a 64-bit ELF file without a multiboot header, so that no loader would know in which mode to start it: "
+            "give it a multiboot 1 header, and enter long mode in the code that it starts with; or compile with gcc -m32"
+        )
     if header and header.has_addresses:  # the specification: these rule, even in an ELF file
         return _from_addresses(data, name, header, elf.symbols)
     segments = tuple(Segment(each.physical, each.data, each.memory_size) for each in elf.segments)
