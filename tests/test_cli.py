@@ -159,7 +159,7 @@ WRONG = {
     "a directory as source": [["run", "folder.asm"], "folder.asm"],
     "an empty file": [["run", "empty.elf"], "empty"],
     "an empty source": [["run", "empty.asm"], "empty"],
-    "ELF of 64 bits": [["run", "long.elf"], "64"],
+    "ELF of the x32 ABI": [["run", "long.elf"], "x86-64"],
     "ELF for Arm": [["run", "arm.elf"], "386|x86"],
     "an object file": [["run", "object.o"], "relocatable|link"],
     "half a header": [["run", "half.elf"], "truncated"],
@@ -200,7 +200,7 @@ def wrong_files(folder):
     (folder / "folder.asm").mkdir()
     (folder / "empty.elf").touch()
     (folder / "empty.asm").touch()
-    (folder / "long.elf").write_bytes(elf(bits=2, machine=62))
+    (folder / "long.elf").write_bytes(elf(machine=62))
     (folder / "arm.elf").write_bytes(elf(machine=40))
     (folder / "object.o").write_bytes(elf(kind=1))
     (folder / "half.elf").write_bytes(elf(length=30))

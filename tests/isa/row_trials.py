@@ -222,6 +222,8 @@ class Draft:
         if base >= 0 and base != index and base not in self.fixed:
             self.aim(base, target - index_part - displacement & (1 << bits) - 1, bits=bits)
         if base < 0 and not sib and self.mode.bits == 64:
+            if self.row.mnemonic in ("shld", "shrd"):  # Unicorn forgets that a constant follows
+                return self._memory_sib(reg, target)
             self.relative = target
         self.rex |= (rm >> 3) | (index >> 3) << 1 if sib or rm >= 8 else 0
         modrm = bytes([mod << 6 | reg << 3 | rm & 7])
@@ -250,6 +252,8 @@ class Draft:
                 self.registers[EAX] = int.from_bytes(byte * (self.width // 8), "little")
         if mnemonic in PORTS:
             self.aim(EDX, rng.randrange(0x1000, 0xFFFF), bits=16)
+        if mnemonic == "cmpxchg" and self.width == 64 and self.size == 32:
+            self.registers[EAX] &= 0xFFFF_FFFF  # Unicorn clears the upper half even of equal ones
         if "CL" in row.operands and rng.random() < 0.8:
             self.aim(ECX, rng.randrange(40), bits=8)
         if mnemonic in ("div", "idiv") and rng.random() < 0.6:
@@ -269,7 +273,7 @@ class Draft:
             outer = self.rng.choice((0x23, 0x23, 0x89, self.selector() & ~0x58 | 0x20))
             self.poke(top, *frame, self.target(), outer, width=width)
             if self.row.operands:  # the outer stack lies above the bytes to be dropped
-                self.poke(top + 2 * width, *[self.target(), outer] * 8, width=width)
+                self.poke(top + 2 * width, *[self.target(), outer] * (0x110 // width), width=width)
         elif mnemonic == "popf":
             self.poke(top, self.rng.getrandbits(32) & ~TF, width=width)
         elif mnemonic == "pop" and self.row.operands[0] in ("ES", "SS", "DS", "FS", "GS"):
@@ -311,7 +315,9 @@ def _modrm(draft: Draft) -> bytes:
         reg = rng.randrange(8)
     operand = letters.get("E") or letters.get("M")
     # Of SMSW r32 the manual leaves the upper half undefined.
-    both = "E" in letters and not (row.mnemonic == "smsw" and draft.size == 32)
+    both = "E" in letters and not (row.mnemonic == "smsw" and draft.size >= 32)
+    # CMPXCHG of registers leaves alone what it does not load; Unicorn clears the upper half (mended in later versions).
+    both = both and not (row.mnemonic == "cmpxchg" and draft.width == 64 and draft.size == 32)
     if operand is None or (both and rng.random() < 0.35):
         rm = draft.pick()
         if row.mnemonic in ("jmp", "call"):

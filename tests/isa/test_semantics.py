@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.isa.arena import CODE, GDT, GDT_BYTES, MODES, Result, Trial, initial_low
+from tests.isa.arena import CODE, GDT, GDT_BYTES, MODES, MODES_64, Result, Trial, initial_low
 from tests.isa.row_trials import SLOTS, is_compared, is_transfer, make_trial
 from tests.isa.subject import Subject
 from tests.isa.undefined_flags import DOUBLE_SHIFTS, ROTATES, SHIFTS, undefined_flags, undefined_result
@@ -208,6 +208,18 @@ def test_hints_touch_nothing(subject: Subject, opcode: str) -> None:
 def test_bit_scan_of_zero_leaves_the_destination(subject: Subject, code: str, flags: int) -> None:
     result = run(subject, code, (0x8765_4321, 0, *EDGES[2:]), flags & ~0x40)
     assert (result.registers[0], result.flags & 0x40) == (0x8765_4321, 0x40)
+
+
+def test_cmpxchg_of_32_bits_clears_the_upper_half_of_what_it_loads_alone(subject: Subject) -> None:
+    high = 7 << 32
+    registers = (high | 5, high | 5, high | 9, *EDGES[3:], *range(8))
+    equal = subject.run(
+        Trial(MODES_64[0], CODE, bytes.fromhex("0fb1d1"), registers, 2), whole=False
+    )  # cmpxchg ecx, edx
+    assert equal.registers[:3] == (high | 5, 9, high | 9)
+    other = (high | 4, *registers[1:])
+    unequal = subject.run(Trial(MODES_64[0], CODE, bytes.fromhex("0fb1d1"), other, 2), whole=False)
+    assert unequal.registers[:3] == (5, high | 5, high | 9)
 
 
 def test_bswap_of_16_bits_gives_0(subject: Subject) -> None:

@@ -36,7 +36,7 @@ GENERAL_64 = [getattr(x86, f"UC_X86_REG_{name.upper()}") for name in NAMES_64]
 EIP, RIP, EFLAGS = x86.UC_X86_REG_EIP, x86.UC_X86_REG_RIP, x86.UC_X86_REG_EFLAGS
 UNMAPPED = {unicorn.UC_ERR_READ_UNMAPPED, unicorn.UC_ERR_WRITE_UNMAPPED}
 UNDEFINED = 6
-LOAD_DATA_SEGMENTS = bytes.fromhex("8ec0 8ed8 8ee0 8ee8")  # mov es, eax and so on
+LOAD_DATA_SEGMENTS = bytes.fromhex("8ec0 8ed8 8ee0 8ee8 8ed1")  # mov es, eax and so on; mov ss, ecx
 
 
 class OutsideMemoryError(Exception):
@@ -85,9 +85,10 @@ class Oracle:
         self.uc.ctl_flush_tb()
         if self.long:  # there a selector that is only written brings no descriptor with it
             self.uc.reg_write(x86.UC_X86_REG_RAX, mode.data)
+            self.uc.reg_write(x86.UC_X86_REG_RCX, mode.stack)
             self.uc.mem_write(CODE, LOAD_DATA_SEGMENTS)
             self.uc.emu_start(CODE, CODE + len(LOAD_DATA_SEGMENTS))
-            self.uc.mem_write(CODE, JUMP_TO_SELF * (len(LOAD_DATA_SEGMENTS) // 2))
+            self.uc.mem_write(CODE, JUMP_TO_SELF * (len(LOAD_DATA_SEGMENTS) // 2 + 1))
             self.uc.ctl_flush_tb()
         for register, selector in zip(SEGMENTS, mode.selectors, strict=True):
             if register != x86.UC_X86_REG_CS and self.uc.reg_read(register) != selector:

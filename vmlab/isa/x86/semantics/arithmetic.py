@@ -161,7 +161,8 @@ def cmpxchg(cpu: Processor, i: Instruction) -> None:
     if accumulator == old:
         destination.write(cpu, source.read(cpu))
     else:
-        destination.write(cpu, old)  # the processor writes in either case
+        if destination.writes_memory:
+            destination.write(cpu, old)  # memory is written in either case; of a register not even the upper half is
         cpu.registers[EAX] = cpu.registers[EAX] & KEPT[size] | old
     cpu.flags = flags
 
