@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import vmlab
@@ -53,6 +55,14 @@ def test_places_are_named_by_the_label_before():
     assert book.place(0x100000) == "start"
     assert book.place(0x100001) == "start+0x1"
     assert book.place(0x200000) == ""
+
+
+def test_a_kernel_for_the_upper_half_has_labels():
+    """It is loaded low, and its symbols are where it will have mapped itself."""
+    image = replace(
+        flat(b"\x90\x90\xc3"), symbols={"main": 0xC0100001, "limit": 0xC0200000, "start": 0x100000, "size": 3}
+    )
+    assert labels_of(image) == {"main": 0xC0100001, "start": 0x100000}
 
 
 def test_the_same_code_is_listed_once():

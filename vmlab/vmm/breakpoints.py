@@ -1,27 +1,24 @@
 """Breakpoints: what a debugger stops at, on the way forwards and backwards.
 
-Each kind answers one question about an instant: is the next instruction at this address, did such an event happen in
-the step that led here, has this condition just become true, has this memory just changed. Events are known from the
-recording; the others are found by replaying it.
+Each is a condition for which the recording is searched (see `vmlab.machine.when`). All but events can also be told from
+two instants in a row, which a debugger does where it steps anyway.
 """
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vmlab.errors import OptionError
-from vmlab.machine.event_log import RECORDED
+from vmlab.machine import when
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from vmlab.machine.recording import Recording
-    from vmlab.machine.trace import Event
     from vmlab.vmm.condition import Condition
     from vmlab.vmm.viewpoint import Viewpoint
 
-__all__ = ["AtAddress", "Breakpoint", "OnEvent", "OnWrite", "WhenTrue", "check_event"]
+__all__ = ["AtAddress", "Breakpoint", "OnEvent", "OnWrite", "Watched", "WhenTrue"]
+
+EQUALITY = re.compile(r"\s*(?P<name>[A-Za-z]\w*)\s*==\s*(?P<value>0[xX][0-9a-fA-F]+|[0-9]+)\s*\Z")
 
 
 class Breakpoint(ABC):
@@ -41,12 +38,16 @@ class Breakpoint(ABC):
         self.number = number
         self.text = text
 
+    @abstractmethod
+    def condition(self, at: Viewpoint) -> when.Condition:
+        """Return what the recording is searched for."""
+
     def __repr__(self) -> str:
         return f"{self.number}: {self.text}"
 
 
-class Replayed(Breakpoint):
-    """A breakpoint that is found by looking at each instant."""
+class Watched(Breakpoint):
+    """A breakpoint that can be told from two instants."""
 
     @abstractmethod
     def look(self, at: Viewpoint) -> object:
@@ -57,7 +58,7 @@ class Replayed(Breakpoint):
         """Whether to stop at the second of two instants."""
 
 
-class AtAddress(Replayed):
+class AtAddress(Watched):
     """Stop where the guest's next instruction is at an address."""
 
     kind = "address"
@@ -66,6 +67,9 @@ class AtAddress(Replayed):
         super().__init__(number, text)
         self.address = address
 
+    def condition(self, at: Viewpoint) -> when.Condition:
+        return when.executes(self.address)
+
     def look(self, at: Viewpoint) -> bool:
         return at.address == self.address and at.runs
 
@@ -73,30 +77,39 @@ class AtAddress(Replayed):
         return now
 
 
-class WhenTrue(Replayed):
+class WhenTrue(Watched):
     """Stop where a condition becomes true that was not."""
 
     kind = "condition"
 
     def __init__(self, number: int, condition: Condition) -> None:
         super().__init__(number, f"when {condition.text}")
-        self.condition = condition
+        self.expression = condition
+
+    def condition(self, at: Viewpoint) -> when.Condition:
+        simple = EQUALITY.match(self.expression.text)
+        if simple and simple["name"].lower() in when.READERS and len(at.guest.vcpus) == 1:
+            return when.register(simple["name"], int(simple["value"], 0))  # a recording finds these quickly
+        return when.becomes(lambda _: self.expression.holds(at))
 
     def look(self, at: Viewpoint) -> bool:
-        return self.condition.holds(at)
+        return self.expression.holds(at)
 
     def hit(self, before: bool, now: bool) -> bool:
         return now and not before
 
 
-class OnWrite(Replayed):
-    """Stop after memory has changed."""
+class OnWrite(Watched):
+    """Stop after memory was written."""
 
     kind = "write"
 
     def __init__(self, number: int, text: str, address: int, size: int) -> None:
         super().__init__(number, text)
         self.address, self.size = address, size
+
+    def condition(self, at: Viewpoint) -> when.Condition:
+        return when.writes(self.address, self.size)
 
     def look(self, at: Viewpoint) -> bytes:
         return at.read(self.address, self.size)
@@ -111,36 +124,11 @@ class OnEvent(Breakpoint):
     kind = "event"
 
     def __init__(self, number: int, event: str, values: dict[str, object]) -> None:
+        self._condition = when.event(event, **values)
         wanted = "".join(
             f" {name}={value:#x}" if type(value) is int else f" {name}={value}" for name, value in values.items()
         )
         super().__init__(number, f"on {event}{wanted}")
-        self.event, self.values = event, values
 
-    def matches(self, event: Event) -> bool:
-        """Whether an event of the kind has the values."""
-        return all(getattr(event, name) == value for name, value in self.values.items())
-
-    def find(self, recording: Recording, step: int, *, forward: bool) -> Event | None:
-        """Return the next such event after a step, or the last one before it."""
-        log = recording.events
-        event = log.after(step, self.event) if forward else log.before(step, self.event)
-        while event is not None:
-            found = self._pick(log.at(event.step), forward=forward)
-            if found is not None:
-                return found
-            event = log.after(event.step, self.event) if forward else log.before(event.step, self.event)
-        return None
-
-    def _pick(self, events: Iterable[Event], *, forward: bool) -> Event | None:
-        matching = [each for each in events if each.kind == self.event and self.matches(each)]
-        return matching[0 if forward else -1] if matching else None
-
-
-def check_event(kind: object, values: dict[str, object], fields: dict[str, tuple[str, ...]]) -> None:
-    """Refuse a kind of event that is not recorded, or a value that such events have not."""
-    if kind not in RECORDED:
-        raise OptionError(f"no events of kind {kind!r} are recorded: choose one of {', '.join(RECORDED)}")
-    for name in values:
-        if name not in fields[str(kind)]:
-            raise OptionError(f"a {kind} has no {name!r}: choose from {', '.join(fields[str(kind)])}")
+    def condition(self, at: Viewpoint) -> when.Condition:
+        return self._condition

@@ -12,13 +12,12 @@ GDB manual, "Running programs backward".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import ESP
-from vmlab.machine.trace import Event
-from vmlab.vmm.breakpoints import AtAddress, OnEvent, OnWrite, Replayed, WhenTrue, check_event
+from vmlab.vmm.breakpoints import AtAddress, OnEvent, OnWrite, Watched, WhenTrue
 from vmlab.vmm.condition import Condition, evaluate
 from vmlab.vmm.inspector import Inspector
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmlab.machine.recording import Recording
+    from vmlab.machine.search import Found
+    from vmlab.machine.trace import Event
     from vmlab.vmm.breakpoints import Breakpoint
     from vmlab.vmm.viewpoint import Viewpoint
 
@@ -34,12 +35,6 @@ __all__ = ["Debugger", "Stop"]
 WINDOW, WIDEST = 1024, 1 << 16
 CALLS = frozenset({"call", "int", "int3", "into"})
 RETURNS = frozenset({"ret", "retf", "iret", "iretd", "iretq"})
-
-EVENT_FIELDS = {
-    kind.kind: tuple(field.name for field in fields(kind) if field.name not in {"step", "time", "guest"})
-    for kind in Event.__subclasses__()
-}
-"""What can be asked of an event, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +128,6 @@ class Debugger(Inspector):
 
     def break_on(self, event: str, **values: object) -> Breakpoint:
         """Stop after an event of a kind, as `break_on("trap", vector=14)` or `break_on("control", register="cr3")`."""
-        check_event(event, values, EVENT_FIELDS)
         return self._add(OnEvent(self._next(), event, values))
 
     def watch(self, where: int | str, size: int = 4) -> Breakpoint:
@@ -229,9 +223,21 @@ class Debugger(Inspector):
         return self._search([once], forward=not backward, stay=True)
 
     def who_wrote(self, where: int | str, size: int = 4) -> Stop:
-        """Go backward to the instruction that last changed memory, to the instant after it."""
+        """Go backward to the instant after memory was last written; the last step counts, where it changed something."""
         address = evaluate(where, self.view, self.symbols)
-        return self._search([OnWrite(0, f"write to {address:#x}", address, size)], forward=False, stay=True, here=True)
+        wanted = OnWrite(0, f"write to {where if isinstance(where, str) else f'{where:#x}'}", address, size)
+        position, before = self.position, self.view.registers()
+        if position:
+            now = wanted.look(self.view)
+            self.recording.back()
+            text = self.instruction()
+            changed = wanted.hit(wanted.look(self.view), now)
+            self.recording.seek(position)
+            if changed:
+                return self._arrived(
+                    before, Stop("breakpoint", position, f"step {position}: {wanted.text}, by {text}", wanted)
+                )
+        return self._search([wanted], forward=False, stay=True)
 
     # -- how it is found ---------------------------------------------------------------------------------------------
 
@@ -247,86 +253,46 @@ class Debugger(Inspector):
         self.stop = stop
         return stop
 
-    def _stopped(self, reason: str, breakpoint_: Breakpoint | None = None, event: Event | None = None) -> Stop:
+    def _stopped(self, reason: str, breakpoint_: Breakpoint | None = None, found: Found | None = None) -> Stop:
         step = self.position
         if reason == "nowhere":
             text = f"step {step}: nothing found, nothing moved"
         elif breakpoint_ is not None:
             name = f"breakpoint {breakpoint_.number}, " if breakpoint_.number else ""
-            text = f"step {step}: {name}{breakpoint_.text}"
+            writer = f", by {found.text}" if found is not None and isinstance(breakpoint_, OnWrite) else ""
+            text = f"step {step}: {name}{breakpoint_.text}{writer}"
         else:
             ends = {0: "the start; ", self.recording.length: "the end; "}
             text = f"step {step}: {ends.get(step, '')}{self.instruction() or 'no code here'}"
             reason = "start" if step == 0 else "end" if step == self.recording.length else reason
-        return Stop(reason, step, text, breakpoint_, event)
+        return Stop(reason, step, text, breakpoint_, found.event if found else None)
 
-    def _search(self, wanted: list[Breakpoint], *, forward: bool, stay: bool = False, here: bool = False) -> Stop:
+    def _search(self, wanted: list[Breakpoint], *, forward: bool, stay: bool = False) -> Stop:
         """Go to the nearest hit of some breakpoints; else to the end of that way, or `stay`."""
-        recording, start = self.recording, self.position
-        before = self.view.registers()
-        best: tuple[int, Breakpoint, Event | None] | None = None
+        recording, start, before = self.recording, self.position, self.view.registers()
+        best: tuple[Found, Breakpoint] | None = None
         for each in wanted:
-            event = each.find(recording, start, forward=forward) if isinstance(each, OnEvent) else None
-            if event is not None and (best is None or (event.step < best[0]) is forward):
-                best = (event.step, each, event)
-        replayed = [each for each in wanted if isinstance(each, Replayed)]
-        if replayed:
-            limit = best[0] if best else recording.length if forward else 0
-            found = self._ahead(replayed, start, limit) if forward else self._behind(replayed, start + here, limit)
-            if found is not None and (best is None or found[0] != best[0]):
-                best = (*found, None)
-        if best is None and stay:
             recording.seek(start)
-            return self._arrived(before, self._stopped("nowhere"))
-        recording.seek(best[0] if best else recording.length if forward else 0)
-        if best is None:
-            return self._arrived(before, self._stopped("end" if forward else "start"))
-        return self._arrived(before, self._stopped("breakpoint", best[1], best[2]))
-
-    def _ahead(self, wanted: list[Replayed], start: int, limit: int) -> tuple[int, Replayed] | None:
-        """Return the first hit after `start`, up to `limit`."""
-        seen: list[Any] = []
-        for step, _, _ in self.recording.frames(start, limit):
-            now = [each.look(self.view) for each in wanted]
-            for each, old, new in zip(wanted, seen, now, strict=False):
-                if each.hit(old, new):
-                    return step, each
-            seen = now
-        return None
-
-    def _behind(self, wanted: list[Replayed], start: int, limit: int) -> tuple[int, Replayed] | None:
-        """Return the last hit before `start`, down to `limit`."""
-        stop, width = start - 1, WINDOW
-        while stop > limit:
-            first = max(limit, stop - width)
-            found = None
-            seen: list[Any] = []
-            for step, _, _ in self.recording.frames(first, stop):
-                now = [each.look(self.view) for each in wanted]
-                for each, old, new in zip(wanted, seen, now, strict=False):
-                    if each.hit(old, new):
-                        found = step, each
-                seen = now
-            if found is not None:
-                return found
-            stop, width = first, min(width * 2, WIDEST)
-        if limit == 0 and start > 0:  # the very first instant has none before it
-            self.recording.seek(0)
-            for each in wanted:
-                if isinstance(each, AtAddress) and each.look(self.view):
-                    return 0, each
-        return None
+            found = recording.find(each.condition(self.view), backwards=not forward, guest=self.view.index)
+            if found is not None and (best is None or (found.step < best[0].step) is forward):
+                best = found, each
+        if best is not None:
+            found, hit = best
+            recording.seek(found.step)
+            return self._arrived(before, self._stopped("breakpoint", hit, found))
+        recording.seek(start if stay else recording.length if forward else 0)
+        return self._arrived(before, self._stopped("nowhere" if stay else "end" if forward else "start"))
 
     def _run(self, reached: Callable[[Viewpoint], bool], *, breaking: bool) -> Stop:
         """Go forward until something is so, or a breakpoint is hit, or the end."""
         before, start = self.view.registers(), self.position
-        replayed = [each for each in self.breakpoints if isinstance(each, Replayed)] if breaking else []
-        seen = [each.look(self.view) for each in replayed]
+        watched = [each for each in self.breakpoints if isinstance(each, Watched)] if breaking else []
+        seen = [each.look(self.view) for each in watched]
         for step, _, _ in self.recording.frames(start, self.recording.length):
             if step == start:
                 continue
-            now = [each.look(self.view) for each in replayed]
-            for each, old, new in zip(replayed, seen, now, strict=True):
+            now = [each.look(self.view) for each in watched]
+            for each, old, new in zip(watched, seen, now, strict=True):
                 if each.hit(old, new):
                     return self._arrived(before, self._stopped("breakpoint", each))
             seen = now

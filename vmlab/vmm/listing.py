@@ -27,6 +27,7 @@ REACH = 512  # bytes: how far before an address a symbol may lie to start the li
 LENGTH = 320  # bytes shown after the address
 LONGEST = 15  # bytes of the longest instruction
 PAGE = 0x1000
+HALF = 0x0FFF_FFFF
 MARKS = {Privilege.INNOCUOUS: "", Privilege.PRIVILEGED: "p", Privilege.SENSITIVE: "s"}
 
 Line = tuple[int, str, str, str]
@@ -48,9 +49,16 @@ def read_code(guest: Guest, address: int, length: int) -> bytes:
 
 
 def labels_of(image: Image) -> dict[str, int]:
-    """Return the symbols of an image that lie in it: labels, but no other constants of the source."""
+    """Return the symbols of an image that lie in it: labels, but no other constants of the source.
+
+    A kernel may be linked for the upper half: its symbols lie in it but for a multiple of 256 MiB, which it maps there.
+    """
     inside = [range(segment.address, segment.end) for segment in image.segments]
-    return {name: value for name, value in image.symbols.items() if any(value in part for part in inside)}
+    return {
+        name: value
+        for name, value in image.symbols.items()
+        if any(value in part or value & HALF in part for part in inside)
+    }
 
 
 class Listings:
