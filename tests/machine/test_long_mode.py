@@ -7,7 +7,7 @@ import pytest
 from tests.machine.computer import CODE, DATA, STACK, TASK, TSS, Computer
 from tests.machine.computer_64 import CODE_32, HIGH, SPARE_64, TABLES, LongComputer
 from vmlab.isa.x86.assembler import assemble
-from vmlab.isa.x86.descriptors import LDT, TSS64, encode_descriptor
+from vmlab.isa.x86.descriptors import INTERRUPT_GATE64, LDT, TSS64, encode_descriptor, encode_gate
 from vmlab.isa.x86.faults import GP, SS, UD
 from vmlab.isa.x86.registers import (
     CR0_ET,
@@ -32,6 +32,7 @@ from vmlab.isa.x86.registers import (
     R8,
 )  # fmt: skip
 from vmlab.machine.cpu_model import CPU_MODELS
+from vmlab.machine.translator import Engine
 
 RAX, RBX, RCX, RDX = EAX, EBX, ECX, EDX
 BEYOND = 0x8000_0000_0000
@@ -382,3 +383,39 @@ def test_data_segment_that_is_null_may_be_used_in_64_bit_code_alone(computer: Lo
     computer.cpu.segments[DS].set(0, 0, 0, 0, big=False)
     trap = computer.trap()
     assert (trap.what, trap.esp, computer.cpu.registers[ESP]) == ((GP, 0), STACK, STACK - 48)
+
+
+COMPATIBILITY_LOOP = """
+start:  mov ecx, 30
+.loop:  mov eax, [esi]
+        add eax, ecx
+        mov [edi], eax
+        push eax
+        pop ebx
+        xor edx, ebx
+        dec ecx
+        jnz .loop
+        int 0x80
+        jmp start
+"""
+
+
+def test_the_translator_does_compatibility_code_as_the_interpreter_does() -> None:
+    machines = []
+    for engine in (None, Engine()):
+        computer = LongComputer()
+        handler = assemble("inc qword [rel $$]\n mov rbx, -1\n iretq", CODE + 0x1000, 64)
+        computer.memory.write_bytes(CODE + 0x1000, handler.code)
+        computer.gate(0x80, encode_gate(0x08, CODE + 0x1000, INTERRUPT_GATE64, 3))
+        computer.load(COMPATIBILITY_LOOP, 3, bits=32)
+        computer.cpu.registers[6:8] = DATA, DATA + 0x40
+        computer.machine.engine = engine
+        machines.append(computer.machine)
+    interpreted, translated = machines
+    for steps in (1000, 1, 7, 5000, 333):
+        interpreted.run(steps)
+        translated.run(steps)
+        assert interpreted.save() == translated.save()
+        assert interpreted.memory.digest() == translated.memory.digest()
+    assert translated.engine is not None
+    assert translated.engine.regions

@@ -37,6 +37,40 @@ limits: dd 5, 6
     assert virtual.guests[0].exits["guest exception"] == 4
 
 
+def test_fast_system_calls_from_ring_3():
+    """SYSENTER faults on the real processor, whose IA32_SYSENTER_CS is 0; SYSEXIT and WRMSR are privileged."""
+    native, virtual = same(
+        """
+main:   call paging_on
+        mov ecx, 0x174
+        mov eax, KERNEL_CODE
+        xor edx, edx
+        wrmsr
+        inc ecx
+        mov eax, STACK - 0x100
+        wrmsr
+        inc ecx
+        mov eax, entry
+        wrmsr
+        to_user user
+entry:  inc dword [calls]
+        cmp dword [calls], 5
+        je quit
+        mov ecx, USER_STACK
+        mov edx, user
+        sysexit
+calls:  dd 0
+user:   mov ecx, 50
+.more:  loop .more
+        sysenter
+        ud2
+"""
+    )
+    assert vectors(native) == []
+    assert virtual.guests[0].emulated["sysenter"] == 5
+    assert virtual.guests[0].emulated["sysexit"] == 4
+
+
 def test_system_calls_from_ring_3():
     native, virtual = same(
         """

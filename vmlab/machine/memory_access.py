@@ -54,6 +54,8 @@ class MemoryAccess(AccessChecks):
                 return self.ram.view32[(frame | linear & 0xFFF) >> 2]
             if size == 1:
                 return self.ram.data[frame | linear & 0xFFF]
+            if size == 8 and not linear & 7:
+                return self.ram.view64[(frame | linear & 0xFFF) >> 3]
             if linear & 0xFFF <= 0x1000 - size:
                 return self.ram.read(frame | linear & 0xFFF, size)
         if self.code_64:
@@ -70,6 +72,11 @@ class MemoryAccess(AccessChecks):
                 ram.view32[(frame | linear & 0xFFF) >> 2] = value
                 if ram.pages[frame >> 12] != WRITTEN:
                     ram.touch(frame >> 12, linear & 0xFFF, 4)
+                return
+            if size == 8 and not linear & 7:
+                ram.view64[(frame | linear & 0xFFF) >> 3] = value
+                if ram.pages[frame >> 12] != WRITTEN:
+                    ram.touch(frame >> 12, linear & 0xFFF, 8)
                 return
             if linear & 0xFFF <= 0x1000 - size:
                 ram.write(frame | linear & 0xFFF, size, value)
