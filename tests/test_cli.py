@@ -187,6 +187,15 @@ WRONG = {
     "half an escape": [["run", "hello.asm", "--input", r"\x4"], "escape"],
     "an escape at the end": [["run", "hello.asm", "--input", "abc\\"], "escape"],
     "a character by name": [["run", "hello.asm", "--input", r"\u20ac"], "escape"],
+    "an unknown escape at the keyboard": [["run", "hello.asm", "--keys", r"a\q"], r"no escape '\\\\q'"],
+    "a key that is not there": [["run", "hello.asm", "--keys", "\u20ac"], "US keyboard"],
+    "an odd disk": [["run", "hello.asm", "--disk", "text.txt"], "truncated"],
+    "an empty disk": [["run", "hello.asm", "--disk", "empty.elf"], "empty"],
+    "a directory as disk": [["run", "hello.asm", "--disk", "."], "directory"],
+    "too many disks beside a boot disk": [
+        ["run", "boot.img", "--disk", "boot.img", "--disk", "boot.img"],
+        "1 more at most",
+    ],
     "more image than memory": [["run", "large.bin", "--memory", "1M"], "memory"],
     "bad assembly": [["run", "bad.asm"], "bad.asm: line 2, column "],
     "assembly that is no text": [["run", "noise.asm"], "noise.asm"],
@@ -207,6 +216,7 @@ def wrong_files(folder):
     (folder / "three.elf").write_bytes(elf(length=3))
     (folder / "cut.elf").write_bytes(elf(length=86))
     (folder / "text.txt").write_text("this is no kernel")
+    (folder / "boot.img").write_bytes(bytes(510) + b"\x55\xaa")
     (folder / "large.bin").write_bytes(bytes(1 << 20))
     (folder / "bad.asm").write_text("start: nop\n movv eax, 5\n")
     (folder / "noise.asm").write_bytes(b"\xff\xfe\x00\x80")

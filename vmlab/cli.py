@@ -92,7 +92,7 @@ def read_input(text: str) -> bytes:
         else:
             allowed = " ".join(f"\\{letter}" for letter in ESCAPES)
             raise OptionError(
-                f"--input: there is no escape {found[0]!r}: write {allowed} or \\x and two hexadecimal digits"
+                f"there is no escape {found[0]!r} in {text!r}: write {allowed} or \\x and two hexadecimal digits"
             )
     return bytes(result)
 
