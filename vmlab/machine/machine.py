@@ -233,7 +233,7 @@ class Machine:
             elif awake != turns.index:
                 self.cpu = turns.give(awake)
         elif awake != turns.index:
-            turns.leave(cpu)
+            self.cpu = turns.skip(cpu, awake)
         if self.outcome is None and turns.asleep > self.most_idle:
             self.outcome = "limit"
         return self.outcome is None and self.cpu is cpu and not is_asleep(cpu)

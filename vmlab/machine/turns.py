@@ -92,6 +92,20 @@ class Turns:
             goal = deadline
         self.platform.idle += max(0, goal - cpu.retired)
 
+    def skip(self, cpu: Processor, index: int) -> Processor:
+        """Pass the turns of a processor and those behind it, which all sleep, up to that of another; return who is next.
+
+        Where a device acts on the way, that may wake one of them: then only the time until it does has passed.
+        """
+        count = len(self.cpus)
+        goal = self.horizon() + ((index - self.index) % count - 1) * TURN
+        deadline = self.platform.next_deadline()
+        if deadline is not None and deadline < goal:
+            self.leave(cpu)
+            return cpu
+        self.platform.idle += goal - cpu.retired
+        return self.give(index)
+
     @property
     def asleep(self) -> int:
         """Time that has passed without an instruction, in units of the clock."""
