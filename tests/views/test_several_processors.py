@@ -71,3 +71,6 @@ def test_a_scene_shows_the_processor_that_ran(recording):
     assert by_step[starts[0]]["caption"] == "CPU 1: INIT resets the processor."
     assert by_step[starts[1]]["caption"] == "CPU 1: STARTUP lets the processor begin in real mode at 0x8000."
     assert by_step[starts[1]]["sub:hardware/cpu1"] == "ring 0"
+    after = by_step[starts[1] + 1]["caption"], by_step[starts[1] + 4]["caption"]  # real mode: code of 16 bits
+    assert after[0].startswith("CPU 1: CLI runs")
+    assert after[1].startswith("CPU 1: O32 lgdt [0x")

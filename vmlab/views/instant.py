@@ -140,7 +140,7 @@ class Observer:
             old = before.guests[index]
             believed, address, listing, text = old.believed, old.address, old.listing, old.text
         else:
-            listing, text = listings.at(guest, address), listings.text(guest, address)
+            listing, text = listings.at(guest, address, vcpu), listings.text(guest, address, vcpu)
         state = "ended" if guest.outcome is not None else "running" if current else "ready"
         return GuestInstant(
             saved,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vmlab.machine.image import Image
+    from vmlab.machine.processor import Processor
     from vmlab.vmm.guest import Guest
 
 __all__ = ["Listings", "labels_of", "read_code"]
@@ -34,13 +35,17 @@ Line = tuple[int, str, str, str]
 """Address, label, text, mark (`p` privileged, `s` sensitive but unprivileged)."""
 
 
-def read_code(guest: Guest, address: int, length: int) -> bytes:
-    """Read guest memory at a linear address, without a trace in the machine; as far as it is mapped."""
+def read_code(guest: Guest, address: int, length: int, vcpu: Processor | None = None) -> bytes:
+    """Read guest memory at a linear address, without a trace in the machine; as far as it is mapped.
+
+    It is looked at from one of the guest's processors: that which runs, if no other is given.
+    """
+    vcpu = vcpu or guest.vcpu
     data = bytearray()
     while len(data) < length:
-        at = address + len(data) & guest.vcpu.address_mask
+        at = address + len(data) & vcpu.address_mask
         count = min(length - len(data), PAGE - at % PAGE)
-        physical = guest.vcpu.look_up(at)
+        physical = vcpu.look_up(at)
         if physical is None or physical >= guest.memory.size:
             break
         count = min(count, guest.memory.size - physical)
@@ -83,19 +88,20 @@ class Listings:
         self._by_address: dict[tuple[int, int], tuple[str, bytes]] = {}
         self._by_bytes: dict[tuple[int, bytes, int], str] = {}
 
-    def at(self, guest: Guest, address: int) -> str:
+    def at(self, guest: Guest, address: int, vcpu: Processor | None = None) -> str:
         """Return the name of a listing that shows the instruction at `address` as it is now, empty if unmapped."""
-        code = read_code(guest, address, LONGEST)
+        vcpu = vcpu or guest.vcpu
+        code = read_code(guest, address, LONGEST, vcpu)
         if not code:
             return ""
-        bits = guest.vcpu.fetch_bits
+        bits = vcpu.fetch_bits
         known = self._by_address.get((address, bits))
         if known and code.startswith(known[1]):
             return known[0]
         start = self._start(address)
-        data = read_code(guest, start, address - start + LENGTH)
+        data = read_code(guest, start, address - start + LENGTH, vcpu)
         if len(data) <= address - start:  # a hole between the symbol and here
-            start, data = address, read_code(guest, address, LENGTH)
+            start, data = address, read_code(guest, address, LENGTH, vcpu)
         name = self._by_bytes.get((start, data, bits))
         if name is None or all(line[0] != address for line in self.lines[name]):
             name = f"{self.name}:{len(self.lines)}"
@@ -103,9 +109,9 @@ class Listings:
             self.lines[name] = self._sweep(start, data, address, bits)
         return name
 
-    def text(self, guest: Guest, address: int) -> str:
+    def text(self, guest: Guest, address: int, vcpu: Processor | None = None) -> str:
         """Return the instruction at `address` as text, empty if unmapped."""
-        lines = self.lines.get(self.at(guest, address), ())
+        lines = self.lines.get(self.at(guest, address, vcpu), ())
         return next((line[2] for line in lines if line[0] == address), "")
 
     def place(self, address: int) -> str:
