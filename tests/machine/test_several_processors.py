@@ -392,6 +392,11 @@ LOCKS = {
 }  # fmt: skip
 
 
+MIXED = COUNTING.format(enter="call .lock", leave="mov dword [word_], 0").replace(
+    "align 4\ncounter", LOCKS["xchg"][2] + "\nalign 4\ncounter"
+)
+
+
 @BOTH
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_spinlock_lets_no_addition_get_lost(lock: str, translate: bool) -> None:
@@ -691,11 +696,22 @@ def test_a_livelock_of_one_processor_is_the_end() -> None:
     assert several.run(10 * LIVELOCK) == "livelock"
 
 
-# -- determinism, saving -------------------------------------------------------------------------------------------------------
+def test_the_processor_of_the_next_step_is_known_before() -> None:
+    """A breakpoint is looked for where a step will be done: also in the first step of a turn."""
+    several = Several(MIXED, 3)
+    machine = several.machine
+    switches = 0
+    for _ in range(6_000):
+        cpu, before = machine.cpu, [each.retired for each in several.cpus]
+        several.run(1)
+        assert machine.cpus[machine.ran] is cpu
+        switches += machine.cpu is not cpu
+        others = [n for n in range(3) if n != machine.ran]
+        assert [several.cpus[n].retired for n in others] == [before[n] for n in others]
+    assert switches > 10
 
-MIXED = COUNTING.format(enter="call .lock", leave="mov dword [word_], 0").replace(
-    "align 4\ncounter", LOCKS["xchg"][2] + "\nalign 4\ncounter"
-)
+
+# -- determinism, saving -------------------------------------------------------------------------------------------------------
 
 
 def test_two_runs_are_the_same_whoever_executes_and_however_they_are_cut() -> None:
@@ -727,20 +743,6 @@ def test_a_state_saved_in_the_middle_goes_on_the_same() -> None:
         assert other.machine.steps == one.machine.steps == step
         other.run()
         assert other.save() == expected
-
-
-def test_a_turn_that_has_been_left_stays_left_when_it_is_saved() -> None:
-    source = f"first: mov eax, 1\n call start_all\n .wait: pause\n jmp .wait\n{COUNT_IN}.count: inc ecx\n jmp .count"
-    one, other = Several(source), Several(source)
-    one.run_until("here", 1)
-    while not one.machine.cpu.relaxed:
-        one.run(1)
-    other.memory.load(one.memory.save())
-    other.machine.load(one.machine.save())
-    one.run(20)
-    other.run(20)
-    assert other.save() == one.save()
-    assert one.machine.cpu is one.cpus[1]
 
 
 def test_a_state_of_another_number_of_processors_is_refused() -> None:

@@ -60,7 +60,9 @@ class Machine:
     cpus : list of Processor
         The processors.
     cpu : Processor
-        The one whose turn it is.
+        The one whose turn it is: it does the next step, where not all sleep.
+    ran : int
+        Index of the one that did the last step of the last `run`.
     turns : Turns
         How they alternate.
     outcome : str or None
@@ -104,6 +106,8 @@ class Machine:
         self.bus = self.platform.bus
         self.cpus = [Processor(self.platform, model, number) for number in range(processors)]
         self.cpu = self.cpus[0]
+        self.ran = 0
+        self.is_shared = processors > 1
         self.turns = Turns(self.cpus, self.platform)
         for other in self.cpus[1:]:
             other.reset()
@@ -167,6 +171,9 @@ class Machine:
                     self._entered()
             except Fault as fault:
                 self._fault(fault)
+        self.ran = self.turns.index
+        if self.is_shared and self.outcome is None:
+            self._pass_turns()
 
     def _horizon(self) -> int:
         """Return the count of retired instructions at which the next boundary has something to do."""
@@ -194,13 +201,13 @@ class Machine:
 
     def _boundary(self) -> bool:
         """Do what is due between two instructions; True where an event was delivered (or the machine stopped)."""
-        cpu = self.cpu
-        if cpu.relaxed:
-            self.turns.leave(cpu)
-        if cpu.retired >= self.turns.horizon():
-            cpu = self.cpu = self.turns.next()
-        self.platform.service(cpu.retired)
-        signals = cpu.signals
+        if self.is_shared:
+            self._pass_turns()
+            if self.outcome:
+                return True
+        else:
+            self.platform.service(self.cpu.retired)
+        cpu, signals = self.cpu, self.cpu.signals
         if signals.due and (signals.init or signals.waiting):
             self._restart(cpu)
             return True
@@ -222,21 +229,35 @@ class Machine:
             return True
         return False
 
-    def _wake(self, cpu: Processor) -> bool:
-        """Say whether an interrupt wakes a halted processor; if not, pass its turn, or the time in which all sleep."""
+    def _pass_turns(self) -> None:
+        """Go on to a processor that has something to do, if its turn has come; time passes in the turns of those that sleep."""
         turns = self.turns
-        awake = turns.awake()
-        if awake is None:
-            awake = turns.wake(cpu.retired)
+        while True:
+            cpu = self.cpu
+            if cpu.relaxed:
+                turns.leave(cpu)
+            if cpu.retired >= turns.horizon():
+                cpu = self.cpu = turns.next()
+            self.platform.service(cpu.retired)
+            awake = turns.awake() if is_asleep(cpu) else None
             if awake is None:
-                self.outcome = "halt"
-            elif awake != turns.index:
-                self.cpu = turns.give(awake)
-        elif awake != turns.index:
+                break
             self.cpu = turns.skip(cpu, awake)
-        if self.outcome is None and turns.asleep > self.most_idle:
+        if turns.asleep > self.most_idle:
             self.outcome = "limit"
-        return self.outcome is None and self.cpu is cpu and not is_asleep(cpu)
+
+    def _wake(self, cpu: Processor) -> bool:
+        """Say whether an interrupt wakes a halted processor; if not, all sleep: pass the time until one wakes up."""
+        awake = self.turns.awake()
+        if awake is None:
+            awake = self.turns.wake(cpu.retired)
+        if awake is None:
+            self.outcome = "halt"
+        elif self.turns.asleep > self.most_idle:
+            self.outcome = "limit"
+        elif awake != self.turns.index:
+            self.cpu = self.turns.give(awake)
+        return self.outcome is None and self.cpu is cpu
 
     def _restart(self, cpu: Processor) -> None:
         """Obey INIT or STARTUP."""

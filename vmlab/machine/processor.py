@@ -64,7 +64,8 @@ class Processor(EventDelivery):
     deadline : int or None
         That of the clock when `run` began.
     relaxed : bool
-        True where it has left the rest of its turn to the others, by PAUSE; never where it `is_alone`.
+        True where it leaves the rest of its turn to the others, by PAUSE, until the machine has passed it; never where it
+        `is_alone`.
     spy : callable or None
         Called with linear address, instruction and semantics when an instruction is decoded; returns what is executed.
     steps_late : bool
@@ -378,7 +379,6 @@ class Processor(EventDelivery):
             "tlb": self.tlb.save(),
             "debug_causes": self.debug_causes,
             "signals": self.signals.save(),
-            "relaxed": self.relaxed,
             "user_spaces": list(self.user_spaces),
             "deliveries": list(self._deliveries),
             "counters": [self.walk_references, self.port_accesses, self.delivered, self.control_loads],
@@ -387,8 +387,7 @@ class Processor(EventDelivery):
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
         lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4), "user_spaces": Items(QUAD)}
-        others = {"debug_causes": WORD, "relaxed": bool}
-        check_state(state, "processor", {"state": dict, "tlb": dict, "signals": dict, **others, **lists})
+        check_state(state, "processor", {"state": dict, "tlb": dict, "signals": dict, "debug_causes": WORD, **lists})
         before, signals = self.save_state(), self.signals.save()
         try:
             self.load_state(state["state"])
@@ -401,6 +400,6 @@ class Processor(EventDelivery):
         self.walk_references, self.port_accesses, self.delivered, self.control_loads = state["counters"]
         count, retired = state["deliveries"]
         self._deliveries = (count, retired)
-        self.debug_causes, self.relaxed = state["debug_causes"], state["relaxed"]
+        self.debug_causes = state["debug_causes"]
         self.user_spaces = dict.fromkeys(state["user_spaces"])
         self._mode_changed()

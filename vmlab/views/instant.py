@@ -115,7 +115,7 @@ class Observer:
         before : Instant or None
             The instant one step earlier, needed right after a trap.
         place : int, optional
-            Index of the processor to look from; without it, the one that ran last.
+            Index of the processor to look from; without it, the one that does the next step.
         """
         machine = system.machine
         place = machine.turns.index if place is None else place

@@ -138,8 +138,9 @@ class SceneWriter:
         places = range(len(self.processors))
         views: list[Instant] = []  # of the instant before, from each processor: who runs next is known afterwards
         for step, events, system in recording.frames(first, stop - 1):
-            before = views[system.machine.turns.index] if views else None
-            after = self.observer.look(system, before)
+            ran = system.machine.ran if views else system.machine.turns.index
+            before = views[ran] if views else None
+            after = self.observer.look(system, before, ran)
             if step >= start:
                 yield self._compose(step, events, before, after)
             views = [after if n == after.place else self.observer.look(system, None, n) for n in places]
