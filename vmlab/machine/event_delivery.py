@@ -45,9 +45,14 @@ class EventDelivery(MemoryAccess):
     attention : bool
         True where the next boundary needs more than the next instruction: an interrupt or a signal waits, TF is set, or
         a breakpoint is enabled.
+    relaxed : bool
+        True where it leaves the rest of its turn to the others, by PAUSE, until the machine has passed it; never where it
+        `is_alone`.
     """
 
-    __slots__ = ("_deliveries", "attention", "deliver_quickly", "delivered", "interrupts", "signals")
+    __slots__ = (
+        "_deliveries", "attention", "deliver_quickly", "delivered", "interrupts", "is_alone", "relaxed", "signals",
+    )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
         self.interrupts: LocalApic = platform.local_apics[number]
@@ -57,7 +62,8 @@ class EventDelivery(MemoryAccess):
         self.delivered = self.debug_causes = 0
         self._deliveries = (0, 0)
         self.deliver_quickly: Callable[..., bool] | None = None
-        self.attention = self.strict = False
+        self.attention = self.strict = self.relaxed = False
+        self.is_alone = len(platform.local_apics) == 1
         super().__init__(platform, model)
 
     def flags_changed(self) -> None:
@@ -93,6 +99,17 @@ class EventDelivery(MemoryAccess):
         """Ask for #DB after this instruction, with these bits of DR6."""
         self.debug_causes |= cause
         self.horizon = 0
+
+    def wake_on_interrupt(self) -> None:
+        """HLT."""
+        self.halted = True
+        self.horizon = 0
+
+    def relax(self) -> None:
+        """PAUSE: leave the rest of the turn to the other processors, if there are any."""
+        if not self.is_alone:
+            self.relaxed = True
+            self.horizon = 0
 
     def end_nmi(self) -> None:
         """IRET: let the next NMI come."""

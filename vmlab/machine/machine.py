@@ -186,7 +186,7 @@ class Machine:
         What a boundary would do where only a device's time has come, or CS has changed, and no event is due.
         """
         cpu = self.cpu
-        if self.outcome is not None or self.host_entry or not cpu.is_alone:
+        if self.outcome is not None or self.host_entry or cpu.relaxed:
             return 0
         if cpu.deadline == self.platform.clock.deadline and cpu.retired < self._until:
             due = cpu.attention or cpu.halted or cpu.debug_causes or cpu.signals.due

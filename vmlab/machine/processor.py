@@ -63,9 +63,6 @@ class Processor(EventDelivery):
         What `has_flat_data` was when an engine last looked.
     deadline : int or None
         That of the clock when `run` began.
-    relaxed : bool
-        True where it leaves the rest of its turn to the others, by PAUSE, until the machine has passed it; never where it
-        `is_alone`.
     spy : callable or None
         Called with linear address, instruction and semantics when an instruction is decoded; returns what is executed.
     steps_late : bool
@@ -73,13 +70,12 @@ class Processor(EventDelivery):
     """
 
     __slots__ = (
-        "_code", "_linear_code", "_mode", "deadline", "fetch_bits", "flat_data", "is_alone", "number", "port_accesses", "relaxed",
+        "_code", "_linear_code", "_mode", "deadline", "fetch_bits", "flat_data", "number", "port_accesses",
         "spy", "steps_late",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
         self.number = number
-        self.is_alone, self.relaxed = len(platform.local_apics) == 1, False
         self.port_accesses = 0
         self.flat_data = self.steps_late = False
         self.deadline: int | None = None
@@ -198,17 +194,6 @@ class Processor(EventDelivery):
             self.number, len(self.platform.local_apics), apic_enabled=self.interrupts.enabled, limited=limited
         )
         return cpuid(self.model, leaf, subleaf, place)
-
-    def wake_on_interrupt(self) -> None:
-        """HLT."""
-        self.halted = True
-        self.horizon = 0
-
-    def relax(self) -> None:
-        """PAUSE: leave the rest of the turn to the other processors, if there are any."""
-        if not self.is_alone:
-            self.relaxed = True
-            self.horizon = 0
 
     # -- execution -------------------------------------------------------------------------------------------------------
 
