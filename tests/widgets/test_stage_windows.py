@@ -129,3 +129,5 @@ def test_an_address_of_64_bits_is_shown_whole(open_stage):
     assert address >> 31 == 0x1_FFFF_FFFF
     assert view.page.text_content('[data-testid="cpu-EIP"]') == f"{address:x}"
     assert view.page.text_content(".vm-now .vm-address") == f"{address:x}"
+    assert view.page.text_content('[data-register="EAX"] th') == "RAX"
+    assert "RSP ffffffff8006fff0 → ffffffff8006fff8" in view.page.text_content("[data-testid=caption]")

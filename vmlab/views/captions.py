@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from vmlab.isa.x86.registers import (
     CONTROL_NAMES,
     DEBUG_NAMES,
+    EFER_LMA,
     FLAG_BITS,
     NAMES_8_LEGACY,
     NAMES_16,
     NAMES_32,
     SEGMENT_NAMES,
 )
+from vmlab.views.instant import shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -148,6 +150,7 @@ def changes(before: Mapping[str, int], after: Mapping[str, int], skip: Sequence[
     'EAX 00000001 → 00000005, IF 1 → 0'
     """
     found = []
+    long = bool(after.get("EFER", 0) & EFER_LMA)
     for name, old in before.items():
         new = after.get(name, old)
         if new == old or name in skip:
@@ -157,7 +160,7 @@ def changes(before: Mapping[str, int], after: Mapping[str, int], skip: Sequence[
             found += [f"{flag} {int(bool(old & bit))} → {int(bool(new & bit))}" for flag, bit in changed]
         else:
             digits = 4 if name in SELECTORS else 8
-            found.append(f"{name} {old:0{digits}x} → {new:0{digits}x}")
+            found.append(f"{shown_name(name, long=long)} {old:0{digits}x} → {new:0{digits}x}")
     return ", ".join(found[:4]) + (" …" if len(found) > 4 else "")
 
 

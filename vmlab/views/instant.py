@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vmlab.vmm.guest import Guest
     from vmlab.vmm.system import System
 
-__all__ = ["REGISTERS", "GuestInstant", "Instant", "Observer"]
+__all__ = ["REGISTERS", "GuestInstant", "Instant", "Observer", "shown_name"]
 
 REGISTERS = (
     "EIP", "EFLAGS", "CS", "SS", "ESP", "EBP", "EAX", "EBX", "ECX", "EDX", "ESI", "EDI", "CR0", "CR2", "CR3",
@@ -164,4 +164,13 @@ def _registers(cpu: CpuState) -> dict[str, int]:
     shown = {name: special[name] if name in special else cpu.registers[GENERAL[name]] for name in REGISTERS}
     others = {name: cpu.segments[number].selector for name, number in (("DS", DS), ("ES", ES), ("FS", FS), ("GS", GS))}
     tables = {"LDTR": cpu.ldtr.selector, "TR": cpu.tr.selector, "GDTR": cpu.gdtr_base, "IDTR": cpu.idtr_base}
-    return shown | others | tables | {"CR4": cpu.cr4}
+    return shown | others | tables | {"CR4": cpu.cr4, "EFER": cpu.efer}
+
+
+def shown_name(name: str, *, long: bool) -> str:
+    """Return how a register of `REGISTERS` is called, in long mode or in the others.
+
+    >>> shown_name("EAX", long=True), shown_name("CR0", long=True), shown_name("EIP", long=False)
+    ('RAX', 'CR0', 'EIP')
+    """
+    return f"R{name[1:]}" if long and name[0] == "E" and name not in ("ES", "EFER") else name

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmlab.isa.x86.registers import IF
+from vmlab.isa.x86.registers import EFER_LMA, IF
 from vmlab.views.captions import Moment, caption, main_event, port_access
 from vmlab.views.instant import REGISTERS, GuestInstant, Instant, Observer
 from vmlab.views.layers import guest_names, layers, processor_nodes, user_spaces
@@ -158,6 +158,7 @@ class SceneWriter:
             "ring": after.ring,
             "in_vmm": after.in_vmm,
             "cpu": _shown(after.cpu),
+            "long": bool(after.cpu["EFER"] & EFER_LMA),
         }
         for index, guest in enumerate(after.guests):
             scene |= {

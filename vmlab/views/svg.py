@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from vmlab.isa.x86.registers import IF, describe_flags
+from vmlab.views.instant import shown_name
 from vmlab.views.theme import LIGHT, PLAIN_MONO, PLAIN_SANS
 
 if TYPE_CHECKING:
@@ -232,7 +233,8 @@ def _registers(scene: Mapping[str, Any], script: Mapping[str, Any], guest: int) 
                 mono=True,
             )
         )
-    for row, name in enumerate(script["registers"]):
+    for row, register in enumerate(script["registers"]):
+        name = shown_name(register, long=scene["long"])
         parts.append(_text(REGISTERS + 9, TOP + 71 + row * 16, name, size=11, fill=LIGHT.muted, mono=True))
     return "".join(parts)
 

@@ -463,8 +463,8 @@ function buildRegisters(script) {
   }
   for (const name of script.registers) {
     const direct = !/^(C|SS)/.test(name);
-    const row = make("tr", { "data-register": name, class: direct ? "vm-direct" : "" }, make("th", { scope: "row" }, name));
-    const pair = {};
+    const pair = { label: make("th", { scope: "row" }, name) };
+    const row = make("tr", { "data-register": name, class: direct ? "vm-direct" : "" }, pair.label);
     for (const [key] of columns) row.append((pair[key] = make("td", { "data-testid": `${key}-${name}` })));
     cells.registers.push(pair);
     body.append(row);
@@ -477,6 +477,7 @@ function paintRegisters(panel, scene, store, guest) {
   const { script } = store;
   const before = store.scenes.get(scene.step - 1) ?? scene;
   const flags = script.registers.indexOf("EFLAGS");
+  panel.cells.registers.forEach((pair, n) => setText(pair.label, script.registers[n].replace(/^E(?!S$)/, scene.long ? "R" : "E")));
   // While its guest runs, a VCPU's general registers are those of the last exit: the present ones are in the CPU.
   panel.element.classList.toggle("vm-running", script.virtual && !scene.in_vmm && guest === scene.guest);
   for (const [key] of panel.columns) {
