@@ -163,7 +163,7 @@ def test_what_the_kernel_did_before_a_late_module_was_ready_arrives(open_console
     view = open_console(session_of(vmlab.guests.load("echo")), late=True)
     view.console.type("early")
     view.push()
-    view.page.wait_for_timeout(2100)
+    view.page.wait_for_timeout(50)
     view.load()
     view.wait_text("early")
     view.console.type(" and late")

@@ -191,7 +191,7 @@ def test_what_the_kernel_did_before_a_late_module_was_ready_arrives(open_debugge
     page = open_debugger(debugger, late=True)
     page.view.step(5)
     page.push()
-    page.page.wait_for_timeout(2100)
+    page.page.wait_for_timeout(50)
     page.load()
     page.wait_step(5)
     page.view.back()

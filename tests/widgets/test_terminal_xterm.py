@@ -108,7 +108,7 @@ OTHER = st.sampled_from(
 TEXT = st.text("abcxyz0123~ `qé", max_size=9).map(str.encode)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.lists(st.one_of(TEXT, TEXT, SEQUENCE, SEQUENCE, RENDITION, OTHER), max_size=24).map(b"".join))
 def test_the_same_screen(xterm, data):
     assert ours(data) == xterm(data)

@@ -150,7 +150,7 @@ const SHAPES = {
   run: "M4 2.5l9 5.5-9 5.5z", pause: "M4 3h3v10H4zM9 3h3v10H9z",
   reset: "M13 8a5 5 0 1 1-1.6-3.7M13 1.5v3.4h-3.4", live: "M13 3v10M3 3l7 5-7 5z",
 };
-const MARKS = { running: "▶", paused: "⏸", waiting: "…", silent: "▷", past: "↶" };
+const MARKS = { running: "▶", paused: "‖", waiting: "…", silent: "▷", past: "↶" };
 
 function button(name, label, act) {
   const icon = draw("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" });

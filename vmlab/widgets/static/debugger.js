@@ -139,7 +139,7 @@ function createView(root, store) {
       console_.textContent = scene.console;
       console_.scrollTop = console_.scrollHeight;
     }
-    setText(say, `${{ breakpoint: "● ", start: "⏮ ", end: "⏭ ", nowhere: "∅ " }[scene.reason] ?? "next: "}${scene.stop}`);
+    setText(say, `${{ breakpoint: "● ", start: "", end: "", nowhere: "∅ " }[scene.reason] ?? "next: "}${scene.stop}`);
     setText(note, scene.note);
     if (!scene.note && text.value && scene.breakpoints.length !== view.count) text.value = "";
     view.count = scene.breakpoints.length;
