@@ -164,7 +164,7 @@ class Machine:
                     self._one()  # the last: the counter has overflowed and waits for IF
                 elif self.engine:
                     self._until = min(cpu.retired + limit - self.steps, horizon)
-                    self.engine.run(cpu, self._until, self._go_on)
+                    self.engine.run(cpu, self._until, self._go_on, linked=not self.host_entry)
                 else:
                     cpu.run(min(cpu.retired + limit - self.steps, horizon))
                 if self.host_entry and cpu.cpl == 0 and cpu.ip in self.host_entry:

@@ -61,6 +61,8 @@ class Processor(EventDelivery):
         Memory references of page walks, IN and OUT, exceptions and interrupts delivered, control-register loads.
     flat_data : bool
         What `has_flat_data` was when an engine last looked.
+    linked : bool
+        True where an engine goes on into the handler of a trap, and back: nobody waits for it there.
     deadline : int or None
         That of the clock when `run` began.
     spy : callable or None
@@ -70,14 +72,14 @@ class Processor(EventDelivery):
     """
 
     __slots__ = (
-        "_code", "_linear_code", "_mode", "deadline", "fetch_bits", "flat_data", "number", "port_accesses",
+        "_code", "_linear_code", "_mode", "deadline", "fetch_bits", "flat_data", "linked", "number", "port_accesses",
         "spy", "steps_late",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
         self.number = number
         self.port_accesses = 0
-        self.flat_data = self.steps_late = False
+        self.flat_data = self.linked = self.steps_late = False
         self.deadline: int | None = None
         self.spy: Callable[[int, Instruction, Semantic], Semantic] | None = None
         super().__init__(platform, model, number)
@@ -100,11 +102,15 @@ class Processor(EventDelivery):
         self.flags_changed()
 
     def ring_changed(self, ring: int) -> None:
-        """Note a new CS that is a flat segment of 32 bits, as the old one, in the same mode: only the privilege is another."""
+        """Note a new CS that is a flat segment of 32 bits, as the old one, in the same mode: only the privilege is another.
+
+        An engine need not stop for that, where it is `linked`.
+        """
         self.ring = ring
         self._enter_ring()
         self._code = self._linear_code = self._maps[ring == 3][2]
-        self.horizon = 0
+        if not self.linked:
+            self.horizon = 0
         self.flags_changed()
 
     def _change_width(self) -> None:
@@ -158,7 +164,7 @@ class Processor(EventDelivery):
     def port_write(self, port: int, size: int, value: int) -> None:
         """OUT."""
         self.port_accesses += 1
-        self.platform.now(self.retired)
+        self.platform.clock.now = self.ticks
         if self.strict:
             self.look_at_port(port, size)
         self.bus.port_write(port, size, value)
@@ -168,7 +174,8 @@ class Processor(EventDelivery):
         """A device was touched: its interrupt line and its next deadline may be others."""
         if self.platform.clock.deadline != self.deadline:
             self.horizon = 0
-        self.flags_changed()
+        if self.attention or self.interrupts.output or self.signals.due:
+            self.flags_changed()
 
     def read_msr(self, number: int) -> int:
         """RDMSR, as the table of `vmlab.machine.msrs` says."""

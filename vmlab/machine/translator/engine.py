@@ -58,7 +58,7 @@ class Engine:
     def __init__(self) -> None:
         self.regions = 0
 
-    def run(self, cpu: Processor, until: int, go_on: Callable[[], int]) -> None:
+    def run(self, cpu: Processor, until: int, go_on: Callable[[], int], *, linked: bool) -> None:
         """Execute until `retired` reaches `until`, attention is needed, or a fault is raised: as `Processor.run`.
 
         Parameters
@@ -70,7 +70,10 @@ class Engine:
         go_on : callable
             Returns up to which count of retired instructions it may go on after something has ended that; 0 where it must
             not.
+        linked : bool
+            False where somebody waits for the processor at the handler of a trap.
         """
+        cpu.linked = linked
         cpu.deliver_quickly = deliver
         if cpu.attention:
             return
@@ -87,7 +90,7 @@ class Engine:
     def _run_flat(self, cpu: Processor, until: int, go_on: Callable[[], int]) -> None:
         """Execute in flat segments of 32 bits up to the horizon, and past one that a change of CS has set."""
         cpu.horizon, cpu.deadline = until, cpu.platform.clock.deadline
-        code, execute = cpu.code_pages, cpu.execute
+        execute = cpu.execute
         entered = True  # by a transfer of control, or behind something that is not translated: a region may start
         while True:
             budget = cpu.horizon - cpu.retired
@@ -95,11 +98,9 @@ class Engine:
                 until = go_on()
                 if until <= cpu.retired or cpu.fetch_bits != 32 or not cpu.has_flat_data or cpu.debug[7] & BREAKPOINTS:
                     return
-                # The privilege level is another, or the address space: so are the dictionaries over the TLB.
-                cpu.horizon, cpu.deadline = until, cpu.platform.clock.deadline
-                code, entered = cpu.code_pages, True
+                cpu.horizon, cpu.deadline, entered = until, cpu.platform.clock.deadline, True
                 continue
-            ip = cpu.ip
+            ip, code = cpu.ip, cpu.code_pages  # which are others in another ring or address space
             missed = found = None
             page = code.get(ip >> 12)
             if not page:

@@ -249,6 +249,7 @@ def _return(cpu: Processor, i: Instruction) -> bool:
             access = register.access
             if access and access & 0x1C != 0x1C and access >> 5 & 3 < outer:
                 register.set(0, 0, 0, 0, big=False)
+                cpu.segment_changed()
     changed = ANY_RING | ANY_RING_HIGH
     if level <= cpu.flags >> 12 & 3:
         changed |= IF
