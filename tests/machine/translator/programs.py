@@ -1,7 +1,7 @@
 """Random programs for a computer with tables: loops, calls, every kind of operand, faults that a handler repairs or skips.
 
 0x10000  code      0x20000  data, two pages      0x30000  a page that is not present (or read-only) at times
-0x40000  page directory    0x41000  page table: the first 4 MiB one to one
+0x40000  page directory    0x41000  page table: the first 4 (or 2) MiB one to one    0x42000  its pointer, for PAE
 0x100000 the same page as 0x20000, by another linear address
 """
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from tests.machine.computer import CODE, DATA, HANDLERS, Computer
 from vmlab.isa.x86.assembler import assemble
-from vmlab.isa.x86.registers import CR0_PG, CR0_WP, IF
+from vmlab.isa.x86.registers import CR0_PG, CR0_WP, CR4_PAE, IF
 
 if TYPE_CHECKING:
     import random
 
-DIRECTORY, TABLE, ABSENT, ALIAS = 0x4_0000, 0x4_1000, 0x3_0000, 0x10_0000
+DIRECTORY, TABLE, POINTERS, ABSENT, ALIAS = 0x4_0000, 0x4_1000, 0x4_2000, 0x3_0000, 0x10_0000
 MEMORY = 1 << 20
 WIDE = ("eax", "ecx", "edx", "ebx", "ebp", "esi", "edi")
 HALF = ("ax", "cx", "dx", "bx", "bp", "si", "di")
@@ -30,8 +30,9 @@ NUMBERS = (0, 1, 2, 3, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFF_FFFF,
 class Author:
     """Writes one program."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, entry: int = 4) -> None:
         self.rng = rng
+        self.entry = entry  # bytes of a page-table entry
         self.labels = 0
 
     def label(self) -> str:
@@ -154,8 +155,8 @@ class Author:
             (
                 "mov eax, cr3\n mov cr3, eax",
                 f"invlpg [{DATA}]",
-                f"xor dword [{TABLE + (DATA >> 12) * 4}], 2",
-                f"xor dword [{TABLE + (ABSENT >> 12) * 4}], 1\n invlpg [{ABSENT}]",
+                f"xor dword [{TABLE + (DATA >> 12) * self.entry}], 2",
+                f"xor dword [{TABLE + (ABSENT >> 12) * self.entry}], 1\n invlpg [{ABSENT}]",
                 f"{place}: mov eax, {self.number(32)}\n mov [{place} + 1], ebx",
                 f"mov byte [{place} + 1], {rng.randrange(256)}\n {place}: mov eax, {self.number(32)}",
                 "in al, 0x61\n nop",
@@ -166,6 +167,19 @@ class Author:
                 "call function",
                 "mov eax, function\n call eax",
                 f"mov eax, {place}\n jmp eax\n {place}:",
+                "pushfd\n or dword [esp], 0x100\n popfd\n inc eax\n add ebx, 3",
+                f"push cs\n push {place}\n retf\n {place}:",
+                f"pushfd\n push cs\n push {place}\n iret\n {place}:",
+                f"mov eax, {rng.choice(('ds', 'es', 'fs', 'ss'))}\n mov {rng.choice(('ds', 'es', 'fs'))}, eax",
+                "push es\n pop fs",
+                "pushfd\n cli\n popfd",
+                f"lock {rng.choice(('inc', 'not', 'neg'))} dword [{DATA + 0x40}]",
+                f"lock xadd [{DATA + 0x40}], ecx",
+                "out 0x80, al",
+                "cpuid",
+                "rdtsc",
+                "clts",
+                f"mov ecx, [{DATA + 0xFF0}]\n mov [{CODE + 0xFF0}], ecx",
             )
         )
 
@@ -200,10 +214,11 @@ HANDLER = """
 LENGTHS = 0x5_0000
 
 
-def computer(rng: random.Random, *, paging: bool = True) -> Computer:
-    """Return a computer with a random program."""
+def computer(rng: random.Random, *, pae: bool = False) -> Computer:
+    """Return a computer with a random program; mostly with paging, of 32 bits or PAE."""
+    entry = 8 if pae else 4
     while True:
-        source = Author(rng).program()
+        source = Author(rng, entry).program()
         try:
             program = assemble(source, CODE, 32)
         except Exception:  # noqa: BLE001 - a combination that has no encoding
@@ -224,27 +239,31 @@ def computer(rng: random.Random, *, paging: bool = True) -> Computer:
             ip=8 if with_error else 4,
             code=CODE,
             lengths=LENGTHS,
-            table=TABLE + (ABSENT >> 12) * 4,
+            table=TABLE + (ABSENT >> 12) * entry,
             drop="add esp, 4" if with_error else "",
         )
+        if vector == 1:
+            text = "and dword [esp + 8], 0xFFFFFEFF\n iret"  # one step was enough
         if vector in (3, 32):
             text = "push eax\n mov al, 0x20\n out 0x20, al\n pop eax\n iret" if vector == 32 else "iret"
         place = 0x6_0000 + 0x80 * vector
         memory.write_bytes(place, assemble(text, place, 32).code)
         jump = place - (HANDLERS + 16 * vector) - 5
         memory.write_bytes(HANDLERS + 16 * vector, b"\xe9" + (jump & 0xFFFF_FFFF).to_bytes(4, "little"))
-    for page in range(1024):
-        memory.write(TABLE + 4 * page, 4, page % (MEMORY >> 12) << 12 | 7)
-    memory.write(TABLE + (ALIAS >> 12) * 4, 4, DATA | 7)
-    memory.write(TABLE + (ABSENT >> 12) * 4, 4, ABSENT | rng.choice((0, 5, 7)))
-    memory.write(DIRECTORY, 4, TABLE | 7)
+    for page in range(0x1000 // entry):
+        memory.write(TABLE + entry * page, entry, page % (MEMORY >> 12) << 12 | 7)
+    memory.write(TABLE + (ALIAS >> 12) * entry, entry, DATA | 7)
+    memory.write(TABLE + (ABSENT >> 12) * entry, entry, ABSENT | rng.choice((0, 5, 7)))
+    memory.write(DIRECTORY, entry, TABLE | 7)
+    memory.write(POINTERS, 8, DIRECTORY | 1)
     memory.write_bytes(DATA, rng.randbytes(0x2000))
     found.load(source, ring, flags=2 | IF | (3 << 12))
     for index in range(8):
         if index != 4:
             found.cpu.registers[index] = rng.choice(NUMBERS)
-    if paging and rng.random() < 0.9:
-        found.cpu.set_cr3(DIRECTORY)
+    if rng.random() < 0.9:
+        found.cpu.set_cr4(CR4_PAE if pae else 0)
+        found.cpu.set_cr3(POINTERS if pae else DIRECTORY)
         found.cpu.set_cr0(found.cpu.cr0 | CR0_PG | CR0_WP)
     if rng.random() < 0.5:
         bus = found.machine.bus

@@ -10,9 +10,10 @@ import vmlab
 import vmlab.guests
 from tests.kernels.build import PROGRAMS, build
 from tests.machine.chaos import chaos, check_shortcuts
+from tests.machine.computer import Computer
 from tests.machine.translator.programs import computer
 from vmlab.machine.recording import Recording
-from vmlab.machine.translator import Engine
+from vmlab.machine.translator import Engine, cache, compiler
 from vmlab.vmm import techniques
 
 LONG_SEEDS = 20_000
@@ -71,14 +72,69 @@ def test_random_programs(start):
     assert regions > 10
 
 
-FOUND = {70000491: "rep stosb writes over itself"}
-"""Programs of the long test that once went wrong."""
-
-
-@pytest.mark.parametrize("seed", FOUND)
+@pytest.mark.parametrize("start", range(0, 12, 4))
 @pytest.mark.usefixtures("eager")
-def test_programs_that_went_wrong(seed):
-    compare(lambda: computer(random.Random(seed)).machine, random.Random(seed), 1500)
+def test_random_programs_with_pae(start):
+    for seed in range(start, start + 4):
+        compare(lambda seed=seed: computer(random.Random(seed), pae=True).machine, random.Random(seed), 1500)
+
+
+@pytest.mark.parametrize("start", range(0, 12, 4))
+@pytest.mark.usefixtures("eager")
+def test_every_block(start, monkeypatch):
+    """Behind each region: not only where a run is stopped, and with budgets that nothing cuts short."""
+    checks = 0
+
+    def check():
+        nonlocal checks
+        if quick.steps > plain.steps:
+            plain.run(quick.steps - plain.steps)
+        assert plain.save() == quick.save()
+        assert plain.memory.data == quick.memory.data
+        checks += 1
+
+    def compile_region(region, careful):
+        run, longest = compiler.compile_region(region, careful)
+
+        def run_and_check(cpu, budget):
+            missed = run(cpu, budget)
+            if missed is None:  # otherwise it is in the middle of an instruction, which the interpreter will do
+                check()
+            return missed
+
+        return run_and_check, longest
+
+    monkeypatch.setattr(cache, "compile_region", compile_region)
+    monkeypatch.setattr(cache, "_KEPT", {})
+    for seed in range(start, start + 4):
+        plain, quick = computer(random.Random(seed)).machine, computer(random.Random(seed)).machine
+        quick.engine = Engine()
+        quick.run(1200)
+        check()
+    assert checks > 100
+
+
+SELF_COPY = """
+start:  mov ecx, 64
+        mov al, 0x90
+        mov edi, fill - 20
+        jmp fill
+        times 40 nop
+fill:   rep stosb
+        times 60 nop
+        jmp start
+"""
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_string_instruction_that_writes_over_itself():
+    def make():
+        found = Computer(memory=1 << 20)
+        found.load(SELF_COPY, 0)
+        return found.machine
+
+    for seed in range(4):
+        compare(make, random.Random(seed), 400)
 
 
 @pytest.mark.parametrize("start", range(0, 40, 20))
@@ -158,4 +214,5 @@ def test_many_random_programs():
     start = random.SystemRandom().getrandbits(40)
     for seed in range(start, start + LONG_SEEDS):
         compare(lambda seed=seed: computer(random.Random(seed)).machine, random.Random(seed), 3000)
+        compare(lambda seed=seed: computer(random.Random(seed), pae=True).machine, random.Random(seed), 1000)
         compare(lambda seed=seed: chaos(seed), random.Random(seed), 1000)
