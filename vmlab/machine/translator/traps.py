@@ -88,7 +88,13 @@ def _gate(raw: int) -> tuple[int, int, int, int] | None:
 
 
 def _is_plain(cpu: Processor) -> bool:
-    return cpu.fetch_bits == BITS and bool(cpu.cr0 & CR0_PE) and not cpu.flags & VM and not cpu.efer & EFER_LMA
+    return (
+        cpu.fetch_bits == BITS
+        and not cpu.strict
+        and bool(cpu.cr0 & CR0_PE)
+        and not cpu.flags & VM
+        and not cpu.efer & EFER_LMA
+    )
 
 
 def _readable(cpu: Processor, linear: int) -> int | None:
