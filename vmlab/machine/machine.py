@@ -163,8 +163,9 @@ class Machine:
                 if cpu.attention or self.trace.detail == "instructions" or horizon <= cpu.retired:
                     self._one()  # the last: the counter has overflowed and waits for IF
                 elif self.engine:
+                    cpu.linked = not self.host_entry
                     self._until = min(cpu.retired + limit - self.steps, horizon)
-                    self.engine.run(cpu, self._until, self._go_on, linked=not self.host_entry)
+                    self.engine.run(cpu, self._until, self._go_on)
                 else:
                     cpu.run(min(cpu.retired + limit - self.steps, horizon))
                 if self.host_entry and cpu.cpl == 0 and cpu.ip in self.host_entry:

@@ -62,7 +62,7 @@ class Processor(EventDelivery):
     flat_data : bool
         What `has_flat_data` was when an engine last looked.
     linked : bool
-        True where an engine goes on into the handler of a trap, and back: nobody waits for it there.
+        True where an engine may go on into the handler of a trap, and back: nobody waits for it there.
     deadline : int or None
         That of the clock when `run` began.
     spy : callable or None

@@ -58,7 +58,7 @@ class Engine:
     def __init__(self) -> None:
         self.regions = 0
 
-    def run(self, cpu: Processor, until: int, go_on: Callable[[], int], *, linked: bool) -> None:
+    def run(self, cpu: Processor, until: int, go_on: Callable[[], int]) -> None:
         """Execute until `retired` reaches `until`, attention is needed, or a fault is raised: as `Processor.run`.
 
         Parameters
@@ -70,10 +70,7 @@ class Engine:
         go_on : callable
             Returns up to which count of retired instructions it may go on after something has ended that; 0 where it must
             not.
-        linked : bool
-            False where somebody waits for the processor at the handler of a trap.
         """
-        cpu.linked = linked
         cpu.deliver_quickly = deliver
         if cpu.attention:
             return
