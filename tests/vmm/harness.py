@@ -12,6 +12,49 @@ from vmlab.vmm.techniques import build
 
 PRELUDE = Path(__file__).with_name("prelude.asm").read_text()
 HEADER = PRELUDE.partition("%ifndef TEST")[0]
+# PAE tables: four pointers, two directories (0-1 GiB and 1-2 GiB), tables for 0-4 MiB, 4-8 MiB and at 1 GiB.
+PAE = """
+POINTERS equ 0x220000
+LOW      equ 0x221000
+HIGH     equ 0x222000
+TABLES   equ 0x223000           ; four, for 8 MiB
+EXTRA    equ 0x227000
+WINDOW   equ 0x40000000
+
+pae_on: mov edi, POINTERS
+        mov ecx, 0x3000 / 4
+        xor eax, eax
+        rep stosd
+        mov edi, EXTRA
+        mov ecx, 0x1000 / 4
+        rep stosd
+        mov dword [POINTERS], LOW + 1
+        mov dword [POINTERS + 8], HIGH + 1
+        mov dword [HIGH], EXTRA + 7
+        mov ecx, 4
+        mov edi, LOW
+        mov eax, TABLES + 7
+.table: mov [edi], eax
+        add edi, 8
+        add eax, 0x1000
+        loop .table
+        mov edi, TABLES
+        mov eax, 7
+        mov ecx, 2048
+.entry: mov [edi], eax
+        add edi, 8
+        add eax, 0x1000
+        dec ecx
+        jnz .entry
+        mov eax, POINTERS
+        mov cr3, eax
+        mov eax, 0x20
+        mov cr4, eax
+        mov eax, cr0
+        or eax, 0x80010000
+        mov cr0, eax
+        ret
+"""
 MEMORY = 8 << 20
 LIMIT = 200_000
 

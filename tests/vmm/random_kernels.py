@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from tests.vmm.harness import PAE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -74,6 +76,8 @@ class Choices(Protocol):
 
 class Writer:
     """Writes one kernel."""
+
+    frame = FRAME
 
     def __init__(self, choices: Choices) -> None:
         self.choices = choices
@@ -216,6 +220,7 @@ class Writer:
                 "0x00000087",
                 "0x00800083",
                 "0x00402087",
+                "0x00600087",
                 "0",
             )
         )
@@ -226,7 +231,7 @@ class Writer:
             (
                 f"invlpg [{linear}]",
                 "mov eax, cr3\n mov cr3, eax",
-                "mov eax, cr4\n mov cr4, eax",
+                "mov eax, cr4\n xor eax, 0x80\n mov cr4, eax\n xor eax, 0x80\n mov cr4, eax",
                 f"invlpg [{linear + 5}]",
             )
         )
@@ -237,7 +242,7 @@ class Writer:
                 "call paging", "call paging", "mov eax, cr0\n and eax, 0x7FFFFFFF\n mov cr0, eax",
                 "mov eax, cr0\n xor eax, 0x10000\n mov cr0, eax", "mov eax, cr4\n xor eax, 0x10\n mov cr4, eax",
                 "mov eax, cr4\n xor eax, 0x80\n mov cr4, eax", "mov eax, cr0\n xor eax, 8\n mov cr0, eax", "clts",
-                "mov eax, cr2\n mov cr2, eax", "mov eax, 5\n lmsw ax",
+                "mov eax, cr2\n mov cr2, eax", "mov eax, 5\n lmsw ax", "mov eax, cr0\n xor eax, 0x40000\n mov cr0, eax",
             )
         )  # fmt: skip
 
@@ -295,13 +300,20 @@ class Writer:
             f" push dword KERNEL_CODE\n push dword {target}\n iret\n{target}:"
         )
 
+    def watch(self) -> str:
+        """Set or clear a breakpoint on data."""
+        choices, n = self.choices, self.choices.randint(0, 3)
+        control = choices.choice((0, 1, 2, 3)) << 2 * n | choices.choice((1, 3)) << 16 + 4 * n
+        control |= choices.choice((0, 1, 3)) << 18 + 4 * n
+        return f"mov eax, {self.address()}\n mov dr{n}, eax\n mov eax, {control}\n mov dr7, eax\n {self.memory()}"
+
     def ring_3(self) -> str:
         inside, after = self.label(), self.label()
         kinds = (self.arithmetic, self.memory, self.string, self.stack, self.call, self.loop, self.port, self.user_only)
         body = "\n ".join(self.choices.choice(kinds)() for _ in range(self.choices.randint(1, 5)))
         if "in " in body or "out " in body:
             body = f"mov dword [resume], {inside}x\n {body}\n{inside}x:"
-        flags = self.choice_of("0x202", "0x202", "0x3202", "0x302")
+        flags = self.choice_of("0x202", "0x202", "0x3202", "0x302", "0x40202")
         return (
             f"mov dword [continue], {after}\n mov dword [steps], 0\n mov dword [most_steps], 5\n mov dword [user_flags], {flags}\n to_user {inside}\n"
             f"{inside}: {body}\n int 0x81\n jmp {inside}\n{after}: mov eax, KERNEL_DATA\n mov ds, eax\n mov es, eax"
@@ -316,9 +328,32 @@ class Writer:
         kinds: tuple[Callable[[], str], ...] = (
             self.arithmetic, self.arithmetic, self.memory, self.memory, self.memory, self.string, self.stack, self.call,
             self.loop, self.interrupt, self.flags, self.port, self.string_port, self.timer, self.page, self.page,
-            self.directory, self.mode, self.segment, self.local_table, self.self_modifying, self.machine, self.halt, self.step, self.ring_3,
-            self.ring_3,
+            self.directory, self.mode, self.segment, self.local_table, self.self_modifying, self.machine, self.halt, self.step, self.watch,
+            self.ring_3, self.ring_3,
         )  # fmt: skip
         blocks = [self.choices.choice(kinds)() for _ in range(self.choices.randint(1, 30))]
         body = "\n".join(f"        {line}" for block in blocks for line in block.replace("hlt_if", "nop").split("\n"))
-        return FRAME.format(body=body)
+        return self.frame.format(body=body)
+
+
+class PaeWriter(Writer):
+    """Writes one kernel with PAE tables."""
+
+    frame = FRAME.replace("jns paging_on", "jns pae_on").replace("{body}", "        call paging\n{body}") + PAE
+
+    def page(self) -> str:
+        choices = self.choices
+        index = choices.choice((0, 1, 2, 3, 0x10, 0x11, 0x3FE, 0x3FF))
+        entry = choices.choice(FRAMES) << 12 | choices.choice((0, 1, 3, 5, 7, 0x47, 0x67, 0x107))
+        high = choices.choice((0, 0, 0, 0, 0, 1, 0xF, 0x10, 0x80000000))
+        slot = f"TABLES + 0x2000 + {index * 8}"
+        return f"mov dword [{slot}], {entry}\n mov dword [{slot} + 4], {high}\n {self.flush(0x400000 + index * 0x1000)}"
+
+    def directory(self) -> str:
+        choices = self.choices
+        flush = "mov eax, cr3\n try mov cr3, eax"
+        if choices.randint(0, 3) == 0:
+            entry = self.choice_of("0", "HIGH + 1", "HIGH + 3", "LOW + 1", "LOW + 0x19", "0x700001")
+            return f"mov dword [POINTERS + {choices.choice((8, 16, 24))}], {entry}\n {flush}"
+        entry = self.choice_of("TABLES + 0x2007", "TABLES + 0x2003", "TABLES + 0x3005", "0x00400087", "0x87", "0x00800083", "0x00402087", "0")  # fmt: skip
+        return f"mov dword [LOW + {choices.choice((2, 3, 4)) * 8}], {entry}\n {flush}"

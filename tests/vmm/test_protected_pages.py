@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tests.vmm.harness import finish, kernel, log
-from tests.vmm.test_shadow_pae import PAE
+from tests.vmm.harness import PAE, finish, kernel, log
 
 EFER = 0xC0000080
 

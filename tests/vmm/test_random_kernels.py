@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vmm.harness import kernel, twins
-from tests.vmm.random_kernels import Writer
+from tests.vmm.random_kernels import PaeWriter, Writer
 
-LIMIT = 12_000
+LIMIT = 32_000
 
 
 class Drawn:
@@ -39,8 +39,15 @@ def test_kernels_from_seeds(group):
         twins(kernel(Writer(random.Random(seed)).kernel(), f"seed {seed}"), max_instructions=LIMIT, input="abcdef")
 
 
+@pytest.mark.parametrize("group", range(4))
+def test_kernels_with_pae(group):
+    for seed in range(8 * group, 8 * group + 8):
+        twins(kernel(PaeWriter(random.Random(seed)).kernel(), f"PAE {seed}"), max_instructions=LIMIT, input="abcdef")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("group", range(50))
 def test_many_more_kernels(group):
     for seed in range(1000 + 20 * group, 1020 + 20 * group):
         twins(kernel(Writer(random.Random(seed)).kernel(), f"seed {seed}"), max_instructions=LIMIT, input="abcdef")
+        twins(kernel(PaeWriter(random.Random(seed)).kernel(), f"PAE {seed}"), max_instructions=LIMIT, input="abcdef")

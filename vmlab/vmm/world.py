@@ -384,6 +384,7 @@ class WorldSwitch:
         for position, value in enumerate(frame):
             cpu.write_system(cpu.registers[ESP] + 4 * position, 4, value)
         SEMANTICS["iret"](cpu, IRET)
+        cpu.debug_causes = 0  # the guest's breakpoints are not for the hypervisor's own accesses
         world.descriptors.conceal()
         self._retired = cpu.retired
         self.machine.counter_limit = cpu.retired + instructions
