@@ -38,6 +38,7 @@ TOGGLES = {0x3A: CAPS, 0x45: NUM, 0x46: SCROLL}
 CTRL_KEY, ALT_KEY, DELETE_KEY, INSERT_KEY, SCROLL_KEY, ENTER_KEY, SLASH_KEY = 0x1D, 0x38, 0x53, 0x52, 0x46, 0x1C, 0x35
 RELEASED = 0x80
 EXTENDED = 0xE0
+MOST_KEYS = 128
 KEYBOARD_OFF, KEYBOARD_ON = 0xAD, 0xAE  # commands of the controller
 
 # Scan code to the words without a modifier, with Shift, with Ctrl and with Alt; None where there is no key then
@@ -213,7 +214,10 @@ def _old(word: int) -> int | None:
 
 def _next(call: Call, *, enhanced: bool) -> int | None:
     """Return the first key, throwing away those that this caller cannot know."""
-    while (word := _first(call)) is not None:
+    for _ in range(MOST_KEYS):  # a guest may have written anything into the ring's ends
+        word = _first(call)
+        if word is None:
+            break
         found = word if enhanced else _old(word)
         if found is not None:
             return found
