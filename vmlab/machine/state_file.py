@@ -130,6 +130,8 @@ def write_state_file(path: str | os.PathLike[str], state: object) -> None:
     packed = zlib.compress(body, LEVEL)
     digest = hashlib.sha256(head + packed).digest()
     target = Path(path)
+    if not target.name:
+        raise StateError(f"{target}: cannot be written: a folder; give the name of a file")
     fresh = target.with_name(f"{target.name}.{os.getpid()}.vmlab-new")
     try:
         with fresh.open("wb") as file:
@@ -148,6 +150,8 @@ def write_state_file(path: str | os.PathLike[str], state: object) -> None:
 def is_state_file(path: str | os.PathLike[str]) -> bool:
     """Say whether a file begins as a saved state does."""
     try:
+        if not Path(path).is_file():
+            return False
         with Path(path).open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except (OSError, ValueError):
@@ -163,7 +167,10 @@ def read_state_file(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401 - plai
         The file is missing, unreadable, foreign, damaged, truncated, or of a newer version.
     """
     try:
-        data = Path(path).read_bytes()
+        file = Path(path)
+        if file.exists() and not file.is_file():
+            raise StateError(f"{path}: cannot be read: not a regular file")
+        data = file.read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StateError(f"{path}: cannot be read: {reason}") from None
