@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from vmlab.isa.x86.assembler import assemble
 from vmlab.isa.x86.descriptors import INTERRUPT_GATE32, encode_gate
 from vmlab.isa.x86.registers import EDI, ESP
+from vmlab.machine.cpu_model import find_cpu_model
 from vmlab.machine.machine import Machine
 from vmlab.machine.trace import Trace
 from vmlab.machine.translator import Engine
@@ -96,14 +97,23 @@ class Several:
         Vector to label.
     translate : bool
         True to use the block translator.
+    model : str
+        CPU model.
     """
 
     def __init__(
-        self, source: str, processors: int = 2, handlers: dict[int, str] | None = None, *, translate: bool = False
+        self,
+        source: str,
+        processors: int = 2,
+        handlers: dict[int, str] | None = None,
+        *,
+        translate: bool = False,
+        model: str = "pentium-4",
     ) -> None:
         self.program = assemble(PRELUDE + source, CODE)
         self.events: list[Event] = []
-        self.machine = Machine(1 << 20, trace=Trace("events", [self.events.append]), processors=processors)
+        trace = Trace("events", [self.events.append])
+        self.machine = Machine(1 << 20, find_cpu_model(model), trace, processors=processors)
         if translate:
             self.machine.engine = Engine()
         self.memory, self.cpus = self.machine.memory, self.machine.cpus

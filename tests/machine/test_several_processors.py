@@ -414,6 +414,83 @@ def test_without_a_lock_additions_get_lost(translate: bool) -> None:
     assert 600 < several.word("counter") < 3 * 600
 
 
+LONG_MODE = """
+first:  mov dword [0x50000], 0x51000 + 3        ; PML4, PDPT, and a directory of pages of 2 MiB for each end of 4 GiB
+        mov dword [0x51000], 0x52000 + 3
+        mov dword [0x51018], 0x53000 + 3
+        mov dword [0x52000], 0x83
+        mov dword [0x53000 + 8 * 0x1F7], 0xFEE00000 | 0x83
+        mov eax, 2
+        call start_all
+        xor ebx, ebx
+        jmp enter
+others: lock inc dword [here]
+enter:  mov eax, cr4
+        or eax, 0x20                            ; PAE
+        mov cr4, eax
+        mov eax, 0x50000
+        mov cr3, eax
+        mov ecx, 0xC0000080
+        rdmsr
+        or eax, 0x100                           ; LME
+        wrmsr
+        mov eax, cr0
+        or eax, 0x80000000
+        mov cr0, eax
+        lgdt [wide]
+        jmp 8:long
+wide:   dw 0x17
+        dd codes
+align 8
+codes:  dq 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF
+bits 64
+long:   mov r12, 0x100000001                    ; more than 32 bits
+        mov edi, 0xFEE00000
+        mov eax, [rdi + 0x20]
+        shr eax, 24
+        mov r13, rax
+        mov ecx, 0xC0000101                     ; GS base: each has its own
+        lea rax, [own]
+        lea rax, [rax + 8 * r13]
+        xor edx, edx
+        wrmsr
+        mov ecx, 400
+.again: lock bts dword [word_], 0
+        jc .again
+        mov rax, [counter]
+        add rax, r12
+        mov [counter], rax
+        mov dword [word_], 0
+        inc qword [gs:0]
+        dec ecx
+        jnz .again
+        lock inc dword [done]
+        test r13, r13
+        jnz .sleep
+.wait:  pause
+        cmp dword [done], 3
+        jb .wait
+        mov al, 0
+        out 0xF4, al
+.sleep: cli
+        hlt
+bits 32
+align 8
+counter dq 0
+own     dq 0, 0, 0
+done    dd 0
+word_   dd 0
+"""
+
+
+@BOTH
+def test_processors_share_work_in_long_mode(translate: bool) -> None:
+    several = Several(LONG_MODE, 3, translate=translate, model="core-2")
+    assert several.run() == "exit"
+    assert several.memory.read(several.symbol("counter"), 8) == 1200 * 0x1_0000_0001
+    assert [several.word("own", 2 * n) for n in range(3)] == [400] * 3
+
+
 @BOTH
 def test_code_that_another_processor_rewrites(translate: bool) -> None:
     """Cross-modifying code: each time the other one answers with what has been written into its hot loop last."""
