@@ -102,6 +102,21 @@ def test_an_instruction_breakpoint_is_a_fault_before_it() -> None:
     assert (computer.cpu.registers[EAX], computer.cpu.registers[EBX], trap.flags & RF) == (1, 0, 0)
 
 
+@pytest.mark.parametrize("detail", ["none", "instructions"])
+def test_an_instruction_breakpoint_comes_before_the_page_fault_of_the_fetch(detail: str) -> None:
+    computer = Computer()
+    computer.load("jmp 0x50000")
+    memory, cpu = computer.memory, computer.cpu
+    memory.write(0x4_0000, 4, 0x4_1007)
+    for page in range(256):
+        memory.write(0x4_1000 + 4 * page, 4, page << 12 | 7 * (page != 0x50))
+    cpu.set_cr3(0x4_0000)
+    cpu.set_cr0(cpu.cr0 | 1 << 31)
+    computer.machine.trace.detail = detail
+    watch(computer, 0, 0x5_0000, EXECUTION)
+    assert computer.trap().what == (DB, None)
+
+
 def test_iret_with_rf_goes_on_behind_an_instruction_breakpoint() -> None:
     computer = Computer()
     computer.load("again: inc eax\n jmp again")

@@ -275,6 +275,7 @@ class Machine:
         cpu = self.cpu
         traced = self.trace.detail == "instructions"
         address, bits = cpu.linear_ip, cpu.fetch_bits
+        cpu.stop_before()
         instruction = cpu.fetch()[1] if traced else None
         cpu.step()
         if instruction is not None:

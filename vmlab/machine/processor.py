@@ -297,13 +297,17 @@ class Processor(EventDelivery):
             raise
         self.retired += 1
 
+    def stop_before(self) -> None:
+        """Raise #DB where a breakpoint is on the next instruction: before it is even fetched."""
+        if self.debug[7] & DR7_ENABLED and not self.flags & RF:
+            self.look_at_code(self.linear_ip)
+
     def step(self) -> None:
         """Execute one instruction, and note whether TF asks for a trap after it."""
         flags, delivered = self.flags, self.delivered
         self.debug_causes = 0
         self.steps_late = False
-        if self.debug[7] & DR7_ENABLED and not flags & RF:
-            self.look_at_code(self.linear_ip)
+        self.stop_before()
         self.execute()
         if flags & RF:
             self.flags &= ~RF  # it is for one instruction
