@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["GAP", "SPACING", "Checkpoint", "Checkpoints"]
 
-SPACING = 20_000
-"""Steps between two checkpoints while a run is recorded."""
+SPACING = 50_000
+"""Steps between two checkpoints while a run is recorded by the translator."""
+SLOWER = 8
+"""How many times slower other runs are, about: the interpreter's, and those of a hypervisor's guests."""
 GAP = 500
 """Steps of replay that no checkpoint is worth."""
 MOST = 400
@@ -73,13 +75,16 @@ class Checkpoints:
     ----------
     items : list of Checkpoint
         In order of their steps.
+    stride : int
+        Distance of new checkpoints, in steps.
     spacing : int
         Least distance of old checkpoints, in steps.
     """
 
     def __init__(self, system: Recordable) -> None:
         self.system = system
-        self.spacing = SPACING
+        quick = system.machine.engine is not None and not system.machine.host_entry
+        self.stride = self.spacing = SPACING if quick else SPACING // SLOWER
         memory = system.machine.memory
         memory.take_changed()
         self.items = [Checkpoint(system.steps, system.save(), memory.contents())]
@@ -100,7 +105,7 @@ class Checkpoints:
     @property
     def due(self) -> int:
         """The step at which a run that is recorded gets its next checkpoint."""
-        return self.last.step + SPACING
+        return self.last.step + self.stride
 
     # -- taking --------------------------------------------------------------------------------------------------------
 

@@ -30,9 +30,9 @@ _CLASSES = [
     for kind, each in {each.kind: each for each in Event.__subclasses__()}.items()
     if kind != InstructionRetired.kind
 ]
+_NUMBERS = {kind: number for number, kind in enumerate(_CLASSES)}
 _NAMES = [[each.name for each in fields(kind)] for kind in _CLASSES]
-_ROWS = {kind: (number, attrgetter(*_NAMES[number])) for number, kind in enumerate(_CLASSES)}
-
+_VALUES = [attrgetter(*names) for names in _NAMES]
 RECORDED = {kind.kind: tuple(_NAMES[number]) for number, kind in enumerate(_CLASSES)}
 """Kinds of events that are recorded, all but single instructions, and the names of their fields."""
 
@@ -47,18 +47,23 @@ class _Chunk:
     data: bytes
 
 
-def _pack(events: list[Event]) -> bytes:
-    rows = [(number, get(event)) for event in events for number, get in (_ROWS[type(event)],)]
-    return zlib.compress(marshal.dumps(rows), 1)
-
-
-def _unpack(data: bytes) -> list[Event]:
-    rows = marshal.loads(zlib.decompress(data))  # noqa: S302 - our own, and never left this process
-    return [_CLASSES[number](**dict(zip(_NAMES[number], row, strict=True))) for number, row in rows]
+def _events(values: list[Any]) -> Iterator[Event]:
+    """Yield the events of a flat list: of each the number of its class, then the values of its fields."""
+    place = 0
+    while place < len(values):
+        names = _NAMES[values[place]]
+        end = place + 1 + len(names)
+        yield _CLASSES[values[place]](**dict(zip(names, values[place + 1 : end], strict=True)))
+        place = end
 
 
 class EventLog(Sequence[Event]):
     """Events in the order in which they happened.
+
+    Parameters
+    ----------
+    origin : int
+        Taken off from the steps of what is added: the step at which the recording began.
 
     Examples
     --------
@@ -70,18 +75,38 @@ class EventLog(Sequence[Event]):
     (10000, 9999, 5001, None)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, origin: int = 0) -> None:
+        self._origin = origin
         self._chunks: list[_Chunk] = []
-        self._tail: list[Event] = []
+        # What is not packed yet is one flat list (see `_events`): many small objects would keep Python's collector busy.
+        self._tail: list[Any] = []
+        self._numbers: list[int] = []
+        self._made: list[Event] = []  # of the tail, if someone has looked
         self._unpacked: OrderedDict[int, list[Event]] = OrderedDict()
 
     def append(self, event: Event) -> None:
         """Add an event; its step is not below that of the last one."""
-        self._tail.append(event)
-        if len(self._tail) >= CHUNK:
-            kinds = Counter(each.kind for each in self._tail)
-            self._chunks.append(_Chunk(self._sealed, self._tail[-1].step, kinds, _pack(self._tail)))
-            self._tail = []
+        kind = type(event)
+        self.note(kind, _VALUES[_NUMBERS[kind]](event))
+
+    def note(self, kind: type[Event], values: tuple[Any, ...]) -> None:
+        """Add an event that nobody has made yet: its class, and the values of its fields in their order."""
+        if self._origin:
+            values = (values[0] - self._origin, *values[1:])
+        number = _NUMBERS[kind]
+        self._tail.append(number)
+        self._tail += values
+        self._numbers.append(number)
+        if len(self._numbers) >= CHUNK:
+            self._seal()
+
+    def _seal(self) -> None:
+        """Pack the tail."""
+        kinds = Counter({_CLASSES[number].kind: count for number, count in Counter(self._numbers).items()})
+        last = self._tail[-len(_NAMES[self._numbers[-1]])]
+        data = zlib.compress(marshal.dumps(self._tail), 1)
+        self._chunks.append(_Chunk(self._sealed, last, kinds, data))
+        self._tail, self._numbers, self._made = [], [], []
 
     @property
     def _sealed(self) -> int:
@@ -91,10 +116,13 @@ class EventLog(Sequence[Event]):
     def _part(self, number: int) -> list[Event]:
         """Return the events of a chunk; the one after the last chunk is what is not packed yet."""
         if number == len(self._chunks):
-            return self._tail
+            if len(self._made) != len(self._numbers):
+                self._made = [*_events(self._tail)]
+            return self._made
         events = self._unpacked.get(number)
         if events is None:
-            events = self._unpacked[number] = _unpack(self._chunks[number].data)
+            values = marshal.loads(zlib.decompress(self._chunks[number].data))  # noqa: S302 - our own, and never left here
+            events = self._unpacked[number] = [*_events(values)]
             if len(self._unpacked) > UNPACKED:
                 self._unpacked.popitem(last=False)
         else:
@@ -102,7 +130,7 @@ class EventLog(Sequence[Event]):
         return events
 
     def __len__(self) -> int:
-        return self._sealed + len(self._tail)
+        return self._sealed + len(self._numbers)
 
     @overload
     def __getitem__(self, index: int) -> Event: ...
@@ -115,7 +143,7 @@ class EventLog(Sequence[Event]):
         if not 0 <= place < len(self):
             raise IndexError(f"event {index} of {len(self)}")
         if place >= self._sealed:
-            return self._tail[place - self._sealed]
+            return self._part(len(self._chunks))[place - self._sealed]
         number = bisect_right(self._chunks, place, key=lambda chunk: chunk.start) - 1
         return self._part(number)[place - self._chunks[number].start]
 
@@ -138,7 +166,7 @@ class EventLog(Sequence[Event]):
 
     def count(self) -> Counter[str]:  # type: ignore[override]  # a list's count() of one event is of no use here
         """Return how many events there are of each kind, without unpacking them."""
-        total: Counter[str] = Counter(event.kind for event in self._tail)
+        total: Counter[str] = Counter(_CLASSES[number].kind for number in self._numbers)
         for chunk in self._chunks:
             total.update(chunk.kinds)
         return total
@@ -194,7 +222,11 @@ class EventLog(Sequence[Event]):
         del self._chunks[number:]
         for each in [each for each in self._unpacked if each >= number]:
             del self._unpacked[each]
-        self._tail = kept
+        origin, self._origin = self._origin, 0
+        self._tail, self._numbers, self._made = [], [], []
+        for event in kept:
+            self.append(event)
+        self._origin = origin
 
 
 def _step(event: Any) -> int:  # noqa: ANN401 - a key function

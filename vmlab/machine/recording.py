@@ -86,9 +86,9 @@ class Recording:
         if type(max_steps) is not int or max_steps < 0:
             raise OptionError(f"the number of steps to record is an int, not negative, and not {max_steps!r}")
         self.system = system
-        self.events = EventLog()
-        self.length = 0
         self._origin: int = system.steps
+        self.events = EventLog(self._origin)
+        self.length = 0
         self._inputs: list[Input] = []
         self._sure = True  # the system is what the recording says that it is at the cursor
         system.trace.detail = "none"
@@ -135,26 +135,22 @@ class Recording:
         goal = system.steps + steps
         trace: Trace = system.trace
         trace.detail = "events"
-        trace.observers.append(self._record)
+        trace.log = self.events
         try:
             while not system.finished and system.steps < goal:
                 system.advance(min(goal, checkpoints.due) - system.steps)
                 if system.steps >= checkpoints.due or system.finished:
                     checkpoints.append()
         except BaseException:  # as Ctrl-C, in the middle of anything: what was recorded before still holds
-            trace.detail = "none"
+            trace.log, trace.detail = None, "none"
             checkpoints.restore(len(checkpoints.items) - 1)
             self._advance(max(start, self.position))
             self.events.truncate(self.position)
             raise
         finally:
-            trace.observers.remove(self._record)
-            trace.detail = "none"
+            trace.log, trace.detail = None, "none"
             self.length, self._over = self.position, system.finished
         return self.length - start
-
-    def _record(self, event: Event) -> None:
-        self.events.append(replace(event, step=event.step - self._origin) if self._origin else event)
 
     def send(self, text: str | bytes, *, guest: int = 0, device: str = "serial") -> int:
         """Type at the cursor. What was recorded behind the cursor is dropped: another history begins here.
@@ -195,7 +191,7 @@ class Recording:
         del self._inputs[bisect_right(self._inputs, step, key=_step_of) :]
         event = Input(step, guests[guest].instructions, guest, device, data)
         self._inputs.append(event)
-        self.events.append(event)
+        self.events.append(replace(event, step=step + self._origin))
         self.length, self._over = self.position, self.system.finished
         return dropped
 

@@ -5,15 +5,15 @@ A `Trace` hands events to its observers at a chosen detail. Nothing is recorded 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, Protocol
 
 from vmlab.errors import OptionError
 
 __all__ = [
-    "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "Exit", "FirmwareCall", "Inject", "Input", "InstructionRetired", "PortAccess", "Resume",
-    "ShadowFill", "Signal", "Switch", "Trace", "Trap",
+    "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "EventSink", "Exit", "FirmwareCall", "Inject", "Input", "InstructionRetired", "PortAccess", "Resume",
+    "ShadowFill", "Signal", "Switch", "Trace", "Trap", "make",
 ]  # fmt: skip
 
 Detail = Literal["none", "events", "instructions"]
@@ -214,6 +214,16 @@ KINDS = tuple(dict.fromkeys(kind.kind for kind in Event.__subclasses__()))
 """Kinds of events."""
 
 
+class EventSink(Protocol):
+    """What a recording has for events, cheaper than an observer."""
+
+    def append(self, event: Event) -> None:
+        """Take an event."""
+
+    def note(self, kind: type[Event], values: tuple[Any, ...]) -> None:
+        """Take an event that nobody has made yet: its class, and the values of its fields in their order."""
+
+
 @dataclass(slots=True)
 class Trace:
     """Distributes events to observers.
@@ -224,10 +234,13 @@ class Trace:
         `"none"`: nothing; `"events"`: all but single instructions; `"instructions"`: those too.
     observers : list of callable
         Each gets every event.
+    log : EventSink or None
+        The recording that is made.
     """
 
     detail: Detail = "none"
     observers: list[Callable[[Event], None]] = field(default_factory=list)
+    log: EventSink | None = None
 
     def __post_init__(self) -> None:
         if self.detail not in DETAILS:
@@ -240,5 +253,21 @@ class Trace:
 
     def emit(self, event: Event) -> None:
         """Hand an event to every observer."""
+        if self.log is not None:
+            self.log.append(event)
         for observer in self.observers:
             observer(event)
+
+    def note(self, kind: type[Event], *values: Any) -> None:  # noqa: ANN401 - as the fields are
+        """Do the same for what happens often: the event, all its fields given in their order, is made for observers alone."""
+        if self.log is not None:
+            self.log.note(kind, values)
+        if self.observers:
+            event = make(kind, values)
+            for observer in self.observers:
+                observer(event)
+
+
+def make(kind: type[Event], values: Sequence[Any]) -> Event:
+    """Make an event of its class and the values of its fields, in their order."""
+    return kind(**dict(zip((each.name for each in fields(kind)), values, strict=True)))

@@ -95,7 +95,8 @@ class Guest:
     @property
     def instructions(self) -> int:
         """Instructions that it has retired."""
-        return sum(vcpu.retired for vcpu in self.vcpus)
+        first, *others = self.vcpus
+        return first.retired + sum(vcpu.retired for vcpu in others) if others else first.retired
 
     @property
     def mode(self) -> Literal["kernel", "user"]:

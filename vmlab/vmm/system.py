@@ -115,7 +115,7 @@ class System(ABC):
             step = self.steps if self.in_vmm else self.steps + 1  # natively, the instruction is not counted yet
             guest = self.guests[index]
             time, cpu = guest.instructions, guest.platform.apics.current
-            self.trace.emit(PortAccess(step, time, index, port, size, value, write, device, cpu=cpu))
+            self.trace.note(PortAccess, step, time, index, cpu, port, size, value, write, device)
 
     def _called(self, index: int, vector: int, ax: int) -> None:
         """Tell of a call of a guest's BIOS."""
