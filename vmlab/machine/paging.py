@@ -45,7 +45,7 @@ class Level:
     leaf_high : int
         Bits of an entry that maps a page which are bits 32 and up of its address (PSE-36).
     grants : bool
-        False where the entries carry neither rights nor an accessed bit.
+        False where entries that point to a table carry neither rights nor an accessed bit.
     in_registers : bool
         True where the processor holds the table's entries in registers.
     """
@@ -82,10 +82,10 @@ class PageTableFormat:
         Bits of the root register that do.
     present : int
         An entry with none of these bits maps nothing.
-    writable, user, executable : int
+    readable, writable, user, executable : int
         The bits of the rights.
     inverted : int
-        Bits which, set, take a right away.
+        Bits that mean the opposite of what they are named for: set, they take a right away, or a leaf its being one.
     accessed, dirty, large, global_ : int
         The bits of those names.
     """
@@ -96,6 +96,7 @@ class PageTableFormat:
     frame_mask: int
     root_mask: int
     present: int = PRESENT
+    readable: int = 0
     writable: int = WRITABLE
     user: int = USER
     executable: int = 0
@@ -211,11 +212,12 @@ def walk(  # noqa: PLR0913 - the kinds of access
         steps.append(WalkStep(level.name, slot, address, entry, level.in_registers))
         if not entry & format_.present:
             raise Fault(PF, code)
-        leaf = entry & level.leaf
+        flipped = entry ^ inverted
+        leaf = flipped & level.leaf
         if entry & (level.leaf_reserved if leaf else level.reserved):
             raise Fault(PF, code | PF_PRESENT | PF_RESERVED)
-        if level.grants:
-            rights &= entry ^ inverted
+        if leaf or level.grants:
+            rights &= flipped
         if leaf:
             high = level.leaf_high
             break
@@ -228,7 +230,7 @@ def walk(  # noqa: PLR0913 - the kinds of access
     if (
         not (user if is_user else user_pages or not user)
         or (is_write and not writable and (is_user or write_protect))
-        or (is_fetch and not executable)
+        or (not executable if is_fetch else rights & format_.readable != format_.readable and not is_write)
     ):
         raise Fault(PF, code | PF_PRESENT)
     marked = entry | accessed | (format_.dirty if is_write else 0)
