@@ -336,7 +336,7 @@ def prepare_syscall(computer: LongComputer, mask: int = IF | TF | DF) -> None:
 
 
 def test_syscall(computer: LongComputer) -> None:
-    computer.load("syscall", 3, flags=2 | CF | IF | DF)
+    computer.load("syscall", 3, flags=2 | CF | IF | DF | RF)
     prepare_syscall(computer)
     computer.step()
     cpu = computer.cpu
