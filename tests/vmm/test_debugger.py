@@ -270,6 +270,28 @@ def test_a_guest_below_a_hypervisor(minios):
     assert debugger.instruction() == native.instruction()
 
 
+def test_a_64_bit_guest():
+    debugger = Debugger(vmlab.record(vmlab.guests.load("long_mode"), cpu="core-2"))
+    assert debugger.break_when("efer & 0x400").text == "when efer & 0x400"
+    debugger.cont()
+    debugger.remove()
+    debugger.find("cs == 0x18")
+    assert debugger.view.cpu.fetch_bits == 64
+    debugger.step(10)
+    registers = debugger.registers()
+    assert {"rax", "r15", "rip", "efer"} <= set(registers)
+    assert registers["rip"] == debugger.recording.system.machine.cpu.ip
+    assert f"rip {registers['rip']:016x}" in debugger.describe()
+    top, value, _ = debugger.stack(1)[0]
+    assert debugger.value("[rsp]") == value & 0xFFFFFFFF
+    assert debugger.value("qword[rsp]") == value
+    assert top == registers["rsp"]
+    step = debugger.position
+    debugger.over()
+    debugger.back_over()
+    assert debugger.position == step
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

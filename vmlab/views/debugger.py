@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["debugger_scene", "debugger_svg"]
 
-NARROW = frozenset({"cs", "ss", "ds", "es", "fs", "gs", "tr"})
 FLAGS = ("CF", "PF", "AF", "ZF", "SF", "TF", "IF", "DF", "OF")
 CONSOLE = 1500  # characters of the console's end
 ROWS = 8
@@ -59,7 +58,7 @@ def debugger_scene(debugger: Debugger, place: str = "esp", *, physical: bool = F
             [f"{address:0{digits}x}", label, text, mark] for address, label, text, mark in debugger.listing(40, 40)
         ],
         "registers": [
-            [name, f"{value:0{4 if name in NARROW else digits}x}", name in debugger.changed]
+            [name, f"{value:0{view.digits(name)}x}", name in debugger.changed]
             for name, value in debugger.registers().items()
         ],
         "flags": [[name, bool(view.flags & FLAG_BITS[name])] for name in FLAGS],

@@ -331,20 +331,20 @@ class Debugger(Inspector):
 
     def describe(self) -> str:
         """Say in words where one is, with registers, flags, code, stack and breakpoints."""
-        width = self.view.bits // 4
+        digits, in_row = self.view.bits // 4, 192 // self.view.bits
         shown = [
-            f"{name} {value:0{width if len(name) == 3 and name[0] in 'er' else 8 if len(name) > 2 else 4}x}{'*' if name in self.changed else ' '}"
+            f"{name} {value:0{self.view.digits(name)}x}{'*' if name in self.changed else ' '}"
             for name, value in self.registers().items()
         ]
         lines = [f"step {self.position} of {self.recording.length}: {self.stop.text.partition(': ')[2]}"]
-        lines += ["  ".join(shown[n : n + 6]).rstrip() for n in range(0, len(shown), 6)]
+        lines += ["  ".join(shown[n : n + in_row]).rstrip() for n in range(0, len(shown), in_row)]
         lines.append(f"flags {self.flags() or 'none'}; {self.view.guest.mode} mode")
         marks = {each.address for each in self.breakpoints if isinstance(each, AtAddress)}
         for address, label, text, _ in self.listing(5, 5):
             lines += [f"  {label}:"] if label else []
             mark = ">" if address == self.view.address else " "
-            lines.append(f"{mark}{'*' if address in marks else ' '} {address:08x}  {text}")
-        stack = [f"{value:08x}{f' {name}' if name else ''}" for _, value, name in self.stack(4)]
+            lines.append(f"{mark}{'*' if address in marks else ' '} {address:0{digits}x}  {text}")
+        stack = [f"{value:0{digits}x}{f' {name}' if name else ''}" for _, value, name in self.stack(4)]
         lines.append(f"stack: {', '.join(stack)}" if stack else "stack: not mapped")
         return "\n".join([*lines, *(f"breakpoint {each}" for each in self.breakpoints)])
 

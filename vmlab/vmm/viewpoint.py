@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["READERS", "Viewpoint"]
 
 
+SELECTORS = frozenset({*SEGMENT_NAMES, "tr"})
+
+
 class Viewpoint:
     """A system as one of its guests sees it. It reads the live system, and leaves no trace there.
 
@@ -93,6 +96,10 @@ class Viewpoint:
         ordered |= {"cr0": vcpu.cr0, "cr2": vcpu.cr2, "cr3": vcpu.cr3, "cr4": vcpu.cr4}
         ordered |= {"tr": vcpu.tr.selector, "gdtr": vcpu.gdtr_base, "idtr": vcpu.idtr_base}
         return ordered | ({"efer": vcpu.efer} if self.bits == 64 else {})
+
+    def digits(self, name: str) -> int:
+        """Return with how many hexadecimal digits a register is written."""
+        return 4 if name in SELECTORS else 8 if name == "eflags" else self.bits // 4
 
     def describe_flags(self) -> str:
         """Name the flags that are set."""

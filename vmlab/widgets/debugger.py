@@ -76,7 +76,7 @@ class DebuggerView(anywidget.AnyWidget):
 
     def __init__(self, debugger: Debugger) -> None:
         self.debugger = debugger
-        self._place, self._physical, self._note = "esp", False, ""
+        self._place, self._physical, self._note = "", False, ""
         super().__init__(feed=DebuggerFeed())
         self.feed.on_msg(self._on_message)
         self.refresh()
@@ -116,9 +116,10 @@ class DebuggerView(anywidget.AnyWidget):
     def refresh(self) -> None:
         """Show what is so now."""
         recording = self.recording
-        scene = debugger_scene(self.debugger, self._place, physical=self._physical)
+        place = self._place or ("rsp" if self.debugger.view.bits == 64 else "esp")
+        scene = debugger_scene(self.debugger, place, physical=self._physical)
         title = f"{self.debugger.view.guest.name} · {recording.system.technique}"
-        asked = {"memory_place": self._place, "memory_physical": self._physical}
+        asked = {"memory_place": place, "memory_physical": self._physical}
         self.feed.scene = {**scene, **asked, "title": title, "note": self._note}
 
     def _on_message(self, _: object, content: dict[str, Any], buffers: object) -> None:
@@ -181,7 +182,7 @@ class DebuggerView(anywidget.AnyWidget):
         self.remove(int(content["number"]))
 
     def _asked(self, content: dict[str, Any]) -> None:
-        self._place, self._physical, self._note = str(content["place"]).strip() or "esp", bool(content["physical"]), ""
+        self._place, self._physical, self._note = str(content["place"]).strip(), bool(content["physical"]), ""
         self.refresh()
 
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict[str, Any], dict[str, Any]] | None:
