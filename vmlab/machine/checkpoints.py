@@ -31,7 +31,7 @@ SLOWER = 8
 """How many times slower other runs are, about: the interpreter's, and those of a hypervisor's guests."""
 GAP = 500
 """Steps of replay that no checkpoint is worth."""
-MOST = 400
+MOST = 1_000
 """Checkpoints beyond which the old ones are thinned."""
 RECENT = 16
 """Checkpoints at the end that are not thinned."""
@@ -50,7 +50,9 @@ class Checkpoint:
     step : int
         The system's own count of steps.
     state : dict
-        All but memory.
+        All but memory, and but what guests have sent to their serial ports.
+    sent : list of int
+        How many bytes each guest had sent.
     pages : dict
         Physical pages that may have been written since the checkpoint before, with their contents.
     pinned : bool
@@ -59,6 +61,7 @@ class Checkpoint:
 
     step: int
     state: dict[str, Any]
+    sent: list[int]
     pages: dict[int, bytes]
     pinned: bool = False
 
@@ -87,7 +90,9 @@ class Checkpoints:
         self.stride = self.spacing = SPACING if quick else SPACING // SLOWER
         memory = system.machine.memory
         memory.take_changed()
-        self.items = [Checkpoint(system.steps, system.save(), memory.contents())]
+        self._uarts = [guest.platform.uart for guest in system.guests]
+        self._sent = [bytearray() for _ in self._uarts]  # all that guests have sent, up to the end
+        self.items = [Checkpoint(system.steps, *self._save(), memory.contents())]
         self._base = self.items[0]  # memory is what this one says but for the pages that count as changed
         self._latest = dict(self._base.pages)  # contents at the last checkpoint, so that equal ones are shared
         self._near: OrderedDict[int, None] = OrderedDict()
@@ -106,6 +111,21 @@ class Checkpoints:
     def due(self) -> int:
         """The step at which a run that is recorded gets its next checkpoint."""
         return self.last.step + self.stride
+
+    def _save(self) -> tuple[dict[str, Any], list[int]]:
+        """Save the system without what was sent: that only grows, so that once is enough for all checkpoints."""
+        outputs = [uart.output for uart in self._uarts]
+        for uart in self._uarts:
+            uart.output = bytearray()
+        try:
+            state = self.system.save()
+        finally:
+            for uart, output in zip(self._uarts, outputs, strict=True):
+                uart.output = output
+        for sent, output in zip(self._sent, outputs, strict=True):
+            if len(output) > len(sent):
+                sent.extend(output[len(sent) :])
+        return state, [len(output) for output in outputs]
 
     # -- taking --------------------------------------------------------------------------------------------------------
 
@@ -145,13 +165,13 @@ class Checkpoints:
 
     def _insert(self, place: int, pages: dict[int, bytes], *, pinned: bool = False) -> None:
         step = self.system.steps
-        state = self.system.save()
+        state, sent = self._save()
         before = self.items[place - 1]
         if before.step == step:  # the same instant once more: its memory is known, the state may be another
             before.state, before.pinned = state, before.pinned or pinned
             self._base = before
             return
-        self._base = Checkpoint(step, state, pages, pinned)
+        self._base = Checkpoint(step, state, sent, pages, pinned)
         self.items.insert(place, self._base)
         self._pages += len(pages)
 
@@ -181,8 +201,10 @@ class Checkpoints:
                 place += 1
 
     def truncate(self, step: int) -> None:
-        """Drop the checkpoints behind a step."""
+        """Drop the checkpoints behind a step, at which the system stands."""
         count = self.index(step) + 1
+        for uart, sent in zip(self._uarts, self._sent, strict=True):
+            del sent[len(uart.output) :]
         for item in self.items[count:]:
             self._near.pop(item.step, None)
         del self.items[count:]
@@ -207,6 +229,8 @@ class Checkpoints:
             wanted -= found
         memory.replace(contents | dict.fromkeys(wanted, ZERO_PAGE))
         self.system.load(target.state)
+        for uart, sent, count in zip(self._uarts, self._sent, target.sent, strict=True):
+            uart.output[:] = sent[:count]
         self._base = target
 
     def approach(self, step: int) -> int:
