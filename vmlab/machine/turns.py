@@ -2,9 +2,10 @@
 
 Virtual time has *slots*: with n processors one unit of the clock is n of them. A turn is `TURN` slots. The processor whose
 turn it is fills a slot with each instruction that it retires; the slots in which it sleeps, or which it leaves with
-PAUSE to those for whom it waits, pass empty. So each processor gets n slots out of n × n, time is the same for all and goes
-forwards alone, and a run is the same each time. An instruction is never divided: what is locked is atomic by itself. What
-one processor sends to another (an interrupt, INIT, STARTUP) is there at once, and noticed when the other's turn begins.
+PAUSE to those for whom it waits, pass empty. So each processor has one slot in n, an instruction in a unit of the clock as
+if it were alone; time is the same for all and never goes backwards, and a run is the same each time. An instruction is
+never divided: what is locked is atomic by itself. What one processor sends to another (an interrupt, INIT, STARTUP) is
+there at once, and noticed when the other's turn begins.
 
 When all sleep, time jumps to the next timed event, and whoever it wakes has the next turn.
 
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["TURN", "Turns"]
 
 TURN = 499
-"""Slots in a turn: long enough for translated loops, short for who waits for a lock in a loop without PAUSE."""
+"""Slots in a turn: long enough for translated loops, short for who waits for a lock in a loop without PAUSE.
+
+Measured with xv6 on two processors: with 499 it boots in the same virtual time as on one, with 1999 it takes 15 % longer,
+with 4999 40 %; 200 is no quicker. A prime, so that turns fall out of step with loops.
+"""
 
 FOREVER = 1 << 62
 
