@@ -237,10 +237,16 @@ class AddressTranslation(CpuState):
                 raise KeyError(key) from None
             if not self.code_pages.get(self.ip >> 12):
                 raise KeyError(key)
-        self.quicken(key & -LINE)
-        found = quick.get(key)
-        if found is None:
+        place = (self._writable if write else self._readable).get(page)
+        if place is None:
             raise KeyError(key)
+        if write:
+            ram, frame = self.ram, place >> 12
+            if ram.pages[frame] & ~PAGE_OF_CODE != WRITTEN or ram.is_code(frame, key & 0xFFF, LINE):
+                raise KeyError(key)
+            ram.quick_pages.add(frame)
+        self._quick[self.ring == 3][2].add(page)
+        found = quick[key] = place - (page << 12)
         return found
 
     @property
@@ -352,8 +358,14 @@ class AddressTranslation(CpuState):
         """
         key = self.cr3, linear >> 12, write, user, fetch, implicit
         known = self._walks.get(key)
-        if known and all(self.ram.read(address, size) == entry for address, size, entry in known[1]):
-            return known[0]
+        if known:
+            found, entries = known
+            read = self.ram.read
+            for address, size, entry in entries:
+                if read(address, size) != entry:
+                    break
+            else:
+                return found
         found = walk(
             self._format,
             self.cr3,

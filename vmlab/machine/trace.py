@@ -236,11 +236,19 @@ class Trace:
         Each gets every event.
     log : EventSink or None
         The recording that is made.
+    on_switch : callable or None
+        Called when the detail has changed.
     """
 
+    on_switch: Callable[[], None] | None = field(default=None, init=False, repr=False, compare=False)
     detail: Detail = "none"
     observers: list[Callable[[Event], None]] = field(default_factory=list)
     log: EventSink | None = None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        if name == "detail" and self.on_switch is not None:
+            self.on_switch()
 
     def __post_init__(self) -> None:
         if self.detail not in DETAILS:

@@ -102,20 +102,25 @@ class System(ABC):
         self.build(images, memory_size, model, processors)
         for index, guest in enumerate(self.guests):
             guest.boot()
-            guest.platform.bus.on_access = partial(self._accessed, index)
             guest.platform.firmware.on_call = partial(self._called, index)
             if input:
                 guest.platform.uart.feed(input)
             for time, text in keys:
                 guest.platform.keyboard.type_at(time, text)
+        self.trace.on_switch = self._listen
+        self._listen()
+
+    def _listen(self) -> None:
+        """Listen to the guests' ports, as long as events are wanted."""
+        for index, guest in enumerate(self.guests):
+            guest.platform.bus.on_access = partial(self._accessed, index) if self.trace.on else None
 
     def _accessed(self, index: int, port: int, size: int, value: int, write: bool, device: str | None) -> None:
         """Tell of an access to a port of a guest's platform."""
-        if self.trace.on:
-            step = self.steps if self.in_vmm else self.steps + 1  # natively, the instruction is not counted yet
-            guest = self.guests[index]
-            time, cpu = guest.instructions, guest.platform.apics.current
-            self.trace.note(PortAccess, step, time, index, cpu, port, size, value, write, device)
+        step = self.steps if self.in_vmm else self.steps + 1  # natively, the instruction is not counted yet
+        guest = self.guests[index]
+        time, cpu = guest.instructions, guest.platform.apics.current
+        self.trace.note(PortAccess, step, time, index, cpu, port, size, value, write, device)
 
     def _called(self, index: int, vector: int, ax: int) -> None:
         """Tell of a call of a guest's BIOS."""

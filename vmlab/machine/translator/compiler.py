@@ -76,7 +76,7 @@ WIDEST = 32
 DEEPEST = 20
 """Levels of indentation below which a block gets a label of its own."""
 
-INLINE = 8
+INLINE = 12
 """Producers among which code at a label chooses by itself to compute the flags; for more there is a function."""
 
 HEADER = """def run(cpu, budget):
