@@ -47,7 +47,7 @@ IN_SCOPE = {
     "MULTIBYTENOP", "PAUSE", "SEP", "RDPMC", "INTEL286_ONLY", "INTEL8086_ONLY",
     "X64", "SYSCALL", "CMPXCHG16B", "RDTSCP", "MONITOR", "SMAP", "INVPCID",
 }  # fmt: skip
-OUT_OF_SCOPE_CODES = {"WAIT", "SALC"}
+OUT_OF_SCOPE_CODES = {"SALC"}
 FENCES = {"LFENCE", "MFENCE", "SFENCE"}
 OF_A_LARGER_FEATURE = {"XGETBV", "XSETBV"}
 
@@ -56,7 +56,7 @@ STRINGS = {
     f"{base}{letter}": base for base in ("movs", "cmps", "stos", "lods", "scas", "ins", "outs") for letter in "bwdq"
 }
 RENAMED = STRINGS | {
-    "retf": "retf", "iretd": "iret", "pushfd": "pushf", "popfd": "popf", "pushad": "pusha", "popad": "popa",
+    "wait": "fwait", "retf": "retf", "iretd": "iret", "pushfd": "pushf", "popfd": "popf", "pushad": "pusha", "popad": "popa",
     "iretq": "iret", "pushfq": "pushf", "popfq": "popf", "sysretq": "sysret", "sysexitq": "sysexit", "rdsspq": "nop",
     "sal": "shl", "xlatb": "xlat", "endbr32": "nop", "endbr64": "nop", "reservednop": "nop",
     "prefetchw": "nop", "prefetch": "nop", "prefetchwt1": "nop", "rdsspd": "nop", "cldemote": "nop",

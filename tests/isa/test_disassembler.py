@@ -73,7 +73,7 @@ def normalized(text: str, instruction: Instruction) -> tuple[str, ...]:
         text = re.sub(r"\b(rep|repe|repne) ", "", text)
     if instruction.mnemonic == "lea":
         text = re.sub(r"\[(rel )?\ws:", r"[\1", text)
-    text = re.sub(r"\bret(f?)[wdq]\b", r"ret\1", text.replace("sal ", "shl "))
+    text = re.sub(r"\bret(f?)[wdq]\b", r"ret\1", re.sub(r"\bwait\b", "fwait", text.replace("sal ", "shl ")))
     if instruction.row.operands[-1:] == ("Ew",):
         text = re.sub(r"(\w+)$", lambda m: WORDS.get(m[1], m[1]), text)
     text = re.sub(r"^(imul) (\w+), *\2,", r"\1 \2,", text)

@@ -61,8 +61,8 @@ FAULTS = {
     "mov eax, cr0\n or al, 8\n mov cr0, eax\n db 0xD9, 0x00": (NM, None),  # TS
     "mov eax, cr0\n or al, 12\n mov cr0, eax\n db 0xF0, 0xD9, 0x00": (UD, None),  # LOCK
     "mov eax, cr0\n or al, 12\n mov cr0, eax\n db 0x0F, 0x10, 0x00": (UD, None),  # movups
-    "mov eax, cr0\n or al, 12\n mov cr0, eax\n wait": None,
-    "mov eax, cr0\n or al, 10\n mov cr0, eax\n wait": (NM, None),  # MP and TS
+    "mov eax, cr0\n or al, 12\n mov cr0, eax\n fwait": None,
+    "mov eax, cr0\n or al, 10\n mov cr0, eax\n fwait": (NM, None),  # MP and TS
     "db 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90": None,
     "db 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90": (GP, 0),
     "mov eax, 0x1234\n mov ds, ax": (GP, 0x1234),

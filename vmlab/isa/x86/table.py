@@ -14,7 +14,7 @@ without an operand to show it), `16` `32` `64` (only with this operand size), `a
 address size), `np` (no 66, F2, F3 prefix allowed), `alias` (decoded, never encoded), `i64` `o64` `d64` `f64` `n64`
 (what 64-bit code makes of it, see `Row.in_64`), `@group` (see `vmlab.isa.x86.privilege`).
 
-Simplified: no x87, MMX or SSE, so their opcodes but WAIT are undefined (#UD) as on a processor whose CPUID denies them;
+Simplified: no x87, MMX or SSE, so their opcodes but FWAIT are undefined (#UD) as on a processor whose CPUID denies them;
 F3 before `bsf`, `bsr` and `wbinvd` is ignored, as before TZCNT, LZCNT and WBNOINVD existed; `callf` and `jmpf`
 name the far transfers, as `retf` does. Source: Intel SDM vol. 2, chapters 3-5 and appendix A.
 """
@@ -304,7 +304,7 @@ nop     Ev      0F1B  alias
 nop     Ev      0F1C  alias
 nop     Ev      0F1D  alias
 nop     Ev      0F1E  alias
-wait    -       9B
+fwait   -       9B
 lfence  -       0FAEE8  np
 mfence  -       0FAEF0  np
 sfence  -       0FAEF8  np

@@ -165,9 +165,9 @@ def pause(cpu: Processor, i: Instruction) -> None:
     cpu.relax()
 
 
-@semantic("wait")
-def wait(cpu: Processor, i: Instruction) -> None:
-    """WAIT: #NM where CR0.MP and CR0.TS are set; there is no x87 unit to wait for."""
+@semantic("fwait")
+def fwait(cpu: Processor, i: Instruction) -> None:
+    """FWAIT (WAIT): #NM where CR0.MP and CR0.TS are set; there is no x87 unit to wait for."""
     if cpu.cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS:
         raise Fault(NM)
 
