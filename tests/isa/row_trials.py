@@ -365,6 +365,8 @@ def _immediates(draft: Draft, so_far: int) -> bytes:
                 value = rng.randrange(0xC0, 0xF0)
             elif row.mnemonic in ("ret", "retf"):
                 value = rng.randrange(0x200)
+                if row.mnemonic == "retf" and draft.mode.long:
+                    value &= -16  # to a stack's selector: a null one Unicorn takes for compatibility code too
             elif row.mnemonic in ("aam", "aad") and rng.random() < 0.5:
                 value = 10
             result += value.to_bytes(width, "little")
