@@ -125,6 +125,11 @@ class Session:
         return guest.platform.clock.now / NOMINAL_HZ
 
     @property
+    def asleep(self) -> float:
+        """Seconds of it that the guest has slept."""
+        return self.guest.platform.idle / NOMINAL_HZ
+
+    @property
     def moved(self) -> bool:
         """True where someone else has moved the recording's cursor since the session was last at work."""
         return self.recording.position != self._place

@@ -49,12 +49,12 @@ class Pace:
 
     def slice(self, session: Session) -> bool:
         """Run for a moment, and set `delay`; False where there is no more to do for now."""
-        steps, took, gained = self._run(session)
+        steps, took, slept = self._run(session)
         if not steps:
             return False
         if took:
             self.rate += (steps / took - self.rate) * (0.2 if self.rate else 1)
-        self._ahead = min(max(0.0, self._ahead + gained - took), FORGIVEN)
+        self._ahead = min(max(0.0, self._ahead + slept), FORGIVEN)
         self.delay = self._ahead if self._ahead > LAG else BREATH
         if session.past or not (session.polling or session.silent):
             self._waited = self._doubted = 0.0
@@ -67,19 +67,22 @@ class Pace:
         return self._waited <= PATIENCE
 
     def _run(self, session: Session) -> tuple[int, float, float]:
-        """Run; return steps, seconds on the wall, seconds on the guest's clock."""
-        begun, clock = monotonic(), session.seconds
-        total, took, gained = 0, 0.0, 0.0
-        while took < SLICE and gained - took < LAG:
+        """Run; return steps, seconds on the wall, seconds by which sleep has brought the guest's clock before the wall's.
+
+        Only sleep counts: a guest that computes faster than the nominal processor is not held back.
+        """
+        begun, clock, asleep = monotonic(), session.seconds, session.asleep
+        total, took, ahead = 0, 0.0, 0.0
+        while took < SLICE and ahead < LAG:
             done = session.advance(self._size)
             total += done
-            before = took, gained
-            took, gained = monotonic() - begun, session.seconds - clock
+            before = ahead
+            took = monotonic() - begun
+            ahead = min(session.seconds - clock - took, session.asleep - asleep)
             if not done:
                 break
-            flew = gained - before[1] > LAG + took - before[0]
-            self._size = max(self._size // 4, LEAST) if flew else min(self._size * 2, MOST)
-        return total, took, gained
+            self._size = max(self._size // 4, LEAST) if ahead - before > LAG else min(self._size * 2, MOST)
+        return total, took, ahead
 
     def rested(self, seconds: float) -> None:
         """Note that the wall's clock went on meanwhile."""
