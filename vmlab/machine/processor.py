@@ -245,8 +245,7 @@ class Processor(EventDelivery):
         except TooLong:
             raise Fault(GP, 0) from None
         handler = SEMANTICS[instruction.mnemonic]
-        if self.spy is not None:
-            handler = self.spy(linear, instruction, handler)
+        handler = self.spy(linear, instruction, handler) if self.spy else handler
         decoded = (handler, instruction, instruction.length)
         if whole:
             cache[key] = decoded

@@ -56,11 +56,20 @@ class WriteSearch(Search):
             self.memory.unwatch(page, self._spy)
 
     def _spy(self, page: int, offset: int, size: int) -> None:
+        value = self.condition.value
+        if value is not None and int.from_bytes(self._data(), "little") != value:
+            return
         if any(page == each and offset < end and offset + size > start for each, start, end in self.parts):
             if size < PAGE_SIZE:
                 self._written = True
             else:
                 self._news = True  # somewhere in the page
+
+    def _data(self) -> bytes:
+        data = self.memory.data
+        return b"".join(
+            data[page << PAGE_SHIFT | start : (page << PAGE_SHIFT) + end] for page, start, end in self.parts
+        )
 
     def touched(self) -> bool:
         found, self._written, self._news = self._written or self._news, False, False
@@ -68,10 +77,7 @@ class WriteSearch(Search):
 
     def look(self) -> tuple[bytes, bool, bool]:
         written, news, self._written, self._news = self._written, self._news, False, False
-        data = b"".join(
-            self.memory.data[page << PAGE_SHIFT | start : (page << PAGE_SHIFT) + end] for page, start, end in self.parts
-        )
-        return data, written, news
+        return self._data(), written, news
 
     def decide(self, before: tuple[bytes, bool, bool], after: tuple[bytes, bool, bool]) -> tuple[int, int] | None:
         old, (new, written, news) = before[0], after
