@@ -396,5 +396,5 @@ class Processor(EventDelivery):
         count, retired = state["deliveries"]
         self._deliveries = (count, retired)
         self.debug_causes = state["debug_causes"]
-        self.user_spaces = dict.fromkeys(state["user_spaces"])
         self._mode_changed()
+        self.user_spaces = dict.fromkeys(state["user_spaces"])  # as saved, whatever runs now

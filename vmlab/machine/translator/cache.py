@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.semantics import SEMANTICS
 from vmlab.machine.translator import emit_arithmetic, emit_data
-from vmlab.machine.translator.compiler import Run, compile_region
+from vmlab.machine.translator.compiler import compile_region
 from vmlab.machine.translator.emitters import Special, transfers, translatable
 from vmlab.machine.translator.region import ENDING, Region, discover
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vmlab.isa.x86.instruction import Instruction
+    from vmlab.machine.translator.function import Run
 
 __all__ = ["ORDINARY", "Translated", "is_kept", "known", "translate"]
 
@@ -40,7 +41,7 @@ class Translated:
     entry : int
         EIP.
     run : callable
-        See `vmlab.machine.translator.compiler.Run`.
+        See `vmlab.machine.translator.function.Run`.
     longest : int
         The least budget for which `run` may be called.
     ranges : tuple of (int, bytes)

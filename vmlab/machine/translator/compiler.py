@@ -11,55 +11,24 @@ and the region left where afterwards anything but the next instruction may be du
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vmlab.isa.x86.faults import Fault
 from vmlab.isa.x86.operands import Memory, Register16, Register32, SegmentOperand
-from vmlab.isa.x86.registers import ARITHMETIC, CF, IF
+from vmlab.isa.x86.registers import IF
 from vmlab.isa.x86.semantics import SEMANTICS
-from vmlab.isa.x86.semantics.arithmetic import PARITY
 from vmlab.machine.translator.emitters import EMITTERS, Special, transfers, translatable
-from vmlab.machine.translator.flags import (
-    AT_REST,
-    HEAD,
-    STORED,
-    Pending,
-    Producer,
-    carry_formula,
-    formula,
-    rest_formula,
-)
+from vmlab.machine.translator.flags import AT_REST, HEAD, STORED, Pending, Producer
+from vmlab.machine.translator.function import LOAD, STORE, FunctionText, Run
 from vmlab.machine.translator.region import CONDITIONAL, COUNTED, ENDING, FINAL, Block, Region, followers, target
-from vmlab.machine.translator.traps import DATA_SEGMENTS, QUICK, load
-from vmlab.machine.translator.writer import MASK, UNUSED, Writer, read
+from vmlab.machine.translator.traps import DATA_SEGMENTS, QUICK
+from vmlab.machine.translator.writer import MASK, read
 
 if TYPE_CHECKING:
-    from types import CodeType, TracebackType
-
     from vmlab.isa.x86.instruction import Instruction
-    from vmlab.isa.x86.semantics import Semantic
-    from vmlab.machine.processor import Processor
 
-    Item = tuple[Semantic, Instruction, int, int]
-
-__all__ = ["Run", "Unusual", "compile_region"]
-
-Run = Callable[[Any, int], "tuple[int, int] | None"]
-"""`run(cpu, budget)`: execute at most `budget` instructions; where one was left to the interpreter, its EIP and key."""
-
-
-class Unusual(Exception):  # noqa: N818 - no error: the interpreter is to do this instruction
-    """An access that translated code leaves to the interpreter."""
-
-
-PORTS_ALLOWED = "io = cpu.ring <= cpu.flags >> 12 & 3"
-"""Whether IOPL lets this ring use ports and IF; where not, the interpreter looks at the bitmap, or faults."""
-
-STORE, LOAD = "@store", "@load"
-"""Lines that stand for bringing the processor's registers up to date, and for taking them back."""
+__all__ = ["compile_region"]
 
 SHORT = 3
 """Instructions of a block that is rather written twice."""
@@ -71,60 +40,18 @@ OVERWRITING = frozenset({"add", "sub", "and", "or", "xor", "cmp", "test", "neg"}
 SILENT = frozenset({"mov", "movzx", "movsx", "lea", "not", "nop", "bswap", "cwde", "cdq"})
 """Instructions that set all the flags, and those that neither set nor read any."""
 
-REGISTERS = 8
 WIDEST = 32
 DEEPEST = 20
 """Levels of indentation below which a block gets a label of its own."""
 
-INLINE = 12
-"""Producers among which code at a label chooses by itself to compute the flags; for more there is a function."""
 
-HEADER = """def run(cpu, budget):
-    last = budget - {longest}
-    registers = cpu.registers
-    fl = cpu.flags
-    base = cpu.retired
-    missed = None
-    n = fc = fr = pc = 0
-{load}
-    try:
-        while True:
-"""
-
-NEEDED = {
-    "data": "data = cpu.ram.data",
-    "view16": "view16 = cpu.ram.view16",
-    "view32": "view32 = cpu.ram.view32",
-    "rd": "rd = cpu.quick_read",
-    "wr": "wr = cpu.quick_write",
-    "limit": "limit = cpu.horizon",
-    "io": PORTS_ALLOWED,
-}
-"""Locals that the header binds where the code names them."""
-
-FOOTER = """    except (KeyError, Unusual) as stop:
-        done, ip, fl = recover(stop.__traceback__, fl, fc, fr)
-        n += done
-        missed = ip, stop.args[0] if stop.args else 0
-    {store}
-    cpu.flags = fl
-    cpu.ip = ip
-    cpu.retired = base + n
-    return missed
-"""
-
-NAME = re.compile(r"\b(?:data|view16|view32|rd|wr|limit|io)\b")
-REGISTER = re.compile(r"\br([0-7])\b")
-WRITTEN = re.compile(r"^ *r([0-7]) = ", re.MULTILINE)
-
-
-class _Compiler:
+class _Compiler(FunctionText):
     """Writes one region: a tree of blocks below each block that can be jumped to."""
 
     def __init__(self, region: Region, careful: Special) -> None:
+        super().__init__(region.blocks[0].start)
         self.region = region
         self.careful = careful
-        self.writer = Writer()
         self.blocks = {block.start: block for block in region.blocks}
         entered = Counter(place for block in region.blocks for place in followers(block))
         first = region.blocks[0].start
@@ -133,7 +60,6 @@ class _Compiler:
             if entered[start] > 1 and start != first:
                 self.labels[start] = len(self.labels)
         # Behind a call that comes to a label, nobody knows any more who called: the return looks the place up.
-        self.returns: dict[int, int] = {}
         for block in region.blocks:
             place, last = block.code[-1]
             if last.mnemonic == "call" and block.end in self.blocks and self.reaches_label(target(place, last)):
@@ -143,12 +69,6 @@ class _Compiler:
         self.written: set[int] = set()
         self.current = -1
         self.doubled: Counter[tuple[int, int]] = Counter()  # how often a short block stands once more in a tree
-        self.tags: list[Producer] = []
-        self.ends: list[Pending] = []  # where the flags may be when the budget ends
-        self.done: list[int] = []  # instructions since the label that come before each instruction
-        self.places: list[int] = []  # EIP of each instruction
-        self.items: list[Item] = []  # what is performed
-        self.longest = 1
 
     def reaches_label(self, goal: int | None) -> bool:
         """Say whether code with a label can be reached from an address, up to a return."""
@@ -425,134 +345,6 @@ class _Compiler:
             w.indent -= 1
         self.leave("to", count)
 
-    # -- the function ----------------------------------------------------------------------------------------------------
-
-    def build(self, parts: list[int]) -> Run:
-        """Compile what is written; `parts` are the lines at which labels start, and the end."""
-        w = self.writer
-        lines: list[str] = []
-        owners: list[int] = []
-
-        def write(low: int, high: int, indent: str) -> None:
-            if high - low > 1:
-                middle = (low + high) // 2
-                for test, start, end in ((f"if pc < {middle}:", low, middle), ("else:", middle, high)):
-                    lines.append(indent + test)
-                    owners.append(0)
-                    write(start, end, indent + "    ")
-                return
-            for number in range(parts[low], parts[high]):
-                line = w.lines[number]
-                stripped = line.lstrip()
-                if stripped == UNUSED:
-                    continue
-                prefix = indent + line[: len(line) - len(stripped)]
-                for each in self.settle() if stripped == "@flags" else [stripped]:
-                    lines.append(prefix + each)
-                    owners.append(w.owners[number])
-
-        write(0, len(parts) - 1, "            ")
-        body = "\n".join(lines) + "\n"
-        needed = sorted({*NAME.findall(body)})
-        named = {
-            name
-            for point in (*w.points, *self.ends)
-            for producer in (point.carry, point.rest)
-            for name in producer.names
-        }
-        used = sorted({*REGISTER.findall(body), *(name[1:] for name in named if REGISTER.fullmatch(name))})
-        changed = sorted({*WRITTEN.findall(body)})
-        load = "; ".join(f"r{k} = registers[{k}]" for k in used) or "pass"
-        store = "; ".join(f"registers[{k}] = r{k}" for k in changed) or "pass"
-        if len(used) == REGISTERS:
-            load = "r0, r1, r2, r3, r4, r5, r6, r7, _, _, _, _, _, _, _, _ = registers"
-        if len(changed) == REGISTERS:
-            store = "registers[:8] = r0, r1, r2, r3, r4, r5, r6, r7"
-        if self.items:
-            again = f"{load}; fl = cpu.flags" + (f"; {PORTS_ALLOWED}" if "io" in needed else "")
-            body = body.replace(STORE, store).replace(LOAD, again)
-        lines = [f"    {line}" for line in (load, *(NEEDED[name] for name in needed))]
-        header = HEADER.format(longest=self.longest, load="\n".join(lines))
-        return self.assemble(header, body + FOOTER.format(store=store), owners)
-
-    def settle(self) -> list[str]:
-        """Return lines that compute into `fl` what a jump to this label has left in `fc` and `fr`."""
-        if len(self.tags) > INLINE:
-            return ["if fc or fr: fl = settle(fl, fc, fr, locals()); fc = fr = 0"]
-        lines: list[str] = []
-        for number, tag in enumerate(self.tags, 1):
-            if tag.kind != "bit":
-                lines.append(
-                    f"{'el' if lines else ''}if fr == {number}: fl = fl & {MASK & ~(ARITHMETIC & ~CF)} | {rest_formula(tag)}"
-                )
-        first = True
-        for number, tag in enumerate(self.tags, 1):
-            if tag.kind not in ("inc", "dec"):
-                lines.append(f"{'' if first else 'el'}if fc == {number}: fl = fl & {MASK & ~CF} | {carry_formula(tag)}")
-                first = False
-        return [*lines, "fc = fr = 0"]
-
-    def assemble(self, header: str, rest: str, owners: list[int]) -> Run:
-        """Compile the text; bind what it calls."""
-        first = header.count("\n") + 1
-        tags, ends, points, places, done = self.tags, self.ends, self.writer.points, self.places, self.done
-        codes: dict[tuple[int, int, int], CodeType | None] = {}
-        items, page = self.items, self.region.blocks[0].start >> 12
-
-        def perform(cpu: Processor, number: int, retired: int, limit: int) -> bool:
-            handler, instruction, start, following = items[number]
-            cpu.retired, cpu.ip = retired, following
-            try:
-                handler(cpu, instruction)
-            except Fault as fault:
-                cpu.ip = start if fault.ip is None else fault.ip
-                raise
-            cpu.retired += 1
-            return cpu.horizon != limit or cpu.ip != following or not cpu.code_pages.get(page)
-
-        def evaluate(where: int, pending: Pending, flags: int, carry: int, rest: int, names: dict[str, Any]) -> int:
-            key = where, carry, rest
-            if key not in codes:
-                known = Pending(
-                    (tags[carry - 1] if carry else STORED) if pending.carry == HEAD else pending.carry,
-                    (tags[rest - 1] if rest else STORED) if pending.rest == HEAD else pending.rest,
-                )
-                stored = known == Pending(STORED, STORED)
-                codes[key] = None if stored else compile(formula(known), "<flags>", "eval")
-            code = codes[key]
-            if code is None:
-                return flags
-            value: int = eval(code, GLOBALS, names)  # noqa: S307 - our own formula
-            return value
-
-        def settle(flags: int, carry: int, rest: int, names: dict[str, Any]) -> int:
-            return evaluate(-1, Pending(HEAD, HEAD), flags, carry, rest, names)
-
-        def exact(number: int, flags: int, carry: int, rest: int, names: dict[str, Any]) -> int:
-            return evaluate(-2 - number, ends[number], flags, carry, rest, names)
-
-        numbers: dict[int, int] = {}  # of instructions, by the place of the bytecode: to find a line takes long
-
-        def recover(stop: TracebackType, flags: int, carry: int, rest: int) -> tuple[int, int, int]:
-            number = numbers.get(stop.tb_lasti)
-            if number is None:
-                number = numbers[stop.tb_lasti] = owners[stop.tb_lineno - first]
-            point = points[number]
-            if point is not AT_REST:
-                flags = evaluate(number, point, flags, carry, rest, stop.tb_frame.f_locals)
-            return done[number], places[number], flags
-
-        scope = GLOBALS | {
-            "settle": settle,
-            "exact": exact,
-            "recover": recover,
-            "returns": self.returns,
-            "perform": perform,
-        }
-        exec(compile(header + rest, "<translated>", "exec"), scope)  # noqa: S102 - our own source
-        run: Run = scope["run"]
-        return run
-
 
 OUTSIDE: dict[str, Callable[[_Compiler, int, Instruction, int], None]] = {
     "in": _Compiler.port_in,
@@ -560,14 +352,6 @@ OUTSIDE: dict[str, Callable[[_Compiler, int, Instruction, int], None]] = {
     "cli": _Compiler.clear_interrupts,
 }
 """Mnemonics of what is written out after all."""
-
-GLOBALS: dict[str, Any] = {
-    "load": load,
-    "PARITY": PARITY,
-    "Unusual": Unusual,
-    "KeyError": KeyError,
-    "from_bytes": int.from_bytes,
-}
 
 
 def loaded_segment(i: Instruction) -> tuple[int, str] | None:
