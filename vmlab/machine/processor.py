@@ -114,10 +114,7 @@ class Processor(EventDelivery):
         self.flags_changed()
 
     def _change_width(self) -> None:
-        """Enter or leave 64-bit mode, as CS says: four segments are flat there, and the registers have 64 bits.
-
-        What becomes of the upper halves on the way out the manual leaves open (SDM vol. 1, 3.4.1.1): here they are lost.
-        """
+        """Enter or leave 64-bit mode, as CS says; on the way out upper halves are lost (SDM vol. 1, 3.4.1.1: undefined)."""
         self.code_64 = not self.code_64
         self.address_mask = LONG_MASK if self.code_64 else MASK
         for index in (ES, CS, SS, DS):
