@@ -713,6 +713,13 @@ def test_the_time_stamp_counter_goes_forwards_over_all_processors() -> None:
     assert (several.word("done"), several.word("wrong")) == (3, 0)
 
 
+def test_an_access_to_a_port_sees_the_time_of_the_clock() -> None:
+    several = Several("first: out 0x80, al\n in al, 0x61\n jmp first\n others:", 2)
+    for _ in range(40):
+        several.run(101)
+        assert several.machine.platform.clock.now <= several.cpus[0].ticks // 2
+
+
 def test_pause_leaves_the_turn_to_the_others() -> None:
     several = Several(
         f"first: mov eax, 1\n call start_all\n .wait: pause\n jmp .wait\n{COUNT_IN}.count: inc ecx\n jmp .count"

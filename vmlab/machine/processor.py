@@ -151,7 +151,7 @@ class Processor(EventDelivery):
     def port_read(self, port: int, size: int) -> int:
         """IN."""
         self.port_accesses += 1
-        self.platform.clock.now = self.ticks
+        self.platform.now(self.retired)
         if self.strict:
             self.look_at_port(port, size)
         value = self.bus.port_read(port, size)
@@ -161,7 +161,7 @@ class Processor(EventDelivery):
     def port_write(self, port: int, size: int, value: int) -> None:
         """OUT."""
         self.port_accesses += 1
-        self.platform.clock.now = self.ticks
+        self.platform.now(self.retired)
         if self.strict:
             self.look_at_port(port, size)
         self.bus.port_write(port, size, value)
