@@ -716,7 +716,7 @@ def test_the_time_stamp_counter_goes_forwards_over_all_processors() -> None:
 def test_an_access_to_a_port_sees_the_time_of_the_clock() -> None:
     several = Several("first: out 0x80, al\n in al, 0x61\n jmp first\n others:", 2)
     clock, first, seen = several.machine.platform.clock, several.cpus[0], []
-    several.machine.bus.on_access = lambda _: seen.append((clock.now, first.ticks // 2))
+    several.machine.bus.on_access = lambda *_: seen.append((clock.now, first.ticks // 2))
     several.run(4_000)
     assert len(seen) > 1_000
     assert all(now == expected for now, expected in seen)
