@@ -96,3 +96,13 @@ def test_what_a_notebook_writes(tmp_path):
     path = tmp_path / "image.bin"
     path.write_bytes(image.segments[0].data)
     assert vmlab.run(vmlab.load(path)).console == "x"
+
+
+def test_a_guest_that_misses_a_feature_is_told_which_processor_has_it():
+    wants_long_mode = vmlab.assemble("start: mov ecx, 0xC0000080\nrdmsr\n")
+    run = vmlab.run(wants_long_mode)
+    assert run.outcome == "triple-fault"
+    assert run.advice == ["the guest asked for IA32_EFER, which the CPU model pentium-4 has not: try cpu='core-2'"]
+    assert "hint: the guest asked for IA32_EFER" in run.describe()
+    assert vmlab.run(wants_long_mode, cpu="core-2").advice == []
+    assert vmlab.run(vmlab.guests.load("hello")).advice == []

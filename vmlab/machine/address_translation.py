@@ -1,10 +1,7 @@
-"""From linear to physical addresses: TLB, page walks, and the dictionaries over the TLB that make both quick.
+"""From linear to physical addresses: TLB and page walks.
 
-Quick and exact: a page that the TLB holds with sufficient rights, and that RAM answers for, is found in one of a few
-dictionaries (`_readable`, `_writable`, and `_code` of the processor), which are always a part of the TLB. Everything
-else takes the long way: TLB, page walk, bus.
-
-With CR4.SMAP they never hold a user's page for the supervisor: whether it may be touched depends on EFLAGS.AC.
+A page that is in the dictionaries of `vmlab.machine.page_maps` needs none of this. Everything else takes the long way:
+TLB, page walk, bus.
 
 Read more: Intel SDM vol. 3, chapter 4 (paging), 4.6 (access rights), 4.10 (TLBs).
 """
@@ -20,7 +17,6 @@ from vmlab.isa.x86.registers import (
     CR0_PG,
     CR0_WP,
     CR4_PAE,
-    CR4_PCIDE,
     CR4_PGE,
     CR4_PSE,
     CR4_SMAP,
@@ -28,13 +24,13 @@ from vmlab.isa.x86.registers import (
     EFER_LMA,
     EFER_NXE,
 )  # fmt: skip
-from vmlab.machine.cpu_state import CpuState
 from vmlab.machine.memory import CODE as PAGE_OF_CODE
-from vmlab.machine.memory import WRITTEN, MemoryWindow
+from vmlab.machine.memory import WRITTEN
 from vmlab.machine.page_formats import IA32, four_level, ia32_pse, pae
+from vmlab.machine.page_maps import LAST_PAGE, PageMaps
 from vmlab.machine.paging import PageTableFormat, Translation, walk
-from vmlab.machine.quick import LINE, Quick, QuickMaps
-from vmlab.machine.tlb import SPACE_SHIFT, Tlb, TlbEntry
+from vmlab.machine.quick import LINE, Quick
+from vmlab.machine.tlb import TlbEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,14 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["AddressTranslation"]
 
-Maps = tuple[dict[int, int], dict[int, int], dict[int, Any]]
-LAST_PAGE = 0xFFFFF
-PCID = 0xFFF
 MOST_WALKS = 4096
 Entries = tuple[tuple[int, int, int], ...]
 
 
-class AddressTranslation(CpuState):
+class AddressTranslation(PageMaps):
     """The part of a processor that translates addresses.
 
     Parameters
@@ -63,72 +56,37 @@ class AddressTranslation(CpuState):
 
     Attributes
     ----------
-    ram : PhysicalMemory
-        The host memory that holds this processor's RAM: its own, or that behind a guest's window.
-    tlb : Tlb
-        Cached translations.
     walk_references, control_loads : int
         Memory references of page walks; loads of control registers.
     on_control : callable or None
         Called with the name, the old and the new value when CR0, CR3 or CR4 changes.
-    user_spaces : dict
-        Values of CR3 under which code has run in ring 3, in order of their first time; the values are None.
-    system_readable, system_writable : dict of int to int
-        Pages that `read_system` and `write_system` reach without a look at the TLB, and where in `ram` they begin.
-    ring : int
-        Current privilege level, as CS said last.
+    lacked : dict of str to str
+        Features that the guest asked for in vain, and by what; for a person who reads how it ended.
     horizon : int
         Count of retired instructions at which the loop of `Processor.run` ends; 0 ends it at once.
     """
 
     __slots__ = (
-        "_format", "_levels", "_maps", "_quick", "_readable", "_repeats", "_reports_fetch", "_walks", "_window", "_writable", "bus", "control_loads", "horizon", "memory", "model",
-        "on_control", "platform", "quick_read", "quick_write", "ram", "ring", "system_readable", "system_writable", "tlb", "user_spaces", "walk_references",
+        "_format", "_repeats", "_reports_fetch", "_walks", "control_loads", "horizon", "lacked", "model", "on_control",
+        "walk_references",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel) -> None:
-        super().__init__()
-        self.platform = platform
-        self.bus = platform.bus
-        self.memory = platform.memory
-        self._window = self.memory if isinstance(self.memory, MemoryWindow) else None
-        self.ram = self.memory.host if isinstance(self.memory, MemoryWindow) else self.memory
+        super().__init__(platform, model)
         self.model = model
-        self.tlb = Tlb(model.tlb_entries)
         self.walk_references = self.control_loads = 0
         self.horizon = 0
-        self.user_spaces: dict[int, None] = {}
+        self.lacked: dict[str, str] = {}
         self.on_control: Callable[[str, int, int], None] | None = None
-        # The same once more for translated code, per privilege: reads, writes, pages entered. See `quicken`.
-        self._quick: tuple[QuickMaps, QuickMaps] = (
-            (Quick(self._fill, write=False), Quick(self._fill, write=True), set()),
-            (Quick(self._fill, write=False), Quick(self._fill, write=True), set()),
-        )
-        self.ram.quick_maps += [self._quick[0][1], self._quick[1][1]]
         self._mode_changed()
 
     def has(self, feature: str) -> bool:
         """Say whether the model has a feature."""
         return self.model.has(feature)
 
-    # -- the dictionaries over the TLB ---------------------------------------------------------------------------------
-
-    def _forget(self) -> None:
-        """Empty the dictionaries over the TLB, after a flush or a change of address space."""
-        self.tlb.tag = (self.cr3 & PCID) << SPACE_SHIFT if self.cr4 & CR4_PCIDE else 0
-        # Per privilege (supervisor, user): pages that may be read, written, executed without a look at the TLB.
-        # The first two lead to an address in `ram`, the third to instructions kept with the page.
-        self._maps: tuple[Maps, Maps] = (({}, {}, {}), ({}, {}, {}))
-        self.system_readable, self.system_writable, _ = self._maps[0]
-        for quick in self._quick:
-            for each in quick:
-                each.clear()
-        self.code_changed()
-
     def _mode_changed(self) -> None:
         """Note what paging depends on, after a change of CR0, CR4 or IA32_EFER."""
         cr4 = self.cr4
-        # In whose dictionaries a supervisor's page is entered, and in whose a user's.
         self._levels = ((0,), (1,) if cr4 & CR4_SMAP and self.cr0 & CR0_PG else (0, 1))
         self._format = self.page_format
         # Walks are kept where they depend on nothing but what is in RAM: not on registers, on AC, on a guest's window.
@@ -137,84 +95,7 @@ class AddressTranslation(CpuState):
         self._reports_fetch = bool(cr4 & CR4_SMEP or (cr4 & CR4_PAE and self.efer & EFER_NXE))
         self._forget()
 
-    def code_changed(self) -> None:
-        """Note a new CS or a new mode: the privilege level may be another."""
-        self.ring = self.cpl
-        self._enter_ring()
-
-    def _enter_ring(self) -> None:
-        if self.ring == 3 and self.cr3 not in self.user_spaces:
-            self.user_spaces[self.cr3] = None
-        self._choose_maps()
-
-    def _choose_maps(self) -> None:
-        """Use the dictionaries of the present privilege level."""
-        user = self.ring == 3
-        self._readable: dict[int, int] = self._maps[user][0]
-        self._writable: dict[int, int] = self._maps[user][1]
-        self.quick_read: dict[int, int] = self._quick[user][0]
-        self.quick_write: dict[int, int] = self._quick[user][1]
-
-    def _remember(self, page: int, frame: int, *, writable: bool, user: bool) -> None:
-        """Enter a page that the TLB holds into the dictionaries, if RAM answers there."""
-        if not self.bus.is_ram(frame):
-            return
-        place = self.ram_address(frame)
-        for level in self._levels[user]:
-            readable, writables, _ = self._maps[level]
-            readable[page] = place
-            if writable:
-                writables[page] = place
-
-    def ram_address(self, physical: int) -> int:
-        """Return where in `ram` a physical address lies."""
-        return self._window.host_address(physical) if self._window else physical
-
-    def _drop_page(self, page: int) -> None:
-        for maps in self._maps:
-            for each in maps:
-                each.pop(page, None)
-        for readable, writable, entered in self._quick:
-            if page in entered:
-                entered.remove(page)
-                readable.pop(page << 12, None)
-                for line in range(page << 12, (page + 1) << 12, LINE):
-                    writable.pop(line, None)
-
-    def readable_place(self, page: int) -> int | None:
-        """Return where in `ram` a page begins that may be read without a look at the TLB."""
-        return self._readable.get(page)
-
-    def writable_place(self, page: int) -> int | None:
-        """Return where in `ram` a page begins that may be written without a look at the TLB."""
-        return self._writable.get(page)
-
-    def quicken(self, linear: int) -> bool:
-        """Enter the page of an address into `quick_read` and `quick_write`; say whether that brought anything new.
-
-        They lead from the linear address of a page, or of a line of 256 bytes, to what is to be added for the place in
-        `ram`, and are always a part of the dictionaries over the TLB. Only lines are entered for writing of which nobody
-        wants to know: no code, nothing watched, written since the last checkpoint. The last page is never entered, so
-        that addresses in an entered page do not wrap around.
-        """
-        page = linear >> 12
-        if page & LAST_PAGE == LAST_PAGE:
-            return False
-        base, ram = page << 12, self.ram
-        readable, writable, entered = self._quick[self.ring == 3]
-        news = False
-        place = self._readable.get(page)
-        if place is not None and base not in readable:
-            readable[base] = place - base
-            news = True
-        place = self._writable.get(page)
-        if place is not None and linear & -LINE not in writable and ram.pages[place >> 12] & ~PAGE_OF_CODE == WRITTEN:
-            for line in ram.free_lines(place >> 12, LINE):
-                writable[base + line] = place - base
-            ram.quick_pages.add(place >> 12)
-            news = news or linear & -LINE in writable
-        entered.add(page)
-        return news
+    # -- translated code ---------------------------------------------------------------------------------------------------
 
     def _fill(self, quick: Quick, key: int, write: bool) -> int:
         """Enter what a plain access of translated code looks for; KeyError where the interpreter is to make this access."""

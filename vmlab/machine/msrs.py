@@ -236,7 +236,10 @@ MSRS: dict[int, Msr] = {
 def find_msr(cpu: Processor, number: int) -> Msr:
     """Return the register of a number; #GP(0) where this processor has none."""
     msr = MSRS.get(number)
-    if msr is None or (msr.feature and not cpu.model.has(msr.feature)):
+    if msr is None:
+        raise Fault(GP, 0)
+    if msr.feature and not cpu.model.has(msr.feature):
+        cpu.lacked.setdefault(msr.feature, msr.name)
         raise Fault(GP, 0)
     return msr
 

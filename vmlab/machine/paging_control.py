@@ -34,8 +34,9 @@ from vmlab.isa.x86.registers import (
     EFER_LME,
     EFER_NXE,
 )  # fmt: skip
-from vmlab.machine.address_translation import PCID, AddressTranslation
+from vmlab.machine.address_translation import AddressTranslation
 from vmlab.machine.page_formats import pdpte_reserved
+from vmlab.machine.page_maps import PCID
 from vmlab.machine.paging import PRESENT
 
 __all__ = ["PagingControl"]

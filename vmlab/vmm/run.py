@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
+from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.recording import Recording
 from vmlab.vmm.snapshot import Snapshot, go_on
 from vmlab.vmm.techniques import build, check_options
@@ -99,6 +100,20 @@ class Run:
         """Instructions that the hypervisor executed for the guest, by mnemonic."""
         return Counter(self.guests[0].emulated)
 
+    @property
+    def advice(self) -> list[str]:
+        """What may have been wrong, where the guest did not end well: features of a processor that it asked for in vain."""
+        if self.outcome in ("exit", "until"):
+            return []
+        wanted = {feature: by for guest in self.guests for feature, by in guest.vcpu.lacked.items()}
+        name = self.system.machine.cpu.model.name
+        able = {feature: [each.name for each in CPU_MODELS.values() if each.has(feature)] for feature in wanted}
+        return [
+            f"the guest asked for {by}, which the CPU model {name} has not: try cpu={able[feature][0]!r}"
+            for feature, by in wanted.items()
+            if able[feature]
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain data, as `vmlab run --json` prints them."""
         return {
@@ -121,6 +136,7 @@ class Run:
             f"{self.instructions:,} instructions, {self.cycles:,} cycles, {self.exits.total():,} exits",
         ]
         lines += [f"{count:>9,}  {reason}" for reason, count in self.exits.most_common()]
+        lines += [f"hint: {line}" for line in self.advice]
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.semantics import SEMANTICS
-from vmlab.machine.translator import emit_arithmetic, emit_data
+from vmlab.machine.translator import emit_arithmetic, emit_bits, emit_data
 from vmlab.machine.translator.compiler import compile_region
 from vmlab.machine.translator.emitters import Special, transfers, translatable
 from vmlab.machine.translator.region import ENDING, Region, discover
@@ -29,7 +29,7 @@ VARIANTS = 4
 """Translations kept of one address: of different bytes there."""
 OFFSET = 0xFFF
 ORDINARY = Special()
-_FAMILIES = (emit_arithmetic, emit_data)
+_FAMILIES = (emit_arithmetic, emit_bits, emit_data)
 
 
 @dataclass(slots=True)

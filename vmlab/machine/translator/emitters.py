@@ -1,4 +1,4 @@
-"""Which instructions are translated: a table, filled by the modules `emit_arithmetic` and `emit_data`.
+"""Which instructions are translated: a table, filled by the modules `emit_arithmetic`, `emit_bits` and `emit_data`.
 
 What an emitter writes may raise KeyError or `Unusual` in its first lines alone, before it changes anything.
 """

@@ -271,6 +271,14 @@ class Writer:
         self.put(f"if p & {width - 1}: data[p:p + {width}] = ({value}).to_bytes({width}, 'little')")
         self.put(f"else: {view}[p >> {shift}] = {value}")
 
+    def finish(self, destination: Operand, size: int, local: str) -> str:
+        """Write the result `local` of an instruction that sets all flags; return a name for it that will last."""
+        if isinstance(destination, Memory):
+            self.put_back(size, local)
+            return local
+        self.assign(destination, local, carry=False, rest=False)
+        return f"r{destination.index}" if isinstance(destination, Register32) else local
+
     def value(self, operand: Operand, into: str = "v") -> str:
         """Write the read of an operand; return an expression for its value, a name where it is in memory."""
         if isinstance(operand, Memory):

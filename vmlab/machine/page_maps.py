@@ -1,0 +1,170 @@
+"""The dictionaries over the TLB: pages that are reached without a look at it.
+
+Quick and exact: a page that the TLB holds with sufficient rights, and that RAM answers for, is found in one of a few
+dictionaries (`_readable`, `_writable`, and `_code` of the processor), which are always a part of the TLB. With CR4.SMAP
+they never hold a user's page for the supervisor: whether it may be touched depends on EFLAGS.AC.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmlab.isa.x86.registers import CR4_PCIDE
+from vmlab.machine.cpu_state import CpuState
+from vmlab.machine.memory import CODE as PAGE_OF_CODE
+from vmlab.machine.memory import WRITTEN, MemoryWindow
+from vmlab.machine.quick import LINE, Quick, QuickMaps
+from vmlab.machine.tlb import SPACE_SHIFT, Tlb
+
+if TYPE_CHECKING:
+    from vmlab.machine.cpu_model import CpuModel
+    from vmlab.machine.platform import Platform
+
+__all__ = ["LAST_PAGE", "PCID", "PageMaps"]
+
+Maps = tuple[dict[int, int], dict[int, int], dict[int, Any]]
+LAST_PAGE = 0xFFFFF
+PCID = 0xFFF
+
+
+class PageMaps(CpuState):
+    """The part of a processor that knows pages which need no translation.
+
+    Parameters
+    ----------
+    platform : Platform
+        Bus, clock and memory.
+    model : CpuModel
+        Size of the TLB.
+
+    Attributes
+    ----------
+    ram : PhysicalMemory
+        The host memory that holds this processor's RAM: its own, or that behind a guest's window.
+    tlb : Tlb
+        Cached translations.
+    user_spaces : dict
+        Values of CR3 under which code has run in ring 3, in order of their first time; the values are None.
+    system_readable, system_writable : dict of int to int
+        Pages that `read_system` and `write_system` reach without a look at the TLB, and where in `ram` they begin.
+    ring : int
+        Current privilege level, as CS said last.
+    """
+
+    __slots__ = (
+        "_levels", "_maps", "_quick", "_readable", "_window", "_writable", "bus", "memory", "platform", "quick_read",
+        "quick_write", "ram", "ring", "system_readable", "system_writable", "tlb", "user_spaces",
+    )  # fmt: skip
+
+    def __init__(self, platform: Platform, model: CpuModel) -> None:
+        super().__init__()
+        self.platform = platform
+        self.bus = platform.bus
+        self.memory = platform.memory
+        self._window = self.memory if isinstance(self.memory, MemoryWindow) else None
+        self.ram = self.memory.host if isinstance(self.memory, MemoryWindow) else self.memory
+        self.tlb = Tlb(model.tlb_entries)
+        self.user_spaces: dict[int, None] = {}
+        # In whose dictionaries (0 the supervisor's, 1 the user's) a supervisor's page is entered, and in whose a user's.
+        self._levels: tuple[tuple[int, ...], tuple[int, ...]] = ((0,), (0, 1))
+        # The same once more for translated code, per privilege: reads, writes, pages entered. See `quicken`.
+        self._quick: tuple[QuickMaps, QuickMaps] = (
+            (Quick(self._fill, write=False), Quick(self._fill, write=True), set()),
+            (Quick(self._fill, write=False), Quick(self._fill, write=True), set()),
+        )
+        self.ram.quick_maps += [self._quick[0][1], self._quick[1][1]]
+
+    def _forget(self) -> None:
+        """Empty the dictionaries over the TLB, after a flush or a change of address space."""
+        self.tlb.tag = (self.cr3 & PCID) << SPACE_SHIFT if self.cr4 & CR4_PCIDE else 0
+        # Per privilege (supervisor, user): pages that may be read, written, executed without a look at the TLB.
+        # The first two lead to an address in `ram`, the third to instructions kept with the page.
+        self._maps: tuple[Maps, Maps] = (({}, {}, {}), ({}, {}, {}))
+        self.system_readable, self.system_writable, _ = self._maps[0]
+        for quick in self._quick:
+            for each in quick:
+                each.clear()
+        self.code_changed()
+
+    def code_changed(self) -> None:
+        """Note a new CS or a new mode: the privilege level may be another."""
+        self.ring = self.cpl
+        self._enter_ring()
+
+    def _enter_ring(self) -> None:
+        if self.ring == 3 and self.cr3 not in self.user_spaces:
+            self.user_spaces[self.cr3] = None
+        self._choose_maps()
+
+    def _choose_maps(self) -> None:
+        """Use the dictionaries of the present privilege level."""
+        user = self.ring == 3
+        self._readable: dict[int, int] = self._maps[user][0]
+        self._writable: dict[int, int] = self._maps[user][1]
+        self.quick_read: dict[int, int] = self._quick[user][0]
+        self.quick_write: dict[int, int] = self._quick[user][1]
+
+    def _remember(self, page: int, frame: int, *, writable: bool, user: bool) -> None:
+        """Enter a page that the TLB holds into the dictionaries, if RAM answers there."""
+        if not self.bus.is_ram(frame):
+            return
+        place = self.ram_address(frame)
+        for level in self._levels[user]:
+            readable, writables, _ = self._maps[level]
+            readable[page] = place
+            if writable:
+                writables[page] = place
+
+    def ram_address(self, physical: int) -> int:
+        """Return where in `ram` a physical address lies."""
+        return self._window.host_address(physical) if self._window else physical
+
+    def _drop_page(self, page: int) -> None:
+        for maps in self._maps:
+            for each in maps:
+                each.pop(page, None)
+        for readable, writable, entered in self._quick:
+            if page in entered:
+                entered.remove(page)
+                readable.pop(page << 12, None)
+                for line in range(page << 12, (page + 1) << 12, LINE):
+                    writable.pop(line, None)
+
+    def readable_place(self, page: int) -> int | None:
+        """Return where in `ram` a page begins that may be read without a look at the TLB."""
+        return self._readable.get(page)
+
+    def writable_place(self, page: int) -> int | None:
+        """Return where in `ram` a page begins that may be written without a look at the TLB."""
+        return self._writable.get(page)
+
+    def quicken(self, linear: int) -> bool:
+        """Enter the page of an address into `quick_read` and `quick_write`; say whether that brought anything new.
+
+        They lead from the linear address of a page, or of a line of 256 bytes, to what is to be added for the place in
+        `ram`, and are always a part of the dictionaries over the TLB. Only lines are entered for writing of which nobody
+        wants to know: no code, nothing watched, written since the last checkpoint. The last page is never entered, so
+        that addresses in an entered page do not wrap around.
+        """
+        page = linear >> 12
+        if page & LAST_PAGE == LAST_PAGE:
+            return False
+        base, ram = page << 12, self.ram
+        readable, writable, entered = self._quick[self.ring == 3]
+        news = False
+        place = self._readable.get(page)
+        if place is not None and base not in readable:
+            readable[base] = place - base
+            news = True
+        place = self._writable.get(page)
+        if place is not None and linear & -LINE not in writable and ram.pages[place >> 12] & ~PAGE_OF_CODE == WRITTEN:
+            for line in ram.free_lines(place >> 12, LINE):
+                writable[base + line] = place - base
+            ram.quick_pages.add(place >> 12)
+            news = news or linear & -LINE in writable
+        entered.add(page)
+        return news
+
+    def _fill(self, quick: Quick, key: int, write: bool) -> int:
+        """Enter what a plain access of translated code looks for; KeyError where the interpreter is to make this access."""
+        raise NotImplementedError
