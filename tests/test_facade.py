@@ -99,7 +99,7 @@ def test_what_a_notebook_writes(tmp_path):
 
 
 def test_a_guest_that_misses_a_feature_is_told_which_processor_has_it():
-    wants_long_mode = vmlab.assemble("start: mov ecx, 0xC0000080\nrdmsr\n")
+    wants_long_mode = vmlab.assemble("start: mov ecx, 0xC0000080\nrdmsr\nhlt\n")
     run = vmlab.run(wants_long_mode)
     assert run.outcome == "triple-fault"
     assert run.advice == ["the guest asked for IA32_EFER, which the CPU model pentium-4 has not: try cpu='core-2'"]
