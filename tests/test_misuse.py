@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
 import vmlab
 from vmlab.errors import OptionError, VmlabError
+from vmlab.vmm.session import Session
+from vmlab.vmm.snapshot import Snapshot, capture
 
 HELLO = vmlab.guests.load("hello")
+SAVED = Snapshot(capture(vmlab.run(HELLO).system))
+ECHO = vmlab.record(vmlab.guests.load("echo"), steps=100)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +69,7 @@ HELLO = vmlab.guests.load("hello")
         (lambda: vmlab.load(None), "from a path"),
         (lambda: vmlab.load("/no/such/file"), "no such file"),
         (lambda: vmlab.load_state("/dev/zero"), "not a regular file"),
-        (lambda: vmlab.load_state("/"), "not a regular file"),
+        (lambda: vmlab.load_state("/"), "a folder"),
         (lambda: vmlab.save(vmlab.run(HELLO), "/"), "give the name of a file"),
         (lambda: vmlab.save(vmlab.run(HELLO), ""), "give the name of a file"),
         (lambda: vmlab.run(HELLO, cpus=0), "1 to 16"),
@@ -83,6 +90,32 @@ HELLO = vmlab.guests.load("hello")
         (lambda: vmlab.assemble(""), "empty"),
         (lambda: vmlab.assemble("times 1000000000 db 0"), "exceeds"),
         (lambda: vmlab.run(vmlab.assemble("org 0x7fffffff\nhlt")), "give --memory"),
+        (lambda: vmlab.run([SAVED]), "a saved system goes on alone"),
+        (lambda: vmlab.Recording(vmlab.run(HELLO)), "made of a system"),
+        (lambda: vmlab.Recording(None), "made of a system"),
+        (lambda: ECHO.next([]), "no events of kind"),
+        (lambda: ECHO.events_at("1"), "a step is an int"),
+        (lambda: vmlab.when.event([]), "no events of kind"),
+        (lambda: copy.copy(ECHO), "not copied"),
+        (lambda: copy.deepcopy(vmlab.run(HELLO)), "not copied"),
+        (lambda: pickle.dumps(ECHO), "vmlab.load_state"),
+        (lambda: vmlab.Debugger(ECHO).break_at(-1), "an address is an int from 0"),
+        (lambda: vmlab.Debugger(ECHO).break_at(1 << 64), "an address is an int from 0"),
+        (lambda: vmlab.Debugger(ECHO).break_at(None), "an address is an int from 0"),
+        (lambda: vmlab.Debugger(ECHO).break_when("a" * 10**6), "at most 500 characters"),
+        (lambda: vmlab.Debugger(ECHO).remove(1), "there are none"),
+        (lambda: vmlab.Debugger(ECHO).watch("start", 0), "from 1 to 4096"),
+        (lambda: vmlab.Debugger(ECHO).who_wrote("start", "x"), "from 1 to 4096"),
+        (lambda: vmlab.Debugger(ECHO).stack(10**9), "a number of values"),
+        (lambda: vmlab.Debugger(ECHO).listing(None), "a number of lines"),
+        (lambda: vmlab.Debugger(ECHO).place("start"), "an int"),
+        (lambda: vmlab.debug(ECHO, memory=1 << 20), "memory: the recording is made already"),
+        (lambda: vmlab.debug(ECHO, "native"), "under: the recording is made already"),
+        (lambda: vmlab.console(ECHO, "native"), "under: belongs to the system"),
+        (lambda: Session(ECHO).press(None), "a key is named by a str"),
+        (lambda: Session(ECHO, screen="cga").press(5), "a key is named by a str"),
+        (lambda: Session(ECHO).paste(None), "takes a str"),
+        (lambda: Session(ECHO).advance_until_waiting("x"), "a number of steps"),
     ],
 )
 def test_misuse_is_explained(call, message):
@@ -94,3 +127,33 @@ def test_an_option_error_is_a_value_error():
     with pytest.raises(ValueError, match="unknown CPU model"):
         vmlab.run(HELLO, cpu="none")
     assert issubclass(OptionError, VmlabError)
+
+
+def test_a_refused_command_moves_nothing():
+    recording = vmlab.record(HELLO)
+    debugger = vmlab.Debugger(recording)
+    debugger.goto(100)
+    for refused in (lambda: debugger.goto(-1), lambda: debugger.who_wrote("start", 0), lambda: debugger.step(-1)):
+        with pytest.raises(VmlabError):
+            refused()
+    assert recording.position == 100
+
+
+def test_a_replay_beyond_the_end_is_one_to_the_end():
+    recording = vmlab.record(HELLO)
+    recording.replay(10**30)
+    assert recording.position == recording.length
+
+
+def test_memory_ends_at_the_last_address():
+    rows = vmlab.Debugger(vmlab.record(HELLO)).memory(0xFFFF_FFF8, 64)
+    assert [address for address, _ in rows] == [0xFFFF_FFF8]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda image: pickle.loads(pickle.dumps(image))])
+def test_an_image_can_be_copied(copied):
+    for image in (HELLO, vmlab.boot_sector("start: hlt")):
+        again = copied(image)
+        assert (again.digest, again.entry, again.symbols) == (image.digest, image.entry, image.symbols)
+        with pytest.raises(TypeError):
+            again.symbols["start"] = 5

@@ -144,3 +144,31 @@ def test_what_is_there_is_replaced_whole_or_not_at_all(file, tmp_path, monkeypat
         write_state_file(path, [2])
     assert read_state_file(path) == [1]
     assert [each.name for each in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_no_file_is_never_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for act in (lambda: write_state_file(pipe, STATE), lambda: read_state_file(pipe)):
+        with pytest.raises(StateError, match=r"^\S+pipe: cannot be (written|read): not a regular file; give"):
+            act()
+    assert pipe.is_fifo()
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_the_file_that_a_link_leads_to_is_replaced(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_state_file(tmp_path / "link", 1)
+    write_state_file(tmp_path / "link", 2)
+    assert (tmp_path / "link").is_symlink()
+    assert read_state_file(tmp_path / "file") == 2
+
+
+def test_links_that_lead_in_a_circle_are_one_error(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for act in (lambda: write_state_file(tmp_path / "a", STATE), lambda: read_state_file(tmp_path / "a")):
+        with pytest.raises(StateError, match="a: cannot be"):
+            act()
+    assert (tmp_path / "a").is_symlink()

@@ -335,7 +335,7 @@ def test_misuse(debugger):
         (lambda: debugger.break_at("nowhere"), "no symbol"),
         (lambda: debugger.break_on("earthquake"), "no events of kind"),
         (lambda: debugger.break_on("trap", colour=3), "a trap event has no 'colour'|a trap has no 'colour'"),
-        (lambda: debugger.watch("results", 0), "bytes, not 0"),
+        (lambda: debugger.watch("results", 0), "from 1 to 4096, not 0"),
         (lambda: debugger.remove(7), "there is no breakpoint 7"),
         (lambda: debugger.goto(-1), "not in this recording"),
         (lambda: debugger.step(-1), "not negative"),

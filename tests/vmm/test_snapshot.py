@@ -211,3 +211,20 @@ def test_crafted_states_are_refused_or_run(under, tmp_path):
     bad["images"][0]["segments"][0][1] = b"another kernel"
     with pytest.raises(StateError, match="SHA-256 differs"):
         Snapshot(bad)
+
+
+@pytest.mark.parametrize("end", ["changed", "gone"])
+def test_a_disk_whose_file_is_another_by_now_is_saved_whole(end, tmp_path):
+    path = tmp_path / "boot.img"
+    path.write_bytes(vmlab.boot_sector("mov ax, 5\n mov bx, 6\n hlt").disk.contents())
+    recording = vmlab.record(vmlab.load(path))
+    recording.seek(recording.length - 2)
+    expected = vmlab.run(vmlab.load(path))
+    if end == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"other".ljust(512, b"\0"))
+    vmlab.save(recording, tmp_path / "state")
+    again = vmlab.run(vmlab.load_state(tmp_path / "state"))
+    assert (again.outcome, again.instructions) == (expected.outcome, expected.instructions)
+    assert again.guests[0].vcpu.visible() == expected.guests[0].vcpu.visible()

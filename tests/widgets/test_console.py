@@ -351,7 +351,7 @@ def test_what_can_be_given():
         console(image, guest=1)
     with pytest.raises(OptionError, match="there is no option 'speed'"):
         console(image, speed=3)
-    with pytest.raises(OptionError, match="belong to the system"):
+    with pytest.raises(OptionError, match="memory: belongs to the system"):
         console(vmlab.record(image, steps=10), memory=1 << 20)
     with pytest.raises(OptionError, match="a guest boots an Image"):
         console("kernel.elf")

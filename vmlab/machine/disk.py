@@ -186,6 +186,13 @@ class Disk:
         """Forget all that was written."""
         self._overlay.clear()
 
+    def unchanged(self) -> bool:
+        """Say whether the image file is there, and as it was when it was read; False where there is none."""
+        try:
+            return self.path is not None and _digest_of(self.path) == self.digest
+        except ImageError:
+            return False
+
     def commit(self) -> None:
         """Write the overlay into the image file, and begin an empty one. States saved before lie over another image.
 
@@ -197,7 +204,7 @@ class Disk:
         if self.path is None:
             raise ImageError(f"{self.name}: made from bytes, it has no file: write its contents() to one")
         data = self.contents()
-        if hashlib.sha256(_padded(_read_file(self.path))).hexdigest() != self.digest:
+        if _digest_of(self.path) != self.digest:
             raise ImageError(f"{self.path}: has changed since it was read: commit would undo that")
         target = self.path.resolve()
         fresh = target.with_name(target.name + ".vmlab-new")
@@ -247,6 +254,10 @@ def _refusal(file: Path) -> str | None:
         return "not a regular file"
     size = file.stat().st_size
     return f"{size} bytes: the largest disk has {LARGEST_DISK >> 30} GiB" if size > LARGEST_DISK else None
+
+
+def _digest_of(file: Path) -> str:
+    return hashlib.sha256(_padded(_read_file(file))).hexdigest()
 
 
 def _read_file(file: Path) -> bytes:

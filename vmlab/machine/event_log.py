@@ -16,9 +16,10 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, overload
 
+from vmlab.errors import OptionError
 from vmlab.machine.trace import End, Event, InstructionRetired
 
-__all__ = ["RECORDED", "EventLog"]
+__all__ = ["RECORDED", "EventLog", "check_kind"]
 
 CHUNK = 2_000
 UNPACKED = 8
@@ -55,6 +56,13 @@ def _events(values: list[Any]) -> Iterator[Event]:
         end = place + 1 + len(names)
         yield _CLASSES[values[place]](**dict(zip(names, values[place + 1 : end], strict=True)))
         place = end
+
+
+def check_kind(kind: object) -> None:
+    """Refuse a kind of events that is not recorded."""
+    if not isinstance(kind, str) or kind not in RECORDED:
+        hint = "; step() goes on by one instruction" if kind == InstructionRetired.kind else ""
+        raise OptionError(f"no events of kind {kind!r} are recorded: choose one of {', '.join(RECORDED)}{hint}")
 
 
 class EventLog(Sequence[Event]):

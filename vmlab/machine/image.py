@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType, NoneType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import ImageError, OptionError
 from vmlab.machine.disk import SECTOR, Disk
 from vmlab.machine.elf import MAGIC, parse_elf
 from vmlab.machine.multiboot import MultibootHeader, find_header
+from vmlab.machine.state_file import MAGIC as STATE_MAGIC
 
 if TYPE_CHECKING:
     import os
@@ -111,6 +112,11 @@ class Image:
         """The address after the highest segment."""
         return max(segment.end for segment in self.segments)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle it by its fields; a `mappingproxy` cannot be pickled."""
+        values = [getattr(self, each.name) for each in fields(self)]
+        return _rebuild, tuple(dict(each) if isinstance(each, Mapping) else each for each in values)
+
     def describe(self) -> str:
         """Several lines: name, kind, entry, segments, symbols."""
         kind = "boot disk" if self.disk else "multiboot 1" if self.multiboot else "plain"
@@ -124,6 +130,10 @@ class Image:
             lines.append(f"  disk of {self.disk.sectors} sectors")
         lines += [f"  module {module.string!r} {len(module.data)} bytes" for module in self.modules]
         return "\n".join(lines)
+
+
+def _rebuild(name: str, entry: int, segments: tuple[Segment, ...], symbols: Mapping[str, int], *rest: Any) -> Image:  # noqa: ANN401
+    return Image(name, entry, segments, MappingProxyType(dict(symbols)), *rest)
 
 
 def _check_address(what: str, value: object) -> int:
@@ -248,6 +258,8 @@ def load(path: str | os.PathLike[str], origin: int | None = None) -> Image:
         raise OptionError(f"an image is loaded from a path, not from {path!r}: for bytes use flat()") from None
     data = _read_file(file)
     name = file.name
+    if data.startswith(STATE_MAGIC):
+        raise ImageError(f"{name}: a saved state, not an image: vmlab.load_state({str(file)!r}) reads it")
     if data[:4] == MAGIC:
         return _from_elf(data, name)
     if origin is None and is_boot_disk(data):  # even with a multiboot header, which a boot loader on it may carry

@@ -124,4 +124,4 @@ def _find_room(size: int, taken: list[tuple[int, int]], memory_size: int) -> int
 def _too_large(what: str, end: int, size: int) -> str:
     needed = -(-end >> 20) if end > 1 << 20 else 1
     has = f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
-    return f"{what} needs {needed} MiB of memory, the machine has {has}: give --memory {needed}M or more"
+    return f"{what} needs {needed} MiB of memory, the machine has {has}: give --memory {needed}M (in Python memory={needed} << 20) or more"

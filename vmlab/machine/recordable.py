@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
+
+from vmlab.errors import OptionError
 
 if TYPE_CHECKING:
     from vmlab.machine.machine import Machine
     from vmlab.machine.processor import Processor
     from vmlab.machine.trace import Trace
 
-__all__ = ["Recordable"]
+__all__ = ["NotCopied", "Recordable"]
 
 
+class NotCopied:
+    """Neither copied nor pickled: two of them would share half of their parts."""
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse `copy` and `pickle`, which ask for this."""
+        raise OptionError(
+            f"a {type(self).__name__} is not copied and not pickled: vmlab.save(..., 'file') writes its state, "
+            "and vmlab.load_state('file') is where any number of runs go on"
+        )
+
+
+@runtime_checkable
 class Recordable(Protocol):
     """What can be recorded: a deterministic system that can be saved and loaded."""
 

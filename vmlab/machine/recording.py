@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
 from vmlab.machine.checkpoints import GAP, Checkpoints
-from vmlab.machine.event_log import RECORDED, EventLog
+from vmlab.machine.event_log import EventLog, check_kind
+from vmlab.machine.recordable import NotCopied, Recordable
 from vmlab.machine.search import find
-from vmlab.machine.trace import Input, InstructionRetired
+from vmlab.machine.trace import Input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ def check_count(count: int) -> int:
     return count
 
 
-class Recording:
+class Recording(NotCopied):
     r"""A run from its start to its end, with a cursor that goes anywhere in it.
 
     Parameters
@@ -83,9 +84,11 @@ class Recording:
     """
 
     def __init__(self, system: Any, *, max_steps: int = 50_000_000) -> None:  # noqa: ANN401 - any Recordable, with its own attributes
+        if not isinstance(system, Recordable):
+            raise OptionError(f"a Recording is made of a system, by vmlab.record(...), not of {type(system).__name__}")
         if type(max_steps) is not int or max_steps < 0:
             raise OptionError(f"the number of steps to record is an int, not negative, and not {max_steps!r}")
-        self.system = system
+        self.system: Any = system
         self._origin: int = system.steps
         self.events = EventLog(self._origin)
         self.length = 0
@@ -264,12 +267,14 @@ class Recording:
 
     def next(self, kind: str | None = None) -> Event | None:
         """Go to the next event (of a kind, as `"trap"`) and return it; None, without moving, where there is none."""
-        check_kind(kind)
+        if kind is not None:
+            check_kind(kind)
         return self._go(self.events.after(self.position, kind))
 
     def previous(self, kind: str | None = None) -> Event | None:
         """Go to the previous event (of a kind) and return it; None, without moving, where there is none."""
-        check_kind(kind)
+        if kind is not None:
+            check_kind(kind)
         return self._go(self.events.before(self.position, kind))
 
     def _go(self, event: Event | None) -> Event | None:
@@ -328,14 +333,16 @@ class Recording:
         return self._checkpoints.items[self._checkpoints.index(step - 1 + self._origin)].step - self._origin
 
     def replay(self, step: int) -> None:
-        """Run on to a step, though a checkpoint there were nearer: for who watches the steps themselves."""
-        self._advance(step)
+        """Run on to a step that is recorded, though a checkpoint there were nearer: for who watches the steps themselves."""
+        self._advance(min(step, self.length))
         place = self._checkpoints.index(self.system.steps)
         if self._checkpoints.items[place].step == self.system.steps:
             self._sure = False  # what is recorded here can be more than what a run leads to: see `Checkpoint.pinned`
 
     def events_at(self, step: int) -> list[Event]:
-        """Return the events of one step."""
+        """Return the events of one step; none where the recording has no such step."""
+        if type(step) is not int:
+            raise OptionError(f"a step is an int from 0 to {self.length}, not {step!r}")
         return self.events.at(step)
 
     def frames(self, start: int, stop: int) -> Iterator[tuple[int, list[Event], Any]]:
@@ -367,13 +374,6 @@ class Recording:
             if position >= stop:
                 return
             position += 1
-
-
-def check_kind(kind: str | None) -> None:
-    """Refuse a kind of events that is not recorded."""
-    if kind is not None and kind not in RECORDED:
-        hint = "; step() goes on by one instruction" if kind == InstructionRetired.kind else ""
-        raise OptionError(f"no events of kind {kind!r} are recorded: choose one of {', '.join(RECORDED)}{hint}")
 
 
 def _step_of(event: Input) -> int:

@@ -129,9 +129,10 @@ def write_state_file(path: str | os.PathLike[str], state: object) -> None:
     head = HEAD.pack(MAGIC, VERSION, len(body))
     packed = zlib.compress(body, LEVEL)
     digest = hashlib.sha256(head + packed).digest()
-    target = Path(path)
-    if not target.name:
-        raise StateError(f"{target}: cannot be written: a folder; give the name of a file")
+    refusal = _refusal(Path(path))
+    if refusal:
+        raise StateError(f"{path}: cannot be written: {refusal}")
+    target = Path(path).resolve()  # a link stays one
     fresh = target.with_name(f"{target.name}.{os.getpid()}.vmlab-new")
     try:
         with fresh.open("wb") as file:
@@ -141,10 +142,20 @@ def write_state_file(path: str | os.PathLike[str], state: object) -> None:
         fresh.replace(target)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise StateError(f"{target}: cannot be written: {reason}") from None
+        raise StateError(f"{path}: cannot be written: {reason}") from None
     finally:
         with contextlib.suppress(OSError, ValueError):
             fresh.unlink(missing_ok=True)
+
+
+def _refusal(file: Path) -> str:
+    """Say why a path is no place for a state: a folder, or a device, which must not be replaced; "" if it may be one."""
+    try:
+        if not file.resolve().name or file.is_dir():
+            return "a folder; give the name of a file"
+        return "not a regular file; give the name of another" if file.exists() and not file.is_file() else ""
+    except (OSError, RuntimeError, ValueError) as error:  # the second for links that lead in a circle
+        return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def is_state_file(path: str | os.PathLike[str]) -> bool:
@@ -166,10 +177,11 @@ def read_state_file(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401 - plai
     StateError
         The file is missing, unreadable, foreign, damaged, truncated, or of a newer version.
     """
+    file = Path(path)
+    refusal = _refusal(file)
+    if refusal:
+        raise StateError(f"{path}: cannot be read: {refusal}")
     try:
-        file = Path(path)
-        if file.exists() and not file.is_file():
-            raise StateError(f"{path}: cannot be read: not a regular file")
         data = file.read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -51,6 +51,8 @@ def encode_key(
     >>> encode_key("c", ctrl=True), encode_key("ArrowUp"), encode_key("Enter")
     (b'\x03', b'\x1b[A', b'\r')
     """
+    if not isinstance(key, str):
+        raise OptionError(f"a key is named by a str, as 'a' or 'Enter', not by {key!r}")
     modifiers = 1 + shift + 2 * alt + 4 * ctrl
     if key in CURSOR or key in FIRST_FUNCTION:
         final = CURSOR.get(key) or FIRST_FUNCTION[key]

@@ -25,7 +25,7 @@ from vmlab.isa.x86.registers import (
     NAMES_8_LEGACY,
     SEGMENT_NAMES,
 )
-from vmlab.machine.event_log import RECORDED
+from vmlab.machine.event_log import RECORDED, check_kind
 
 if TYPE_CHECKING:
     from vmlab.machine.cpu_state import CpuState
@@ -243,8 +243,7 @@ def event(kind: str, **fields: object) -> Condition:
     >>> event("trap", vector=14).describe()
     'trap event, vector=14'
     """
-    if kind not in RECORDED:
-        raise OptionError(f"no events of kind {kind!r} are recorded: choose one of {', '.join(RECORDED)}")
+    check_kind(kind)
     names = RECORDED[kind]
     for name in fields:
         if name not in names:

@@ -70,8 +70,10 @@ class Condition:
     def __init__(self, text: Any, symbols: Mapping[str, int]) -> None:  # noqa: ANN401 - checked
         self.text = text
         self._symbols = symbols
-        if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
+        if not isinstance(text, str) or not text.strip():
             raise OptionError(f"a condition is a text as 'ebx == 5' or '[counter] > 3', not {text!r}")
+        if len(text) > LONGEST:
+            raise OptionError(f"a condition has at most {LONGEST} characters, not {len(text):,}: {text[:40]!r}…")
         try:
             tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -164,5 +166,15 @@ class Condition:
 
 
 def evaluate(text: str | int, at: Viewpoint, symbols: Mapping[str, int]) -> int:
-    """Return an address, given as a number or as an expression of registers and symbols."""
-    return text & MASK if isinstance(text, int) else Condition(text, symbols).value(at) & MASK
+    """Return an address, given as a number or as an expression of registers and symbols.
+
+    Raises
+    ------
+    OptionError
+        It is neither.
+    """
+    if type(text) is int and 0 <= text <= MASK:
+        return text
+    if not isinstance(text, str):
+        raise OptionError(f"an address is an int from 0 to {MASK:#x}, or a text as 'main' or 'esp + 8', not {text!r}")
+    return Condition(text, symbols).value(at) & MASK

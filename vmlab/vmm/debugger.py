@@ -19,7 +19,7 @@ from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import ESP
 from vmlab.vmm.breakpoints import AtAddress, OnEvent, OnWrite, Watched, WhenTrue
 from vmlab.vmm.condition import Condition, evaluate
-from vmlab.vmm.inspector import Inspector
+from vmlab.vmm.inspector import Inspector, check_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,8 +132,7 @@ class Debugger(Inspector):
 
     def watch(self, where: int | str, size: int = 4) -> Breakpoint:
         """Stop after memory has changed: `size` bytes from an address on."""
-        if type(size) is not int or not 1 <= size <= 4096:
-            raise OptionError(f"a watched place has 1 to 4096 bytes, not {size!r}")
+        check_number("of bytes to watch", size, 4096)
         address = evaluate(where, self.view, self.symbols)
         name = f"{where} ({address:#x})" if isinstance(where, str) and not where.startswith("0x") else f"{address:#x}"
         return self._add(OnWrite(self._next(), f"write to {name}, {size} bytes", address, size))
@@ -141,7 +140,7 @@ class Debugger(Inspector):
     def remove(self, number: int | None = None) -> None:
         """Remove the breakpoint of a number, or all."""
         if number is not None and all(each.number != number for each in self.breakpoints):
-            raise OptionError(f"there is no breakpoint {number!r}: there are {self.breakpoints}")
+            raise OptionError(f"there is no breakpoint {number!r}: there are {self.breakpoints or 'none'}")
         self.breakpoints = [each for each in self.breakpoints if number is not None and each.number != number]
 
     def _next(self) -> int:
@@ -224,6 +223,7 @@ class Debugger(Inspector):
 
     def who_wrote(self, where: int | str, size: int = 4) -> Stop:
         """Go backward to the instant after memory was last written; the last step counts, where it changed something."""
+        check_number("of bytes to search", size, 4096)
         address = evaluate(where, self.view, self.symbols)
         wanted = OnWrite(0, f"write to {where if isinstance(where, str) else f'{where:#x}'}", address, size)
         position, before = self.position, self.view.registers()

@@ -19,6 +19,13 @@ __all__ = ["Inspector"]
 
 ROW = 16
 LONGEST = 15
+MOST_BYTES = 1 << 16
+
+
+def check_number(what: str, value: object, most: int, least: int = 1) -> None:
+    """Refuse a number of something that is none, or too large."""
+    if type(value) is not int or not least <= value <= most:
+        raise OptionError(f"a number {what} is an int from {least} to {most}, not {value!r}")
 
 
 class Inspector:
@@ -76,6 +83,8 @@ class Inspector:
 
     def listing(self, before: int = 6, after: int = 10) -> list[Line]:
         """Return lines of code around the next instruction: address, label, text, mark."""
+        check_number("of lines", before, MOST_BYTES, least=0)
+        check_number("of lines", after, MOST_BYTES, least=0)
         guest, address = self.view.guest, self.view.address
         lines = self.listings.lines.get(self.listings.at(guest, address), [])
         here = next((index for index, line in enumerate(lines) if line[0] == address), 0)
@@ -83,6 +92,8 @@ class Inspector:
 
     def place(self, address: int | None = None) -> str:
         """Name an address (or that of the next instruction) by the symbol before it."""
+        if address is not None and type(address) is not int:
+            raise OptionError(f"an address to be named is an int, not {address!r}")
         return self.listings.place(self.view.address if address is None else address)
 
     def registers(self) -> dict[str, int]:
@@ -95,6 +106,7 @@ class Inspector:
 
     def stack(self, count: int = 8) -> list[tuple[int, int, str]]:
         """Return address, value, and the symbol that the value is near, for values from the top of the stack."""
+        check_number("of values", count, MOST_BYTES // 8)
         cpu = self.view.cpu
         size = cpu.fetch_bits // 8 if cpu.fetch_bits == 64 else 4
         top = cpu.registers[ESP] + self.view.vcpu.segments[SS].base & (1 << 8 * size) - 1
@@ -124,13 +136,13 @@ class Inspector:
         physical : bool
             Whether the address is guest-physical, not linear.
         """
-        if type(count) is not int or not 0 < count <= 1 << 16:
-            raise OptionError(f"a number of bytes is an int from 1 to 65536, not {count!r}")
+        check_number("of bytes", count, MOST_BYTES)
         address = evaluate(where, self.view, self.symbols)
         memory = self.view.guest.memory
         rows = []
-        for at in range(address, address + count, ROW):
-            size = min(ROW, address + count - at)
+        end = min(address + count, 1 << self.view.bits)  # addresses do not go on at 0
+        for at in range(address, end, ROW):
+            size = min(ROW, end - at)
             if physical:
                 data = memory.read_bytes(at, min(size, memory.size - at)) if at < memory.size else b""
             else:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
 from vmlab.machine.clock import NOMINAL_HZ
-from vmlab.machine.recording import Recording
+from vmlab.machine.recording import Recording, check_count
 from vmlab.machine.terminal import Terminal
 from vmlab.machine.terminal_keys import encode_key, encode_paste
 
@@ -207,6 +207,7 @@ class Session:
 
     def advance_until_waiting(self, steps: int) -> int:
         """Go on for at most so many steps, and stop earlier where the guest has ended or waits for a key."""
+        check_count(steps)
         self.resume()
         total = 0
         while total < steps and self.state == "running":
@@ -267,12 +268,16 @@ class Session:
         if self.screen == "serial":
             self._send(encode_key(key, ctrl=ctrl, alt=alt, shift=shift, application=self.terminal.application_keys))
             return
+        if not isinstance(key, str):
+            raise OptionError(f"a key is named by a str, as 'a' or 'Enter', not by {key!r}")
         character = CHARACTERS.get(key, key)
         if len(character) == 1:
             self._send(encode_key(character, ctrl=ctrl).decode() if ctrl else character)
 
     def paste(self, text: str) -> None:
         """Paste a text, as a terminal does."""
+        if not isinstance(text, str):
+            raise OptionError(f"paste() takes a str, not {type(text).__name__}")
         if self.screen == "serial":
             self._send(encode_paste(text, bracketed=self.terminal.bracketed_paste))
         else:

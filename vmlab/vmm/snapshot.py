@@ -168,8 +168,9 @@ class Snapshot:
 
 
 def _save_disk(disk: Disk) -> dict[str, Any]:
+    """Return a disk as plain data: by its file, or with its contents where the file is gone or another by now."""
     path = None if disk.path is None else str(disk.path.absolute())
-    data = disk.base if disk.path is None else None
+    data = None if disk.unchanged() else disk.base
     return {"version": 1, "name": disk.name, "path": path, "sectors": disk.sectors, "digest": disk.digest, "data": data}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import IF
+from vmlab.machine.recordable import NotCopied
 from vmlab.machine.trace import End, FirmwareCall, PortAccess, Trace
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def check_limit(instructions: int | None) -> int:
     return NO_LIMIT if instructions is None else instructions
 
 
-class System(ABC):
+class System(NotCopied, ABC):
     """A computer with one or more guests, under one technique of virtualization.
 
     Parameters

@@ -143,10 +143,14 @@ def build(  # noqa: PLR0913 - the options of a run
     images: list[Any] = list(image) if isinstance(image, (list, tuple)) else [image]
     for each in images:
         if not isinstance(each, Image):
-            raise OptionError(f"a guest boots an Image (see vmlab.load and vmlab.assemble), not {type(each).__name__}")
+            raise OptionError(
+                f"a guest boots an Image, as of vmlab.load('file') or vmlab.assemble('source'), not {type(each).__name__}"
+                + ("; a saved system goes on alone" if type(each).__name__ == "Snapshot" else "")
+            )
     if type(memory) is not int or not SMALLEST <= memory <= LARGEST or memory % 0x1000:
         raise OptionError(
-            f"memory of {memory!r} bytes is not possible: a multiple of 4096 from {SMALLEST} (1M) to {LARGEST} (1G)"
+            f"memory of {memory!r} bytes is not possible: give an int, a multiple of 4096 from {SMALLEST} (1 << 20, 1 MiB) to "
+            f"{LARGEST} (1 << 30, 1 GiB)"
         )
     if not isinstance(disks, (list, tuple)) or len(disks) > MOST_DISKS:
         raise OptionError(f"disks are a list of at most {MOST_DISKS} images, as ['fs.img'], not {disks!r}")

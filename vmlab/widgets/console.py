@@ -377,8 +377,9 @@ def console(
     OptionError
         An option is not possible.
     """
-    if isinstance(what, (Recording, System)) and options:
-        raise OptionError(f"{', '.join(options)}: these belong to the system, which is built already")
+    if isinstance(what, (Recording, System)) and (under is not None or options):
+        given = ["under"] * (under is not None) + list(options)
+        raise OptionError(f"{', '.join(given)}: belongs to the system, which is built already; give an image instead")
     if isinstance(what, Recording):
         recording = what
     elif isinstance(what, System):

@@ -13,7 +13,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from vmlab.errors import VmlabError
+from vmlab.errors import OptionError, VmlabError
 from vmlab.machine.recording import Recording
 from vmlab.views.debugger import debugger_scene, debugger_svg
 from vmlab.vmm.debugger import Debugger
@@ -222,5 +222,10 @@ def debug(
     OptionError
         An option is not possible.
     """
+    if isinstance(what, Recording) and (under is not None or options):
+        given = ["under"] * (under is not None) + list(options)
+        raise OptionError(
+            f"{', '.join(given)}: the recording is made already; give an image, or vmlab.debug(recording)"
+        )
     recording = what if isinstance(what, Recording) else record(what, under, **options)
     return DebuggerView(Debugger(recording, guest))
