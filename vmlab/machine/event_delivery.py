@@ -5,7 +5,7 @@ Read more: Intel SDM vol. 3, 6.9 (priority), 6.15 (double and triple faults).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from vmlab.isa.x86.faults import DB, DF, DoubleFault, Fault, TripleFault, escalate
 from vmlab.isa.x86.registers import AC, DR6_SINGLE_STEP, DR7_ENABLED, DR7_GD, IF, TF
@@ -16,6 +16,7 @@ from vmlab.machine.signals import Signals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vmlab.isa.x86.instruction import Instruction
     from vmlab.isa.x86.semantics.processor import Processor as Executes
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.devices import LocalApic
@@ -42,6 +43,8 @@ class EventDelivery(MemoryAccess):
         INIT, STARTUP and NMI.
     deliver_quickly : callable or None
         What an engine has in place of `vmlab.isa.x86.semantics.interrupts.deliver`; False where it has not done it.
+    repeat_quickly : callable or None
+        What does more elements of a repeated string instruction, while an engine leaves the loop to `Processor.run`.
     attention : bool
         True where the next boundary needs more than the next instruction: an interrupt or a signal waits, TF is set, or
         a breakpoint is enabled.
@@ -51,7 +54,8 @@ class EventDelivery(MemoryAccess):
     """
 
     __slots__ = (
-        "_deliveries", "attention", "deliver_quickly", "delivered", "interrupts", "is_alone", "relaxed", "signals",
+        "_deliveries", "attention", "deliver_quickly", "delivered", "interrupts", "is_alone", "relaxed",
+        "repeat_quickly", "signals",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
@@ -62,6 +66,7 @@ class EventDelivery(MemoryAccess):
         self.delivered = self.debug_causes = 0
         self._deliveries = (0, 0)
         self.deliver_quickly: Callable[..., bool] | None = None
+        self.repeat_quickly: Callable[[Any, Instruction], None] | None = None
         self.attention = self.strict = self.relaxed = False
         self.is_alone = len(platform.local_apics) == 1
         super().__init__(platform, model)

@@ -134,10 +134,6 @@ class PageMaps(CpuState):
         """Return where in `ram` a page begins that may be read without a look at the TLB."""
         return self._readable.get(page)
 
-    def writable_place(self, page: int) -> int | None:
-        """Return where in `ram` a page begins that may be written without a look at the TLB."""
-        return self._writable.get(page)
-
     def quicken(self, linear: int) -> bool:
         """Enter the page of an address into `quick_read` and `quick_write`; say whether that brought anything new.
 

@@ -77,8 +77,7 @@ class Processor(EventDelivery):
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
-        self.number = number
-        self.port_accesses = 0
+        self.number, self.port_accesses = number, 0
         self.flat_data = self.linked = self.steps_late = False
         self.deadline: int | None = None
         self.spy: Callable[[int, Instruction, Semantic], Semantic] | None = None
@@ -127,6 +126,12 @@ class Processor(EventDelivery):
     def code_pages(self) -> dict[int, dict[int, Any]]:
         """Instructions kept with their pages, by EIP >> 12: a part of the TLB; none where EIP is not a linear address."""
         return self._code
+
+    @property
+    def kept(self) -> Decoded | None:
+        """The next instruction, if it is kept with a page that the TLB holds."""
+        linear = self.linear_ip
+        return self._linear_code.get(linear >> 12, {}).get(linear & 0xFFF | self._mode)
 
     def segment_changed(self) -> None:
         """Note a new data or stack segment."""
@@ -207,13 +212,12 @@ class Processor(EventDelivery):
         if available <= 0:
             raise Fault(GP, 0)
         key = linear & 0xFFF | self._mode
-        cache = self._linear_code.get(linear >> 12)
-        found = cache.get(key) if cache else None
+        found = self.kept
         if found and found[2] <= available:
             return found
         user = self.cpl == 3
         physical = self.translate(linear, write=False, user=user, fetch=True)
-        cache = {}
+        cache: dict[int, Decoded] = {}
         page = -1
         if self.bus.is_ram(physical):
             page = self.ram_address(physical) >> 12
@@ -301,8 +305,7 @@ class Processor(EventDelivery):
     def step(self) -> None:
         """Execute one instruction, and note whether TF asks for a trap after it."""
         flags, delivered = self.flags, self.delivered
-        self.debug_causes = 0
-        self.steps_late = False
+        self.debug_causes, self.steps_late = 0, False
         self.stop_before()
         self.execute()
         if flags & RF:

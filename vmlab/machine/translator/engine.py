@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmlab.machine.translator.cache import ORDINARY, Translated, is_kept, translate
-from vmlab.machine.translator.strings import BULK
+from vmlab.machine.translator.strings import BULK, repeat
 from vmlab.machine.translator.traps import deliver
 
 if TYPE_CHECKING:
@@ -77,7 +77,11 @@ class Engine:
         while True:
             cpu.flat_data = cpu.has_flat_data
             if cpu.fetch_bits != 32 or not cpu.flat_data or cpu.debug[7] & BREAKPOINTS:
-                cpu.run(until)
+                cpu.repeat_quickly = repeat
+                try:
+                    cpu.run(until)
+                finally:
+                    cpu.repeat_quickly = None
             else:
                 self._run_flat(cpu, until, go_on)
             until = go_on()

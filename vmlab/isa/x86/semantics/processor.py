@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmlab.isa.x86.descriptors import SegmentRegister
+    from vmlab.isa.x86.instruction import Instruction
 
 
 class Processor(Protocol):
@@ -39,6 +42,10 @@ class Processor(Protocol):
     delivered: int
     interrupt_shadow: bool
     steps_late: bool
+
+    @property
+    def repeat_quickly(self) -> Callable[[Any, Instruction], object] | None:
+        """What may do more elements of a repeated string instruction, called between two of them; None where nothing may."""
 
     @property
     def cpl(self) -> int:

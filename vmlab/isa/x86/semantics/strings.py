@@ -40,9 +40,12 @@ def _repeated(element: Callable[[Processor, Instruction], None]) -> Semantic:
         registers[ECX] = registers[ECX] & KEPT[i.address_size] | count
         if not count:
             return
-        if i.row.repeat == "repz" and bool(cpu.flags & ZF) != (i.repeat == "rep"):
+        compares = i.row.repeat == "repz"
+        if compares and bool(cpu.flags & ZF) != (i.repeat == "rep"):
             return
         cpu.ip = cpu.ip - i.length & cpu.address_mask
+        if cpu.repeat_quickly and not compares:
+            cpu.repeat_quickly(cpu, i)
 
     return execute
 
