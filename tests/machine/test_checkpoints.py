@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+import vmlab
 from tests.vmm.harness import kernel
 from vmlab.machine import checkpoints
 from vmlab.machine.recording import Recording
@@ -77,3 +78,20 @@ def test_what_a_guest_has_sent_is_kept_once():
         assert recording.system.guests[0].platform.uart.output is console
         assert whole_text.startswith(recording.system.guests[0].console)
         assert abs(len(console) - step * len(whole_text) // 60_000) < 3_000
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_seek_loses_no_change_of_memory(monkeypatch):
+    recording = vmlab.record(vmlab.assemble("start: inc dword [0x200000]\n jmp start"), steps=20)
+    memory = recording.system.machine.memory
+    recording.seek(20)
+    with monkeypatch.context() as broken:
+        broken.setattr(type(memory), "replace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            recording.seek(0)  # the pages that have changed are known, and not yet undone
+    for step, count in ((0, 0), (20, 10), (3, 2)):
+        recording.seek(step)
+        assert memory.read_bytes(0x20_0000, 4) == bytes([count, 0, 0, 0])

@@ -95,6 +95,7 @@ class Checkpoints:
         self.items = [Checkpoint(system.steps, *self._save(), memory.contents())]
         self._base = self.items[0]  # memory is what this one says but for the pages that count as changed
         self._latest = dict(self._base.pages)  # contents at the last checkpoint, so that equal ones are shared
+        self._torn = False  # Ctrl-C came between: what counts as changed is not all that has changed
         self._near: OrderedDict[int, None] = OrderedDict()
         self._pages = len(self._base.pages)
 
@@ -133,11 +134,13 @@ class Checkpoints:
         """Take a checkpoint at the end of what is recorded."""
         memory, latest = self.system.machine.memory, self._latest
         pages: dict[int, bytes] = {}
+        self._torn = True
         for number in memory.take_changed():
             contents = memory.page(number)
             known = latest.get(number, ZERO_PAGE)
             latest[number] = pages[number] = known if contents == known else contents
         self._insert(len(self.items), pages, pinned=pinned)
+        self._torn = False
         place = len(self.items) - 1 - RECENT
         if place > 0 and self.items[place].step - self.items[place - 1].step < self.spacing:
             self._drop(place)
@@ -154,10 +157,12 @@ class Checkpoints:
         if self.items[place - 1].step == step:
             return
         pages: dict[int, bytes] = {}
+        self._torn = True
         for number in memory.take_changed():
             contents = memory.page(number)
             pages[number] = ZERO_PAGE if contents == ZERO_PAGE else contents
         self._insert(place, pages)
+        self._torn = False
         self._near[step] = None
         while len(self._near) > MOST_NEAR or (self._pages - len(self._latest) > MOST_PAGES and len(self._near) > 1):
             oldest = self.index(next(iter(self._near)))
@@ -219,7 +224,14 @@ class Checkpoints:
         """Bring the system to a checkpoint, by its index."""
         memory, target = self.system.machine.memory, self.items[place]
         low, high = sorted((self.index(self._base.step), place))
-        wanted = set(memory.take_changed()).union(*(item.pages for item in self.items[low + 1 : high + 1]))
+        torn, self._torn = self._torn, True
+        if torn:
+            low, high = -1, len(self.items) - 1
+        wanted = (
+            set(memory.contents() if torn else ())
+            .union(memory.take_changed())
+            .union(*(item.pages for item in self.items[low + 1 : high + 1]))
+        )
         contents: dict[int, bytes] = {}
         for item in reversed(self.items[: place + 1]):
             if not wanted:
@@ -231,7 +243,7 @@ class Checkpoints:
         self.system.load(target.state)
         for uart, sent, count in zip(self._uarts, self._sent, target.sent, strict=True):
             uart.output[:] = sent[:count]
-        self._base = target
+        self._base, self._torn = target, False
 
     def approach(self, step: int) -> int:
         """Return to which step a replay should go next on its way to a step: half of the rest, or there."""
