@@ -205,8 +205,9 @@ class Draft:
                     index_part = registers[index] << scale
                     if index == base:
                         mod = 2
+            free = base >= 0 and base not in self.fixed and (index == 4 or index != base)  # may be aimed
             if base & 7 == 5 and mod == 0:  # no base
-                base = -1
+                base, free = -1, False
             elif base in self.fixed:
                 mod = 2
             width = (4 if base < 0 else 0, 1, 4)[mod]
@@ -216,10 +217,10 @@ class Draft:
                 displacement -= displacement >> (bits - 1) << bits
             if bits < 64 or -(1 << 31) <= displacement < 1 << 31:
                 break
-            if base >= 0 and base != index and base not in self.fixed:  # any displacement, and the base to fit
+            if free:  # any displacement, and the base to fit
                 displacement = rng.randrange(-(1 << 31), 1 << 31)
                 break
-        if base >= 0 and base != index and base not in self.fixed:
+        if free:
             self.aim(base, target - index_part - displacement & (1 << bits) - 1, bits=bits)
         if base < 0 and not sib and self.mode.bits == 64:
             if self.row.mnemonic in ("shld", "shrd"):  # Unicorn forgets that a constant follows
