@@ -95,3 +95,19 @@ def test_an_interrupted_seek_loses_no_change_of_memory(monkeypatch):
     for step, count in ((0, 0), (20, 10), (3, 2)):
         recording.seek(step)
         assert memory.read_bytes(0x20_0000, 4) == bytes([count, 0, 0, 0])
+
+
+@pytest.mark.parametrize("act", ["send", "save"])
+def test_what_follows_an_interrupted_seek_does_not_build_on_it(monkeypatch, tmp_path, act):
+    recording = vmlab.record(vmlab.assemble("start: inc dword [0x200000]\n jmp start"), steps=20)
+    memory = recording.system.machine.memory
+    recording.seek(20)
+    with monkeypatch.context() as broken:
+        broken.setattr(type(recording.system), "load", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            recording.seek(0)  # memory is that of step 0 already, the processor that of step 20 still
+    if act == "send":
+        recording.send("x")
+    else:
+        vmlab.save(recording, tmp_path / "a.vmlab")
+    assert memory.read_bytes(0x20_0000, 4) == bytes([recording.position // 2, 0, 0, 0])

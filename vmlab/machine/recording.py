@@ -185,6 +185,7 @@ class Recording(NotCopied):
             raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(guests) - 1}")
         if device not in DEVICES:
             raise OptionError(f"there is no device {device!r} to type at: choose one of {', '.join(DEVICES)}")
+        self.settle()
         woken = self._type(data, guest, device)
         dropped = self.length - self.position
         step = self.position
@@ -242,6 +243,11 @@ class Recording(NotCopied):
             if checkpoints.far(GAP if system.steps < goal else 4 * GAP):
                 checkpoints.take()
         self._sure = True
+
+    def settle(self) -> None:
+        """Make sure that the system is what the recording says: after Ctrl-C in the middle of a seek it may not be."""
+        if not self._sure:
+            self.seek(min(self.position, self.length))
 
     def _advance(self, step: int) -> None:
         """Run to a step that is recorded, and type what was typed on the way."""

@@ -16,6 +16,7 @@ from vmlab.errors import ImageError, OptionError, StateError
 from vmlab.machine.disk import SECTOR, Disk
 from vmlab.machine.image import Image, Module, Segment
 from vmlab.machine.multiboot import MultibootHeader
+from vmlab.machine.recording import Recording
 from vmlab.machine.state import COUNT, QUAD, Entries, Items, check_state
 from vmlab.machine.state_file import read_state_file, write_state_file
 from vmlab.machine.trace import Trace
@@ -25,7 +26,6 @@ from vmlab.vmm.techniques import build, find_engine, read_input, read_keys
 if TYPE_CHECKING:
     import os
 
-    from vmlab.machine.recording import Recording
     from vmlab.vmm.run import Run
 
 __all__ = ["Snapshot", "go_on", "load_state", "save"]
@@ -249,6 +249,8 @@ def save(what: Run | Recording | System, path: str | os.PathLike[str]) -> None:
     system = what if isinstance(what, System) else getattr(what, "system", None)
     if not isinstance(system, System):
         raise OptionError(f"save takes a Run, a Recording or a System, not {type(what).__name__}")
+    if isinstance(what, Recording):
+        what.settle()
     write_state_file(_path(path), capture(system))
 
 
