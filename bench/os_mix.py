@@ -40,12 +40,12 @@ GENERAL = [getattr(x86, f"UC_X86_REG_{name}") for name in ("EAX", "ECX", "EDX", 
 
 
 @cache
-def long_minios() -> Image:
-    """Return minios with loops that end later: 600 rounds for process 1, 300 for process 2."""
+def long_minios(first: int = 600, second: int = 300) -> Image:
+    """Return minios with loops that end later: so many rounds for process 1 and for process 2."""
     source = vmlab.guests.source("minios")
     for short, long in (
-        ("cmp dword [PRIVATE], 5", "cmp dword [PRIVATE], 600"),
-        ("cmp dword [PRIVATE], 3", "cmp dword [PRIVATE], 300"),
+        ("cmp dword [PRIVATE], 5", f"cmp dword [PRIVATE], {first}"),
+        ("cmp dword [PRIVATE], 3", f"cmp dword [PRIVATE], {second}"),
     ):
         assert short in source
         source = source.replace(short, long)

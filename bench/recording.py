@@ -11,16 +11,14 @@ import random
 import statistics
 import time
 from collections.abc import Iterator
-from functools import cache
 from typing import TYPE_CHECKING
 
-import vmlab
+from bench.os_mix import long_minios
 from bench.sampling import noise, ratio, take_turns
 from vmlab.machine.recording import Recording
 from vmlab.vmm.techniques import build
 
 if TYPE_CHECKING:
-    from vmlab.machine.image import Image
     from vmlab.vmm.system import System
 
 __all__ = ["measure"]
@@ -29,20 +27,8 @@ ROUNDS, STEPS = 5, 3_000_000
 LONG, PLACES, WARM = 50_000_000, 24, 8
 
 
-@cache
-def _image() -> Image:
-    source = vmlab.guests.source("minios")
-    for short, long in (
-        ("cmp dword [PRIVATE], 5", "cmp dword [PRIVATE], 10000"),
-        ("cmp dword [PRIVATE], 3", "cmp dword [PRIVATE], 6000"),
-    ):
-        assert short in source
-        source = source.replace(short, long)
-    return vmlab.assemble(source)
-
-
 def _system() -> System:
-    return build(_image(), engine="auto", memory=4 << 20)
+    return build(long_minios(10_000, 6_000), engine="auto", memory=4 << 20)
 
 
 def _plain() -> float:
