@@ -13,7 +13,7 @@ from tests.machine.chaos import chaos, check_shortcuts
 from tests.machine.computer import Computer
 from tests.machine.translator.programs import computer
 from vmlab.machine.recording import Recording
-from vmlab.machine.translator import Engine, cache, compiler
+from vmlab.machine.translator import Engine, cache, compiler, function, traps
 from vmlab.vmm import techniques
 
 LONG_SEEDS = 20_000
@@ -216,3 +216,65 @@ def test_many_random_programs():
         compare(lambda seed=seed: computer(random.Random(seed)).machine, random.Random(seed), 3000)
         compare(lambda seed=seed: computer(random.Random(seed), pae=True).machine, random.Random(seed), 1000)
         compare(lambda seed=seed: chaos(seed), random.Random(seed), 1000)
+
+
+APIC = 0xFEE0_0000
+PAGING = f"""
+        mov dword [0x40000], 0x83                ; pages of 4 MiB: the first, and that of the local APIC
+        mov dword [0x40000 + {(APIC >> 22) * 4:#x}], {(APIC & ~0x3FFFFF) | 0x83:#x}
+        mov eax, cr4
+        or eax, 0x10
+        mov cr4, eax
+        mov eax, 0x40000
+        mov cr3, eax
+        mov eax, cr0
+        or eax, 0x80000000
+        mov cr0, eax
+"""
+DEVICE_REGISTERS = f"""
+start:  mov dword [{APIC + 0xF0:#x}], 0x1FF     ; the local APIC on, its timer counting down again and again
+        mov dword [{APIC + 0x3E0:#x}], 0xB
+        mov dword [{APIC + 0x320:#x}], 0x30020
+        mov dword [{APIC + 0x380:#x}], 0x1000
+        mov ecx, 400
+again:  mov esi, {APIC:#x}
+        add edx, ecx                            ; flags that come from a register which the next instruction loads
+        mov edx, [esi + 0x390]
+        adc ebx, edx
+        cmp esi, ebx
+        pushf
+        pop eax
+        add ebp, eax
+        mov esi, [esi + 0x20]                   ; addressed by the register that it loads
+        lock add [{0x9000:#x}], ebp
+        mov eax, [{APIC + 0x390:#x}]
+        lock xadd [{0x9004:#x}], eax
+        mov edi, [{0x9000:#x}]                  ; the same form, from memory
+        sub ebx, edi
+        dec ecx
+        jnz again
+        jmp start
+"""
+
+
+@pytest.mark.parametrize("before", ["", PAGING], ids=["no paging", "paging"])
+@pytest.mark.usefixtures("eager")
+def test_registers_of_devices_are_read_at_the_right_time(before, monkeypatch):
+    looks = []
+
+    def look(cpu, linear, retired):
+        found = traps.look(cpu, linear, retired)
+        looks.append(found)
+        return found
+
+    monkeypatch.setitem(function.GLOBALS, "look", look)
+    monkeypatch.setattr(cache, "_KEPT", {})
+
+    def make():
+        found = Computer(memory=1 << 20)
+        found.load(before + DEVICE_REGISTERS, 0)
+        return found.machine
+
+    for seed in range(3):
+        compare(make, random.Random(seed), 3000)
+    assert len([each for each in looks if each is not None]) > 300

@@ -23,7 +23,7 @@ from vmlab.machine.translator.flags import AT_REST, HEAD, STORED, Pending, Produ
 from vmlab.machine.translator.function import LOAD, STORE, FunctionText, Run
 from vmlab.machine.translator.region import CONDITIONAL, COUNTED, ENDING, FINAL, Block, Region, followers, target
 from vmlab.machine.translator.traps import DATA_SEGMENTS, QUICK
-from vmlab.machine.translator.writer import MASK, read
+from vmlab.machine.translator.writer import MASK, address, read
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
@@ -163,7 +163,30 @@ class _Compiler(FunctionText):
             w.known = known
             w.slots = {}
             return False
+        if reads_register(instruction):
+            self.device_read(place, instruction, count)
+            return False
         return self.perform(place, instruction, count)
+
+    def device_read(self, place: int, i: Instruction, count: int) -> None:
+        """MOV from a device's register, or from what turns out to be something else."""
+        w = self.writer
+        destination, source = i.operands
+        assert isinstance(destination, Register32)
+        assert isinstance(source, Memory)
+        w.spill(destination.index)
+        w.put(f"v = look(cpu, {address(source)}, base + n + {count})", "if v is None:")
+        known = w.known
+        w.indent += 1
+        self.perform(place, i, count)
+        w.indent -= 1
+        w.known = known
+        w.put("else:")
+        w.indent += 1
+        w.assign(destination, "v")
+        self.leave_if_due(place + i.length & MASK, count + 1)
+        w.indent -= 1
+        w.slots = {}
 
     def perform(self, place: int, instruction: Instruction, count: int) -> bool:
         """Write a call of the interpreter's semantics; say whether it ends the block."""
@@ -362,6 +385,14 @@ def loaded_segment(i: Instruction) -> tuple[int, str] | None:
     if not isinstance(destination, SegmentOperand) or destination.index not in DATA_SEGMENTS:
         return None
     return (destination.index, read(source)) if isinstance(source, (Register16, Register32)) else None
+
+
+def reads_register(i: Instruction) -> bool:
+    """Say whether an instruction does nothing but read 32 bits of memory into a general register."""
+    if i.mnemonic != "mov" or not translatable(i):
+        return False
+    destination, source = i.operands
+    return isinstance(destination, Register32) and isinstance(source, Memory)
 
 
 def compile_region(region: Region, careful: Special) -> tuple[Run, int]:

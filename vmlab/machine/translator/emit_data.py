@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.operands import Memory, Register32
-from vmlab.isa.x86.registers import EAX, EBP, EBX, ECX, EDI, EDX, ESI, ESP
+from vmlab.isa.x86.registers import EAX, EBP, EBX, ECX, EDI, EDX, ESI, ESP, RF, VM
 from vmlab.machine.translator.emitters import always, emits, is_wide
 from vmlab.machine.translator.writer import LINE_KEY, MASK, PAGE_KEY, Writer, address, read
 
@@ -68,6 +68,12 @@ def _leave(w: Writer, i: Instruction) -> None:
     w.load("r5", 32)
     w.set(ESP, "r5 + 4")
     w.set(EBP, "v")
+
+
+@emits("pushf", when=is_wide)
+def _pushf(w: Writer, i: Instruction) -> None:
+    w.store_flags()
+    w.push(f"fl & {MASK & ~(VM | RF)}")
 
 
 PUSHED = (EDI, ESI, EBP, ESP, EBX, EDX, ECX, EAX)

@@ -81,6 +81,6 @@ def transfers(i: Instruction) -> bool:
 
 def translatable(i: Instruction) -> bool:
     """Say whether an instruction is translated."""
-    if i.lock or i.repeat or i.segment in (CS, FS, GS) or i.mnemonic not in EMITTERS:
+    if i.repeat or i.segment in (CS, FS, GS) or i.mnemonic not in EMITTERS:  # LOCK: nothing comes between anyway
         return False
     return EMITTERS[i.mnemonic][1](i)

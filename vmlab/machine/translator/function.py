@@ -23,7 +23,7 @@ from vmlab.machine.translator.flags import (
     formula,
     rest_formula,
 )
-from vmlab.machine.translator.traps import load
+from vmlab.machine.translator.traps import load, look
 from vmlab.machine.translator.writer import MASK, UNUSED, Writer
 
 if TYPE_CHECKING:
@@ -260,6 +260,7 @@ class FunctionText:
 
 GLOBALS: dict[str, Any] = {
     "load": load,
+    "look": look,
     "PARITY": PARITY,
     "Unusual": Unusual,
     "KeyError": KeyError,

@@ -27,6 +27,7 @@ from vmlab.isa.x86.descriptors import (
 )
 from vmlab.isa.x86.registers import (
     CR0_PE,
+    CR0_PG,
     CS,
     DS,
     EFER_LMA,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from vmlab.isa.x86.semantics import Semantic
     from vmlab.machine.processor import Processor
 
-__all__ = ["DATA_SEGMENTS", "QUICK", "deliver", "load"]
+__all__ = ["DATA_SEGMENTS", "QUICK", "deliver", "load", "look"]
 
 PAGE = 0x1000
 WHOLE = PRESENT | SYSTEM_OR_CODE_DATA | ACCESSED
@@ -280,6 +281,23 @@ def load(cpu: Processor, index: int, selector: int) -> bool:
     if register.selector != selector or register.access != found.access or not register.flat_write or not register.big:
         _take(register, selector, found)
     return True
+
+
+def look(cpu: Processor, linear: int, retired: int) -> int | None:
+    """Read a device's register of 32 bits after so many retired instructions; None where that takes more than a look."""
+    user = cpu.ring == 3
+    if linear & 3 or not 0 <= linear <= MASK or cpu.strict:
+        return None
+    if cpu.cr0 & CR0_PG:
+        entry = cpu.tlb.find(linear >> 12)
+        if entry is None or entry.user != user:
+            return None
+    physical = cpu.translate(linear, write=False, user=user)
+    if cpu.bus.is_ram(physical):
+        return None
+    cpu.retired = retired
+    cpu.platform.now(retired)
+    return cpu.bus.read(physical, 4)
 
 
 def _interrupt(cpu: Processor, i: Instruction) -> bool:
