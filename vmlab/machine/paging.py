@@ -1,8 +1,9 @@
 """Page tables: a format is data, and one walker reads it (Intel SDM vol. 3, chapter 4).
 
 `walk` follows a format from a root to a page and gives each step; it checks reserved bits and rights, sets the accessed
-and dirty bits, and raises the page fault with its error code. The processor, a hypervisor and a picture all use it.
-The formats themselves are in `vmlab.machine.page_formats`.
+and dirty bits, and raises the fault that the format names. The processor, a hypervisor and a picture all use it, and
+`vmlab.machine.nested_walk` walks in two dimensions by it. The formats themselves are in `vmlab.machine.page_formats` and
+its neighbours, by name in `vmlab.machine.page_format_names`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmlab.isa.x86.faults import PF, PF_FETCH, PF_PRESENT, PF_RESERVED, PF_USER, PF_WRITE, Fault
+from vmlab.machine.walk_faults import ABSENT, DENIED, FORBIDDEN, OUTSIDE, RESERVED, UNMARKED, Failure, page_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from vmlab.machine.walk_caches import WalkCache
 
 __all__ = ["Level", "PageTableFormat", "Translation", "WalkStep", "walk"]
 
@@ -48,6 +51,12 @@ class Level:
         False where entries that point to a table carry neither rights nor an accessed bit.
     in_registers : bool
         True where the processor holds the table's entries in registers.
+    takes : tuple of (int, int)
+        Bits of an entry that points to a table, and which rights each takes away below it.
+    forbidden : frozenset of int
+        Values of an entry's `checked` bits that must not be.
+    maps : int or None
+        Bits of an entry that maps a page, beside address and rights; None where none can.
     """
 
     name: str
@@ -59,6 +68,9 @@ class Level:
     leaf_high: int = 0
     grants: bool = True
     in_registers: bool = False
+    takes: tuple[tuple[int, int], ...] = ()
+    forbidden: frozenset[int] = frozenset()
+    maps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,7 @@ class PageTableFormat:
     frame_mask : int
         Bits of an entry that hold the physical address.
     root_mask : int
-        Bits of the root register that do.
+        Bits of the root register that do; 0 where there is no such register.
     present : int
         An entry with none of these bits maps nothing.
     readable, writable, user, executable : int
@@ -88,6 +100,26 @@ class PageTableFormat:
         Bits that mean the opposite of what they are named for: set, they take a right away, or a leaf its being one.
     accessed, dirty, large, global_ : int
         The bits of those names.
+    user_executable : int
+        The bits of the right to execute for a user, where they are others than the supervisor's.
+    barred : int
+        A page that grants all these rights is none that the supervisor executes (0: there is no such rule).
+    checked : int
+        The bits that `Level.forbidden` is about.
+    frame_shift : int
+        By how much an address is shifted to the right in an entry, and in the root register.
+    marks : bool
+        False where setting accessed and dirty bits is left to software: a clear one is a fault.
+    tops : frozenset of int or None
+        The values of an address >> `top_shift` that the tables can map; None where all are.
+    always_user : bool
+        True where each access counts as a user's (of a host's table).
+    writes_tables : bool
+        True where reading a guest's table counts as writing it (of a host's table).
+    points : int
+        Bits of an entry that points to a table and takes no right away.
+    fault : callable
+        Makes an exception from a `Failure`.
     """
 
     name: str
@@ -105,16 +137,36 @@ class PageTableFormat:
     dirty: int = DIRTY
     large: int = LARGE
     global_: int = GLOBAL
+    user_executable: int = 0
+    barred: int = 0
+    checked: int = 0
+    frame_shift: int = 0
+    marks: bool = True
+    tops: frozenset[int] | None = None
+    top_shift: int = 0
+    always_user: bool = False
+    writes_tables: bool = False
+    points: int = PRESENT | WRITABLE | USER
+    fault: Callable[[Failure], Exception] = page_fault
+
+    @property
+    def references(self) -> int:
+        """Memory references of a walk to a page of the smallest size, without caches."""
+        return sum(not level.in_registers for level in self.levels)
 
 
 class WalkStep(NamedTuple):
-    """One table of a walk: the entry read, and where it lies; `in_register` where no memory was referenced."""
+    """One table of a walk: the entry read, and where it lies.
+
+    No memory was referenced for it where it is `in_register`, or `cached` by a paging-structure cache or nested TLB.
+    """
 
     level: str
     slot: int
     address: int
     entry: int
     in_register: bool = False
+    cached: bool = False
 
 
 class Translation(NamedTuple):
@@ -127,11 +179,13 @@ class Translation(NamedTuple):
     writable, user, executable : bool
         Rights along the whole path.
     dirty, global_ : bool
-        D and G of the leaf.
+        D and G of the leaf; D is always set where a format has none.
     page_size : int
         Bytes mapped by the leaf.
     steps : tuple of WalkStep
         The tables, root first.
+    readable : bool
+        The right to read.
     """
 
     frame: int
@@ -142,14 +196,18 @@ class Translation(NamedTuple):
     global_: bool
     page_size: int
     steps: tuple[WalkStep, ...]
+    readable: bool = True
 
     @property
     def references(self) -> int:
         """Memory references of the walk."""
-        return len(self.steps) - self.steps[0].in_register
+        steps = self.steps
+        if steps[0].cached:
+            return sum(not (step.cached or step.in_register) for step in steps)
+        return len(steps) - steps[0].in_register
 
 
-def walk(  # noqa: PLR0913 - the kinds of access
+def walk(  # noqa: C901, PLR0912, PLR0913, PLR0915 - the kinds of access; one loop, which a call a table would slow down
     format_: PageTableFormat,
     root: int,
     linear: int,
@@ -163,6 +221,8 @@ def walk(  # noqa: PLR0913 - the kinds of access
     user_pages: bool = True,
     reports_fetch: bool = False,
     registers: Sequence[int] = (),
+    cache: WalkCache | None = None,
+    trail: list[WalkStep] | None = None,
 ) -> Translation:
     """Translate a linear address.
 
@@ -188,34 +248,54 @@ def walk(  # noqa: PLR0913 - the kinds of access
         True where the error code tells fetches from reads (CR4.SMEP, or NX pages).
     registers : sequence of int
         Entries of a root table that the processor holds in registers.
+    cache : WalkCache or None
+        Paging-structure caches to begin at, and to fill.
+    trail : list of WalkStep or None
+        Takes the steps, which are there after a fault too.
 
     Raises
     ------
     Fault
         #PF with its error code; the caller sets CR2.
+    WalkFault
+        The fault of a format that is not x86's own.
 
     Notes
     -----
     The accessed bit of a table is set as soon as its entry is used, of the leaf only when the access is allowed.
     """
-    code = is_write * PF_WRITE | is_user * PF_USER | (is_fetch and reports_fetch) * PF_FETCH
-    size, inverted, accessed = format_.entry_bytes, format_.inverted, format_.accessed
-    table = root & format_.root_mask
+    size, inverted, accessed, checked = format_.entry_bytes, format_.inverted, format_.accessed, format_.checked
+    is_user = is_user or format_.always_user
+    table = (root & format_.root_mask) << format_.frame_shift
     rights = ~0
     address = entry = shift = high = 0
-    steps: list[WalkStep] = []
-    for level in format_.levels:
+    steps: list[WalkStep] = [] if trail is None else trail
+    levels = format_.levels
+    level: Level | None = None
+    cause = ""
+    new = tuple.__new__  # as a named tuple is made by its own name, in half the time
+    if format_.tops is not None and linear >> format_.top_shift not in format_.tops:
+        cause, levels = OUTSIDE, ()
+    elif cache:
+        levels, table, rights = cache.begin(format_, table, linear, steps)
+    for level in levels:
         shift = level.shift
         slot = linear >> shift & (1 << level.bits) - 1
         address = table + slot * size
-        entry = registers[slot] if level.in_registers else read(address, size)
-        steps.append(WalkStep(level.name, slot, address, entry, level.in_registers))
+        in_register = level.in_registers
+        entry = registers[slot] if in_register else read(address, size)
+        steps.append(new(WalkStep, (level.name, slot, address, entry, in_register, False)))
         if not entry & format_.present:
-            raise Fault(PF, code)
+            cause = ABSENT
+            break
+        if checked and entry & checked in level.forbidden:
+            cause = FORBIDDEN
+            break
         flipped = entry ^ inverted
         leaf = flipped & level.leaf
         if entry & (level.leaf_reserved if leaf else level.reserved):
-            raise Fault(PF, code | PF_PRESENT | PF_RESERVED)
+            cause = RESERVED
+            break
         if leaf or level.grants:
             rights &= flipped
         if leaf:
@@ -223,28 +303,36 @@ def walk(  # noqa: PLR0913 - the kinds of access
             break
         if not entry & accessed and write and level.grants:
             write(address, size, entry | accessed)
-        table = entry & format_.frame_mask
+        table = (entry & format_.frame_mask) << format_.frame_shift
+        for bit, lost in level.takes:
+            if entry & bit:
+                rights &= ~lost
+        if cache:
+            cache.enter(level, linear, table, rights, steps)
     writable = rights & format_.writable == format_.writable
+    readable = rights & format_.readable == format_.readable
     user = rights & format_.user == format_.user
-    executable = rights & format_.executable == format_.executable
-    if (
-        not (user if is_user else user_pages or not user)
-        or (is_write and not writable and (is_user or write_protect))
-        or (not executable if is_fetch else rights & format_.readable != format_.readable and not is_write)
-    ):
-        raise Fault(PF, code | PF_PRESENT)
+    execute = format_.user_executable if is_user and format_.user_executable else format_.executable
+    executable = rights & execute == execute
+    if format_.barred and not is_user and rights & format_.barred == format_.barred:
+        executable = False
     marked = entry | accessed | (format_.dirty if is_write else 0)
+    if not cause:
+        if marked != entry and not format_.marks:
+            cause = UNMARKED
+        elif (
+            not (user if is_user else user_pages or not user)
+            or (is_write and not writable and (is_user or write_protect))
+            or (not executable if is_fetch else not readable and not is_write)
+        ):
+            cause = DENIED
+    if cause:
+        raise format_.fault(Failure(cause, level, linear, entry, rights, is_write, is_user, is_fetch, reports_fetch))
     if marked != entry and write:
         write(address, size, marked)
     span = 1 << shift
-    base = entry & format_.frame_mask & -span | (entry & high) << PSE36_SHIFT
-    return Translation(
-        (base | linear & span - 1) & -PAGE,
-        writable,
-        user,
-        executable,
-        bool(marked & format_.dirty),
-        bool(entry & format_.global_),
-        span,
-        tuple(steps),
-    )
+    base = (entry & format_.frame_mask) << format_.frame_shift & -span | (entry & high) << PSE36_SHIFT
+    frame = (base | linear & span - 1) & -PAGE
+    dirty = not format_.dirty or bool(marked & format_.dirty)
+    global_ = bool((entry ^ inverted) & format_.global_)
+    return new(Translation, (frame, writable, user, executable, dirty, global_, span, tuple(steps), readable))
