@@ -26,6 +26,8 @@ EXPECTED = {
         "after cli:  interrupts are off\nafter sti:  interrupts are on\nafter popf: interrupts are on\n",
         "exit",
     ),
+    "page_churn": ("01f9de8d\n", "exit"),
+    "pointer_chase": ("b0a367c3\n", "exit"),
     "syscall": ("u\n", "exit"),
     "timer": (".....", "exit"),
     "triple_fault": ("", "triple-fault"),
@@ -96,6 +98,66 @@ def test_the_timer_lets_the_processor_sleep_for_most_of_the_time():
 def test_spin_never_ends():
     run = run_native(guests.load("spin"), steps=5000)
     assert (run.outcome, run.machine.cpu.retired) == (None, 5000)
+
+
+# -- what costs in memory ------------------------------------------------------------------------------------------------
+
+
+def after(total, value):
+    """Return what both guests do to their checksum."""
+    return ((total << 1 | total >> 31) + value) & 0xFFFF_FFFF
+
+
+def chased(pages, rounds):
+    """Return what `pointer_chase` prints, and the pages that it visits."""
+    page, total, seen = 0, 0, []
+    for _ in range(pages * rounds):
+        page = (5 * page + 3) % pages
+        total = after(total, 0x40_0000 + page * 0x1000)
+        seen.append(page)
+    return f"{total:08x}\n", seen
+
+
+def churned(pages, rounds, pool):
+    """Return what `page_churn` prints: its page frames hold what was added to them, whoever has them."""
+    frames, total = [0] * pool, 0
+    for n in range(pages * rounds):
+        frames[n % pool] += rounds - n // pages
+        total = after(total, frames[n % pool])
+    return f"{total:08x}\n"
+
+
+@pytest.mark.parametrize(("pages", "rounds"), [(256, 64), (1024, 3), (2048, 2), (64, 1)])
+def test_the_chain_leads_through_all_pages_and_each_step_misses(pages, rounds):
+    expected, seen = chased(pages, rounds)
+    assert set(seen[:pages]) == set(range(pages))
+    image = guests.load("pointer_chase", PAGES=pages, ROUNDS=rounds)
+    run = vmlab.run(image, memory=16 << 20)
+    assert (run.console, run.outcome, run.status) == (expected, "exit", 1)
+    held = run.system.machine.cpu.tlb.capacity
+    assert run.system.machine.cpu.tlb.misses >= pages * rounds or pages <= held
+
+
+@pytest.mark.parametrize(("pages", "rounds", "pool"), [(32, 20, 27), (100, 3, 99), (5, 7, 5), (1, 1, 1)])
+def test_pages_come_by_faults_and_go(pages, rounds, pool):
+    run = run_native(guests.load("page_churn", PAGES=pages, ROUNDS=rounds, POOL=pool))
+    assert (run.console, run.outcome, run.status) == (churned(pages, rounds, pool), "exit", 1)
+    assert vectors(run) == [14] * pages * rounds
+    # The first access of the loop reads and writes: the page is missing (0), and the processor reports the write (2).
+    assert {trap.error_code for trap in run.traps} == {2}
+    assert {trap.cr2 for trap in run.traps} == {0x20_0000 + 0x1000 * page for page in range(pages)}
+    assert run.machine.memory.read_bytes(0x11_1000 + 0x200 * 4, 0x200 * 4) == bytes(0x800), "all are unmapped again"
+
+
+def test_a_constant_is_of_the_source_and_a_number():
+    assert guests.load("pointer_chase", PAGES=256).segments == guests.load("pointer_chase").segments
+    with pytest.raises(OptionError, match="guest page_churn has no constant 'pages': it has PAGES, ROUNDS, WINDOW"):
+        guests.load("page_churn", pages=3)
+    with pytest.raises(OptionError, match="guest spin has no constant 'PAGES': it has none"):
+        guests.load("spin", PAGES=3)
+    for wrong in ("3", -1, 1 << 32, True, 2.0):
+        with pytest.raises(OptionError, match="PAGES is an int of 32 bits"):
+            guests.load("page_churn", PAGES=wrong)
 
 
 # -- minios --------------------------------------------------------------------------------------------------------------
@@ -206,7 +268,7 @@ def test_a_guest_says_what_it_does_and_where_it_starts(name):
 @pytest.mark.parametrize("name", guests.names())
 def test_a_guest_fits_a_notebook_cell(name):
     lines = guests.source(name).splitlines()
-    assert len(lines) <= {"long_mode": 220, "minios": 400, "two_cpus": 190}.get(
+    assert len(lines) <= {"long_mode": 220, "minios": 400, "page_churn": 85, "pointer_chase": 65, "two_cpus": 190}.get(
         name, 45
     )  # those are to be read, not typed
     assert max(map(len, lines)) <= 120

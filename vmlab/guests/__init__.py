@@ -1,7 +1,8 @@
 """Guests: small kernels and programs in assembly, one file each, to run, read and change.
 
 `minios` is an operating system in a few pages; each of the others shows one mechanism. A guest's first comment line
-says what it does. A changed source goes through `vmlab.assemble` in the same way.
+says what it does. A changed source goes through `vmlab.assemble` in the same way; what it defines by `equ` can be given
+to `load`.
 
 Simplified: every guest is assembled when it is first asked for, and is loaded flat at 1 MiB.
 
@@ -11,6 +12,7 @@ Read more: the sources; NASM manual for their language.
 from __future__ import annotations
 
 import difflib
+import re
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["describe", "load", "names", "source"]
 
 SUFFIX = ".asm"
+_CONSTANT = re.compile(r"^(\w+)\s+equ\s", re.MULTILINE)
 
 
 def names() -> list[str]:
@@ -75,16 +78,41 @@ def describe(name: str) -> str:
     return source(name).partition("\n")[0].partition(": ")[2]
 
 
-def load(name: str) -> Image:
+def load(name: str, **constants: int) -> Image:
     """Assemble a guest; an image is immutable, so each guest is assembled once.
+
+    Parameters
+    ----------
+    name : str
+        One of `names()`.
+    **constants : int
+        Other values of what the source defines by `equ`.
 
     Raises
     ------
     OptionError
-        There is no guest of this name.
+        There is no guest of this name, or no such constant in it.
+
+    Examples
+    --------
+    >>> load("pointer_chase", PAGES=512).name
+    'pointer_chase'
     """
     text = source(name)
+    for constant, value in constants.items():
+        text = _with_constant(name, text, constant, value)
     return _assemble(text, name)
+
+
+def _with_constant(name: str, text: str, constant: str, value: object) -> str:
+    """Return a source with another value of a constant."""
+    known = _CONSTANT.findall(text)
+    if constant not in known:
+        which = ", ".join(known)
+        raise OptionError(f"guest {name} has no constant {constant!r}: it has {which or 'none'}")
+    if type(value) is not int or not 0 <= value < 1 << 32:
+        raise OptionError(f"{constant} is an int of 32 bits, not {value!r}")
+    return re.sub(rf"^{constant}(\s+)equ\s+[^;\n]*", rf"{constant}\1equ {value} ", text, flags=re.MULTILINE)
 
 
 @cache
