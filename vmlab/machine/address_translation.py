@@ -8,6 +8,7 @@ Read more: Intel SDM vol. 3, chapter 4 (paging), 4.6 (access rights), 4.10 (TLBs
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.addresses import is_canonical
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["AddressTranslation"]
 
 MOST_WALKS = 4096
+PAGES_PUSHED = 4
+"""Pages that a page of instructions which push 4 bytes each can fill."""
 Entries = tuple[tuple[int, int, int], ...]
 
 
@@ -102,33 +105,62 @@ class AddressTranslation(PageMaps):
         page = key >> 12
         if key & 3 or not 0 <= page < LAST_PAGE:
             raise KeyError(key)
-        if page not in (self._writable if write else self._readable):
-            tlb, user = self.tlb, self.ring == 3
-            misses = tlb.misses
-            try:
-                if tlb.find(page):
-                    # A fault would drop this translation, which the same instruction may use before.
-                    self.page_walk(key, write=write, user=user, mark=False)
-                elif len(tlb.entries) >= tlb.capacity:
-                    # What had to make room might be the page of the code, or one that the same instruction has used.
-                    raise KeyError(key)
-                self.translate(key, write=write, user=user)
-            except Fault:
-                tlb.misses = misses  # it will happen again
-                raise KeyError(key) from None
+        maps = self._writable if write else self._readable
+        if page not in maps:
+            self._bring(key, write)
             if not self.code_pages.get(self.ip >> 12):
                 raise KeyError(key)
-        place = (self._writable if write else self._readable).get(page)
-        if place is None:
+        place = maps.get(page)
+        if place is None or (write and not self._is_free(place, key)):
             raise KeyError(key)
         if write:
-            ram, frame = self.ram, place >> 12
-            if ram.pages[frame] & ~PAGE_OF_CODE != WRITTEN or ram.is_code(frame, key & 0xFFF, LINE):
-                raise KeyError(key)
-            ram.quick_pages.add(frame)
+            self.ram.quick_pages.add(place >> 12)
         self._quick[self.ring == 3][2].add(page)
         found = quick[key] = place - (page << 12)
         return found
+
+    def _bring(self, key: int, write: bool) -> None:
+        """Let the TLB have a page for translated code, where the interpreter would find everything as it is afterwards.
+
+        It may have to do the whole instruction once more: nothing that this has used may be dropped before.
+        """
+        page, user, tlb = key >> 12, self.ring == 3, self.tlb
+        try:
+            if not self.cr0 & CR0_PG or tlb.find(page):
+                if self.cr0 & CR0_PG:  # a fault would drop this translation
+                    self.page_walk(key, write=write, user=user, mark=False)
+                self.translate(key, write=write, user=user)
+                return
+            found = self.page_walk(key, write=write, user=user)
+        except Fault:
+            raise KeyError(key) from None
+        victim = tlb.victim()
+        if not self.bus.is_ram(found.frame) or (
+            victim is not None
+            and (
+                victim == self.ip >> 12
+                or self._holds_pushed(victim)
+                or (write and not self._is_free(self.ram_address(found.frame), key))
+            )
+        ):
+            raise KeyError(key)
+        tlb.misses += 1
+        self._believe(page, self._enter(page, found))
+
+    def _is_free(self, place: int, key: int) -> bool:
+        """Say whether translated code may write to a line of 256 bytes: no code, and nobody wants to know."""
+        ram, frame = self.ram, place >> 12
+        return ram.pages[frame] & ~PAGE_OF_CODE == WRITTEN and not ram.is_code(frame, key & 0xFFF, LINE)
+
+    @staticmethod
+    def _holds_pushed(page: int) -> bool:
+        """Say whether a page may hold what translated code has pushed and will pop without a look at memory.
+
+        All that is at ESP or above, and it has been pushed by code of one page.
+        """
+        code = sys._getframe(4)  # noqa: SLF001 - ESP is in a local of the translated code
+        top = code.f_locals.get("r4", 0) >> 12
+        return 0 <= page - top <= PAGES_PUSHED
 
     @property
     def code_pages(self) -> dict[int, dict[int, Any]]:
@@ -165,8 +197,12 @@ class AddressTranslation(PageMaps):
         entry = self.tlb.find(page)
         if entry is None or not self._permits(entry, write=write, user=user, fetch=fetch, implicit=implicit):
             entry = self._walk(linear, entry, write=write, user=user, fetch=fetch, implicit=implicit)
-        self._remember(page, entry.frame, writable=entry.writable and entry.dirty, user=entry.user)
+        self._believe(page, entry)
         return entry.frame | linear & 0xFFF
+
+    def _believe(self, page: int, entry: TlbEntry) -> None:
+        """Enter a page that the TLB holds into the dictionaries."""
+        self._remember(page, entry.frame, writable=entry.writable and entry.dirty, user=entry.user)
 
     def _permits(self, entry: TlbEntry, *, write: bool, user: bool, fetch: bool, implicit: bool) -> bool:
         if user:
@@ -202,6 +238,10 @@ class AddressTranslation(PageMaps):
         except Fault:
             self.cr2 = linear
             raise
+        return self._enter(page, found)
+
+    def _enter(self, page: int, found: Translation) -> TlbEntry:
+        """Enter what a walk has found into the TLB."""
         self.walk_references += found.references
         entry = TlbEntry(
             found.frame,

@@ -65,6 +65,10 @@ class Tlb:
         """Return the translation of a page in the present address space, if it is held."""
         return self.entries.get(page | self.tag) or self.entries.get(page | GLOBAL)
 
+    def victim(self) -> int | None:
+        """Return the page that would have to make room for another, if any."""
+        return next(iter(self.entries)) & PAGE_MASK if len(self.entries) >= self.capacity else None
+
     def insert(self, page: int, entry: TlbEntry) -> int | None:
         """Enter a translation of a page that is not held; return the page that had to make room, if any."""
         victim, entries = None, self.entries

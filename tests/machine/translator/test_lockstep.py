@@ -79,6 +79,23 @@ def test_random_programs_with_pae(start):
         compare(lambda seed=seed: computer(random.Random(seed), pae=True).machine, random.Random(seed), 1500)
 
 
+@pytest.mark.parametrize("entries", range(1, 7))
+@pytest.mark.usefixtures("eager")
+def test_random_programs_with_a_full_tlb(entries):
+    """Where each new page makes another go, which may be that of the code, of the stack, or one just used."""
+
+    def make(seed):
+        found = computer(random.Random(seed))
+        found.cpu.tlb.capacity = entries
+        return found.machine
+
+    misses = 0
+    for seed in range(entries * 10, entries * 10 + 5):
+        machine = compare(lambda seed=seed: make(seed), random.Random(seed), 1500)
+        misses += machine.cpu.tlb.misses
+    assert misses > 200
+
+
 @pytest.mark.parametrize("start", range(0, 12, 4))
 @pytest.mark.usefixtures("eager")
 def test_every_block(start, monkeypatch):

@@ -99,9 +99,12 @@ def _is_plain(cpu: Processor) -> bool:
 
 
 def _readable(cpu: Processor, linear: int) -> int | None:
-    """Return where the page of a system structure begins in RAM; a page that the TLB has not is looked up, as always."""
+    """Return where the page of a system structure begins in RAM; one that the TLB has not is looked up, if there is room for it.
+
+    Otherwise it might take the place of one that the semantics, if it comes to them, would look up once more.
+    """
     place = cpu.system_readable.get(linear >> 12)
-    if place is None:
+    if place is None and cpu.tlb.victim() is None:
         cpu.translate(linear, write=False, user=False, implicit=True)
         place = cpu.system_readable.get(linear >> 12)
     return place
@@ -162,7 +165,7 @@ def _push(cpu: Processor, top: int, frame: list[int]) -> bool:
     if low < 0 or low & 3 or low >> 12 != top - 1 >> 12:
         return False
     place = cpu.system_writable.get(low >> 12)
-    if place is None:
+    if place is None and cpu.tlb.victim() is None:
         cpu.translate(top - 4, write=True, user=False, implicit=True)
         place = cpu.system_writable.get(low >> 12)
     if place is None or cpu.ram.pages[place >> 12] != WRITTEN:
@@ -228,11 +231,11 @@ def _return(cpu: Processor, i: Instruction) -> bool:
     if top & 3 or top & PAGE - 1 > PAGE - 20:
         return False
     place = cpu.readable_place(top >> 12)
-    if place is None:
+    if place is None and cpu.tlb.victim() is None:
         cpu.translate(top, write=False, user=level == 3)
         place = cpu.readable_place(top >> 12)
-        if place is None:
-            return False
+    if place is None:
+        return False
     view, at = cpu.ram.view32, (place | top & PAGE - 1) >> 2
     offset, selector, flags = view[at], view[at + 1] & 0xFFFF, view[at + 2]
     if level == 0 and flags & VM:
