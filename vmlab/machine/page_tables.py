@@ -108,7 +108,7 @@ class PageTables:
         self.root = 0
         if format_.root_mask:
             address = self._new_table(top)
-            self.root = address >> format_.frame_shift
+            self.root = address >> format_.root_shift
 
     @property
     def space(self) -> AddressSpace:
@@ -146,7 +146,7 @@ class PageTables:
         return bool((entry ^ self.format.inverted) & level.leaf)
 
     def _top(self) -> int:
-        return self._target(self.root) if self.format.root_mask else 0
+        return (self.root & self.format.root_mask) << self.format.root_shift
 
     def _find(self, address: int) -> tuple[Level, int, int, int] | None:
         """Return level, table, slot and entry of the leaf that maps an address; None where nothing does."""
@@ -212,7 +212,7 @@ class PageTables:
             entry = self._read(level, table, slot)
             if not entry & format_.present:
                 below = self._new_table(format_.levels[format_.levels.index(level) + 1])
-                points = format_.points if level.grants else format_.points & ~self._mask(_ALL)
+                points = format_.present if level.in_registers else format_.points
                 entry = below >> format_.frame_shift | points
                 self._write(level, table, slot, entry)
             elif self._is_leaf(level, entry):

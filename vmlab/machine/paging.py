@@ -101,12 +101,13 @@ class PageTableFormat:
     accessed, dirty, large, global_ : int
         The bits of those names.
     user_executable : int
-        The bits of the right to execute for a user, where they are others than the supervisor's.
+        The bits of the right to execute for a user, where they are others than the supervisor's; they are then all that
+        a user needs to execute.
     barred : int
         A page that grants all these rights is none that the supervisor executes (0: there is no such rule).
     checked : int
         The bits that `Level.forbidden` is about.
-    frame_shift : int
+    frame_shift, root_shift : int
         By how much an address is shifted to the right in an entry, and in the root register.
     marks : bool
         False where setting accessed and dirty bits is left to software: a clear one is a fault.
@@ -141,6 +142,7 @@ class PageTableFormat:
     barred: int = 0
     checked: int = 0
     frame_shift: int = 0
+    root_shift: int = 0
     marks: bool = True
     tops: frozenset[int] | None = None
     top_shift: int = 0
@@ -266,7 +268,7 @@ def walk(  # noqa: C901, PLR0912, PLR0913, PLR0915 - the kinds of access; one lo
     """
     size, inverted, accessed, checked = format_.entry_bytes, format_.inverted, format_.accessed, format_.checked
     is_user = is_user or format_.always_user
-    table = (root & format_.root_mask) << format_.frame_shift
+    table = (root & format_.root_mask) << format_.root_shift
     rights = ~0
     address = entry = shift = high = 0
     steps: list[WalkStep] = [] if trail is None else trail
@@ -321,7 +323,7 @@ def walk(  # noqa: C901, PLR0912, PLR0913, PLR0915 - the kinds of access; one lo
         if marked != entry and not format_.marks:
             cause = UNMARKED
         elif (
-            not (user if is_user else user_pages or not user)
+            not (user or (is_fetch and format_.user_executable) if is_user else user_pages or not user)
             or (is_write and not writable and (is_user or write_protect))
             or (not executable if is_fetch else not readable and not is_write)
         ):
