@@ -7,7 +7,7 @@ from typing import Any
 from vmlab.machine.memory import PAGE_SIZE, PhysicalMemory
 from vmlab.machine.nested_walk import NestedTranslation, walk_nested
 from vmlab.machine.page_format_names import FORMATS
-from vmlab.machine.page_tables import PageTables
+from vmlab.machine.page_tables import PageTables, TableEntry
 from vmlab.machine.paging import PageTableFormat, Translation, walk
 
 GUEST_AT = 0x80_0000
@@ -75,7 +75,10 @@ class Plain:
         space = self.tables.space
         return walk(space.format, space.root, address, self.memory.read, write, registers=space.registers, **how)
 
-    def leaf(self, address: int) -> int:
+    def entry(self, level: int) -> TableEntry:
+        return next(each for each in self.tables.entries() if each.level == level)
+
+    def leaf(self, address: int) -> TableEntry:
         return next(e for e in self.tables.entries() if e.is_leaf and e.address == address)
 
     def change(self, place: int, entry: int) -> None:
