@@ -8,12 +8,13 @@ import platform
 import sys
 from collections.abc import Iterable
 
-from bench import first_stage, imports, interpreter, recording, translator, xv6
+from bench import first_stage, imports, interpreter, recording, translator, walks, xv6
 
 FIGURES = {
     "interpreter": interpreter.measure,
     "translator": translator.measure,
     "recording": recording.measure,
+    "walks": walks.measure,
     "imports": imports.measure,
     "first-stage": first_stage.measure,
 }
