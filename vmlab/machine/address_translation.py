@@ -159,7 +159,7 @@ class AddressTranslation(PageMaps):
         All that is at ESP or above, and it has been pushed by code of one page.
         """
         code = sys._getframe(4)  # noqa: SLF001 - ESP is in a local of the translated code
-        top = code.f_locals.get("r4", 0) >> 12
+        top: int = code.f_locals.get("r4", 0) >> 12
         return 0 <= page - top <= PAGES_PUSHED
 
     @property

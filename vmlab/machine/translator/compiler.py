@@ -3,30 +3,25 @@
 The function keeps the general registers in locals, loops over the region's blocks, and counts the instructions it
 retires in `n`. It leaves by `break`, with EIP in `ip`; or by an exception, whose line number tells the instruction:
 then `recover` says how many instructions were done and what the flags were, from the operands that are still in the
-locals. It never starts an iteration that it might not finish before `budget`.
-
-What is not translated is *performed*: the processor's state is brought up to date, the interpreter's semantics called,
-and the region left where afterwards anything but the next instruction may be due.
+locals. It never starts an iteration that it might not finish before `budget`. What is not translated:
+`vmlab.machine.translator.outside`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from vmlab.isa.x86.operands import Memory, Register16, Register32, SegmentOperand
-from vmlab.isa.x86.registers import IF
-from vmlab.isa.x86.semantics import SEMANTICS
+from vmlab.isa.x86.operands import Memory
 from vmlab.machine.translator.emitters import EMITTERS, Special, transfers, translatable
 from vmlab.machine.translator.flags import AT_REST, HEAD, STORED, Pending, Producer
-from vmlab.machine.translator.function import LOAD, STORE, FunctionText, Run
-from vmlab.machine.translator.region import CONDITIONAL, COUNTED, ENDING, FINAL, Block, Region, followers, target
-from vmlab.machine.translator.traps import DATA_SEGMENTS, QUICK
-from vmlab.machine.translator.writer import MASK, address, read
+from vmlab.machine.translator.outside import OutsideText
+from vmlab.machine.translator.region import CONDITIONAL, COUNTED, ENDING, Block, Region, followers, target
+from vmlab.machine.translator.writer import MASK
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
+    from vmlab.machine.translator.function import Run
 
 __all__ = ["compile_region"]
 
@@ -40,18 +35,16 @@ OVERWRITING = frozenset({"add", "sub", "and", "or", "xor", "cmp", "test", "neg"}
 SILENT = frozenset({"mov", "movzx", "movsx", "lea", "not", "nop", "bswap", "cwde", "cdq"})
 """Instructions that set all the flags, and those that neither set nor read any."""
 
-WIDEST = 32
 DEEPEST = 20
 """Levels of indentation below which a block gets a label of its own."""
 
 
-class _Compiler(FunctionText):
+class _Compiler(OutsideText):
     """Writes one region: a tree of blocks below each block that can be jumped to."""
 
     def __init__(self, region: Region, careful: Special) -> None:
-        super().__init__(region.blocks[0].start)
+        super().__init__(region.blocks[0].start, careful)
         self.region = region
-        self.careful = careful
         self.blocks = {block.start: block for block in region.blocks}
         entered = Counter(place for block in region.blocks for place in followers(block))
         first = region.blocks[0].start
@@ -144,104 +137,7 @@ class _Compiler(FunctionText):
             index += 1
         return False
 
-    # -- what is not translated ------------------------------------------------------------------------------------------
-
-    def outside(self, place: int, instruction: Instruction, count: int) -> bool:
-        """Write an instruction that concerns more than registers and memory; say whether it ends the block."""
-        w = self.writer
-        special = OUTSIDE.get(instruction.mnemonic)
-        if special and place not in self.careful.outside and instruction.size <= WIDEST:
-            special(self, place, instruction, count)
-            return False
-        segment = loaded_segment(instruction)
-        if segment and place not in self.careful.outside:
-            w.put(f"if not load(cpu, {segment[0]}, {segment[1]}):")
-            known = w.known
-            w.indent += 1
-            self.perform(place, instruction, count)
-            w.indent -= 1
-            w.known = known
-            w.slots = {}
-            return False
-        if reads_register(instruction):
-            self.device_read(place, instruction, count)
-            return False
-        return self.perform(place, instruction, count)
-
-    def device_read(self, place: int, i: Instruction, count: int) -> None:
-        """MOV from a device's register, or from what turns out to be something else."""
-        w = self.writer
-        destination, source = i.operands
-        assert isinstance(destination, Register32)
-        assert isinstance(source, Memory)
-        w.spill(destination.index)
-        w.put(f"v = look(cpu, {address(source)}, base + n + {count})", "if v is None:")
-        known = w.known
-        w.indent += 1
-        self.perform(place, i, count)
-        w.indent -= 1
-        w.known = known
-        w.put("else:")
-        w.indent += 1
-        w.assign(destination, "v")
-        self.leave_if_due(place + i.length & MASK, count + 1)
-        w.indent -= 1
-        w.slots = {}
-
-    def perform(self, place: int, instruction: Instruction, count: int) -> bool:
-        """Write a call of the interpreter's semantics; say whether it ends the block."""
-        w = self.writer
-        w.store_flags()
-        w.slots = {}
-        semantic = QUICK.get(instruction.mnemonic) or SEMANTICS[instruction.mnemonic]
-        number = len(self.items)
-        self.items.append((semantic, instruction, place, place + instruction.length & MASK))
-        w.put(STORE, "cpu.flags = fl")
-        if instruction.mnemonic in FINAL or instruction.mnemonic in ENDING:
-            w.put(f"perform(cpu, {number}, base + n + {count}, 0)", "return None")
-            return True
-        w.put(f"away = perform(cpu, {number}, base + n + {count}, limit)", LOAD)
-        w.put("if away:", f"    n += {count + 1}; ip = cpu.ip; break")
-        return False
-
-    def port_in(self, place: int, i: Instruction, count: int) -> None:
-        """IN."""
-        w = self.writer
-        destination, port = i.operands
-        w.put("if not io: raise Unusual", f"cpu.retired = base + n + {count}")
-        w.put(f"v = cpu.port_read({read(port)}, {i.size >> 3})")
-        w.assign(destination, "v")
-        self.leave_if_due(place + i.length & MASK, count + 1)
-
-    def port_out(self, place: int, i: Instruction, count: int) -> None:
-        """OUT."""
-        w = self.writer
-        port, source = i.operands
-        w.put("if not io: raise Unusual", f"cpu.retired = base + n + {count}")
-        w.put(f"cpu.port_write({read(port)}, {i.size >> 3}, {read(source)})")
-        self.leave_if_due(place + i.length & MASK, count + 1)
-
-    def leave_if_due(self, place: int, count: int) -> None:
-        """Leave where a device wants something before the next instruction."""
-        w = self.writer
-        w.put("if cpu.horizon != limit:")
-        w.indent += 1
-        self.leave(str(place), count)
-        w.indent -= 1
-
-    def clear_interrupts(self, place: int, i: Instruction, count: int) -> None:
-        """CLI: nothing waits that this could hold back, or this region would not run."""
-        self.writer.put("if not io: raise Unusual", f"fl &= {MASK & ~IF}; cpu.flags &= {MASK & ~IF}")
-
     # -- leaving a block -------------------------------------------------------------------------------------------------
-
-    def leave(self, ip: str, count: int) -> None:
-        """Leave the function with EIP `ip`, `count` instructions after the label."""
-        w = self.writer
-        known = w.known
-        w.store_flags()
-        w.known = known
-        w.put(f"n += {count}; ip = {ip}; break")
 
     def go(self, place: int, count: int, calls: tuple[int, ...]) -> None:
         """Go to a constant address: on in this tree, to a label, or out."""
@@ -367,32 +263,6 @@ class _Compiler(FunctionText):
             self.enter(self.current, "to", count)
             w.indent -= 1
         self.leave("to", count)
-
-
-OUTSIDE: dict[str, Callable[[_Compiler, int, Instruction, int], None]] = {
-    "in": _Compiler.port_in,
-    "out": _Compiler.port_out,
-    "cli": _Compiler.clear_interrupts,
-}
-"""Mnemonics of what is written out after all."""
-
-
-def loaded_segment(i: Instruction) -> tuple[int, str] | None:
-    """Return which of DS, ES, FS and GS an instruction loads from a register, and what with."""
-    if i.mnemonic != "mov":
-        return None
-    destination, source = i.operands
-    if not isinstance(destination, SegmentOperand) or destination.index not in DATA_SEGMENTS:
-        return None
-    return (destination.index, read(source)) if isinstance(source, (Register16, Register32)) else None
-
-
-def reads_register(i: Instruction) -> bool:
-    """Say whether an instruction does nothing but read 32 bits of memory into a general register."""
-    if i.mnemonic != "mov" or not translatable(i):
-        return False
-    destination, source = i.operands
-    return isinstance(destination, Register32) and isinstance(source, Memory)
 
 
 def compile_region(region: Region, careful: Special) -> tuple[Run, int]:
