@@ -19,7 +19,7 @@ def test_a_guest_counted_by_hand():
     causes = result.cycles_by_cause
     costs = result.system.machine.cpu.model.costs
     assert causes["emulation"] == 4 * costs.vmm_emulate
-    assert causes["shadow paging"] == 1 * costs.vmm_shadow_fill
+    assert causes["shadow paging"] == 1 * costs.vmm_shadow_fill + 1 * costs.vmm_shadow_root
     assert causes["traps"] == 5 * (costs.trap + costs.interrupt_return)
     assert causes["port accesses"] == causes["world switches"] == 0
     assert sum(causes.values()) == result.cycles

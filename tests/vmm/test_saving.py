@@ -168,12 +168,12 @@ def test_frames_that_are_in_use_twice_are_refused():
     system = fresh("trap-and-emulate")
     system.advance(5_000)
     good = system.save()
-    table = good["worlds"][0]["shadow"]["tables"][0]
+    table = good["worlds"][0]["shadow"]["pages"]["pages"][0][0]
     for path, value in (
         (("switcher", "host", "free", 0), good["switcher"]["host"]["free"][1]),
         (("switcher", "host", "free", 0), table),
-        (("worlds", 1, "shadow", "tables"), [table]),
-        (("worlds", 0, "shadow", "tables"), [0x100000]),
+        (("worlds", 1, "shadow", "pages", "pages"), [[table, [0, 2, 2, 7, 2, 0, 1, 1], []]]),
+        (("worlds", 0, "shadow", "pages", "pages", 0, 0), 0x100000),
     ):
         with pytest.raises(StateError):
             system.load(change(good, path, value))

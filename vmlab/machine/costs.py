@@ -39,6 +39,14 @@ class CostModel:
     vmm_shadow_fill : int
         Software of a VMM that walks the guest's tables and fills one shadow entry: [AA] measure 3927 for a guest
         page fault against 1093 native: about 2800, the emulation of the exception included.
+    vmm_traced_write : int
+        Software of a VMM that tells a write to a traced page table from other page faults and brings the shadow in step,
+        beside the emulation: [AA] measure 12733 for a PTE write under a VMM on the first VT-x; less an exit and entry of
+        that processor (3963 [U]) and `vmm_emulate`.
+    vmm_sync_entry : int
+        Comparing one entry of a guest's table with its shadow: two references (`walk_reference`).
+    vmm_shadow_root : int
+        Finding the shadow root of a CR3, or a frame for a new one [U].
     vmm_world_switch : int
         Saving one VCPU and loading another [U].
     """
@@ -51,6 +59,9 @@ class CostModel:
     control_register: int = 100
     vmm_emulate: int = 2300
     vmm_shadow_fill: int = 2800
+    vmm_traced_write: int = 12733 - 3963 - 2300
+    vmm_sync_entry: int = 40
+    vmm_shadow_root: int = 300
     vmm_world_switch: int = 1000
 
 

@@ -13,7 +13,7 @@ from vmlab.errors import OptionError
 
 __all__ = [
     "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "EventSink", "Exit", "FirmwareCall", "Inject", "Input", "InstructionRetired", "PortAccess", "Resume",
-    "ShadowFill", "Signal", "Switch", "Trace", "Trap", "make",
+    "ShadowFill", "ShadowRoot", "ShadowSync", "ShadowUnsync", "ShadowWrite", "Signal", "Switch", "Trace", "Trap", "make",
 ]  # fmt: skip
 
 Detail = Literal["none", "events", "instructions"]
@@ -127,6 +127,66 @@ class ShadowFill(Event):
     gpa: int
     hpa: int
     writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowUnsync(Event):
+    """A hypervisor lets a guest write to a page table unseen; its shadow is out of step until a flush."""
+
+    kind: ClassVar[str] = "unsync"
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSync(Event):
+    """A hypervisor brought the shadow of `tables` page tables in step, of whose entries so many were kept, and so on."""
+
+    kind: ClassVar[str] = "sync"
+    tables: int
+    kept: int
+    changed: int
+    cleared: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowWrite(Event):
+    """A write to a page table that is traced: entries of its shadow were changed or cleared with it.
+
+    Attributes
+    ----------
+    table : int
+        Guest-physical address of the table.
+    slot : int
+        The first entry that was written.
+    changed, cleared : int
+        Entries of the shadow.
+    """
+
+    kind: ClassVar[str] = "traced"
+    table: int
+    slot: int
+    changed: int
+    cleared: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRoot(Event):
+    """A hypervisor took another root of shadow page tables for the guest.
+
+    Attributes
+    ----------
+    cr3 : int
+        The guest's.
+    root : int
+        Host-physical.
+    known : bool
+        True where it had kept the root since the guest used it last.
+    """
+
+    kind: ClassVar[str] = "root"
+    cr3: int
+    root: int
+    known: bool
 
 
 @dataclass(frozen=True, slots=True)

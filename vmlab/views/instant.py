@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.isa.x86.registers import CS, DS, ES, FS, GS, SS
 from vmlab.views.layers import processor_state
 from vmlab.vmm.listing import Listings, labels_of
-from vmlab.vmm.world import DIRECT_FLAGS
+from vmlab.vmm.world_switch import DIRECT_FLAGS
 
 if TYPE_CHECKING:
     from vmlab.machine.cpu_state import CpuState

@@ -34,7 +34,6 @@ MOST_GUESTS = 31
 """Guests whose descriptor tables fit into the window."""
 
 WINDOW = 0xFFC00000
-WINDOW_ENTRY = WINDOW >> 22
 ENTRY_BYTES = 8
 TSS_BYTES = 0x68
 
@@ -75,8 +74,11 @@ class HostMemory:
         Host-physical addresses of its frames.
     free : list of int
         Those that nobody uses.
-    window_table : int
-        Host-physical address of the page table behind the window; every shadow root points to it.
+    window_tables : dict of int to list of int
+        Host-physical addresses of the page tables behind the window, by the number of levels of the format (2, and 3 for
+        PAE); every shadow root leads to them.
+    window_directory : int
+        Host-physical address of the PAE page directory of the last GiB where there is nothing but the window.
     idt, tss, stack_top, entry : int
         Linear addresses of the interrupt descriptor table, the task state segment, the end of the ring-0 stack and
         the first entry point.
@@ -87,7 +89,10 @@ class HostMemory:
         self.addresses = range(HOST_BASE, HOST_BASE + size, PAGE_SIZE)
         self.free = list(reversed(self.addresses))
         self._next = WINDOW
-        self.window_table = self.allocate()
+        self.window_tables = {2: [self.allocate()], 3: [self.allocate(), self.allocate()]}
+        self.window_directory = self.allocate()
+        for n, table in enumerate(self.window_tables[3]):
+            memory.write(self.window_directory + PAGE_SIZE - 16 + 8 * n, 8, table | PRESENT | WRITABLE | ACCESSED)
         self.idt = self.map_new(1)
         self.tss = self.map_new(1)
         self.stack_top = self.map_new(1) + PAGE_SIZE
@@ -107,14 +112,15 @@ class HostMemory:
         """Take frames and show them in the window, one after the other; return their linear address."""
         linear = self._next
         for _ in range(pages):
-            slot = self.window_table + (self._next - WINDOW >> PAGE_SHIFT) * 4
-            self.memory.write(slot, 4, self.allocate() | SUPERVISOR)
+            page, entry = self._next - WINDOW >> PAGE_SHIFT, self.allocate() | SUPERVISOR
+            self.memory.write(self.window_tables[2][0] + 4 * page, 4, entry)
+            self.memory.write(self.window_tables[3][page >> 9] + 8 * (page & 0x1FF), 8, entry)
             self._next += PAGE_SIZE
         return linear
 
     def host_address(self, linear: int) -> int:
         """Return the host-physical address behind a linear address of the window."""
-        entry = self.memory.read(self.window_table + (linear - WINDOW >> PAGE_SHIFT) * 4, 4)
+        entry = self.memory.read(self.window_tables[2][0] + (linear - WINDOW >> PAGE_SHIFT) * 4, 4)
         return entry & ~0xFFF | linear & 0xFFF
 
     def write(self, linear: int, size: int, value: int) -> None:

@@ -30,12 +30,13 @@ from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
 from vmlab.machine.platform import Platform
 from vmlab.machine.processor import Processor
 from vmlab.machine.state import COUNT, Entries, Items, check_state, rollback
-from vmlab.machine.trace import ControlWrite, Emulate, Exit, Inject, Resume, ShadowFill, Switch
+from vmlab.machine.trace import ControlWrite, Emulate, Exit, Inject, Resume, Switch
 from vmlab.vmm.exits import ExitReason, reason_of
 from vmlab.vmm.guest import Guest
 from vmlab.vmm.host_memory import HOST_BASE, host_bytes
 from vmlab.vmm.system import System
-from vmlab.vmm.world import World, WorldSwitch
+from vmlab.vmm.world import World
+from vmlab.vmm.world_switch import WorldSwitch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,6 +50,7 @@ QUANTUM = 20_000
 """Instructions that a guest runs before another gets the CPU."""
 TIMER_VECTOR = 0xFE
 PHASES = ("handle", "resume")
+NOT_FILLED = {"traced": ExitReason.TRACED_WRITE, "window": ExitReason.WINDOW, "device": ExitReason.MMIO}
 
 
 class TrapAndEmulate(System):
@@ -57,7 +59,7 @@ class TrapAndEmulate(System):
     Attributes
     ----------
     counters : Counter
-        What the hypervisor did: `"emulated"`, `"shadow fills"`, `"injected"`, `"world switches"`.
+        What the hypervisor did: `"emulated"`, `"injected"`, `"world switches"`; shadow paging counts for itself.
     phase : {"handle", "resume"}
         What it does next when it has the CPU.
     """
@@ -167,25 +169,26 @@ class TrapAndEmulate(System):
 
     def _page_fault(self, guest: Guest, world: World, error_code: int) -> None:
         """Tell a hidden page fault from a true one and from an access that must be emulated."""
-        linear, write = self.machine.cpu.cr2, bool(error_code & PF_WRITE)
-        user = guest.mode == "user"
         try:
-            gpa, writable = world.shadow.translate(linear, write=write, user=user)
+            found = world.shadow.fault(
+                self.machine.cpu.cr2, write=bool(error_code & PF_WRITE), user=guest.mode == "user"
+            )
         except Fault:
             self._emulate(guest, ExitReason.TRUE_PAGE_FAULT)
             return
-        if write and gpa >> PAGE_SHIFT in world.shadow.traced:
-            self._emulate(guest, ExitReason.TRACED_WRITE)
+        if found.kind != "hidden":
+            self._emulate(guest, NOT_FILLED[found.kind])
             return
-        hpa = world.shadow.fill(linear, gpa, writable=writable, user=user)
-        if hpa is None:
-            self._emulate(guest, ExitReason.WINDOW if guest.platform.bus.is_ram(gpa) else ExitReason.MMIO)
-            return
-        self.switcher.forget(linear)
-        self.counters["shadow fills"] += 1
-        self._exit(ExitReason.HIDDEN_PAGE_FAULT, f"{linear:#x}")
+        self._exit(ExitReason.HIDDEN_PAGE_FAULT, f"{found.linear:#x}")
+        self._tell(world)
+
+    def _tell(self, world: World) -> None:
+        """Trace what the shadow paging of the current guest has done."""
+        news = world.shadow.traces.news
         if self.trace.on:
-            self.trace.emit(ShadowFill(self.steps, guest.instructions, self.current, linear, gpa, hpa, writable))
+            for kind, values in news:
+                self.trace.note(kind, self.steps, self.guest.instructions, self.current, 0, *values)
+        news.clear()
 
     def _emulate(self, guest: Guest, reason: ExitReason | None) -> None:
         """Execute the guest's next instruction on the VCPU; if that faults, the fault is the guest's own."""
@@ -205,6 +208,7 @@ class TrapAndEmulate(System):
             if is_page_fault:
                 world.shadow.drop(vcpu.cr2)
             self._inject(guest, partial(vcpu.take, fault), vector, vector_name(vector))
+            self._tell(world)
             return
         self.counters["emulated"] += 1
         guest.emulated[instruction.mnemonic] += 1
@@ -212,6 +216,7 @@ class TrapAndEmulate(System):
         if self.trace.on:
             self.trace.emit(Emulate(self.steps, vcpu.retired, self.current, address, text))
         world.after_emulation(instruction)
+        self._tell(world)
         for name, old in before.items():
             new = getattr(vcpu, name)
             if new != old and self.trace.on:
@@ -254,6 +259,7 @@ class TrapAndEmulate(System):
         if deadline is not None:
             deadlines.append(deadline)
         self.switcher.enter(world, self.current, max(1, min(deadlines) - vcpu.retired))
+        self._tell(world)
         if self.trace.on:
             self.trace.emit(Resume(self.steps, vcpu.retired, self.current, guest.mode))
         return True
@@ -320,7 +326,7 @@ class TrapAndEmulate(System):
         handled = self.counters["emulated"] + self.counters["injected"]
         return self.hardware_cycles() | {
             "emulation": handled * costs.vmm_emulate,
-            "shadow paging": self.counters["shadow fills"] * costs.vmm_shadow_fill,
+            "shadow paging": sum(world.shadow.cycles(costs) for world in self.worlds),
             "world switches": self.counters["world switches"] * costs.vmm_world_switch,
         }
 
@@ -340,7 +346,7 @@ class TrapAndEmulate(System):
 
     def _loose_frames(self) -> list[int]:
         """Return the frames that are free or shadow tables: always the same ones, each once."""
-        return sorted([*self.switcher.host.free, *(table for world in self.worlds for table in world.shadow.tables)])
+        return sorted([*self.switcher.host.free, *(page for world in self.worlds for page in world.shadow.pages.pages)])
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.registers import EFER_LMA, FLAG_BITS, GENERAL_NAMES, SEGMENT_NAMES, describe_flags
 from vmlab.vmm.listing import read_code
-from vmlab.vmm.world import DIRECT_FLAGS
+from vmlab.vmm.world_switch import DIRECT_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
