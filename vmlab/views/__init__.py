@@ -6,9 +6,13 @@ drawn.
 
 from __future__ import annotations
 
+from vmlab.views.cycles import cycles_figure, cycles_table
 from vmlab.views.figure import layers_figure
 from vmlab.views.layers import describe, layers, rows
 from vmlab.views.scene import SceneWriter
 from vmlab.views.svg import describe_scene, scene_svg
 
-__all__ = ["SceneWriter", "describe", "describe_scene", "layers", "layers_figure", "rows", "scene_svg"]
+__all__ = [
+    "SceneWriter", "cycles_figure", "cycles_table", "describe", "describe_scene", "layers", "layers_figure", "rows",
+    "scene_svg",
+]  # fmt: skip
