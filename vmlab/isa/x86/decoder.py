@@ -22,6 +22,8 @@ from vmlab.isa.x86.registers import DS, EBP, EBX, EDI, ESI, ESP, SS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vmlab.isa.x86.opcode_maps import Form, Maps
+
 __all__ = [
     "MAXIMUM_LENGTH",
     "DecodeError",
@@ -183,8 +185,8 @@ def _decode(code: bytes, bits: int) -> Instruction:
     repeat_name = ""
     if special:
         if row.bare and (repeat or operand_size_prefix):
-            raise InvalidOpcode(f"no such prefix is allowed with {code[:position].hex(' ')}")
-        if row.repeat:
+            row, form_size, parts, _ = with_prefix(maps, code, position, repeat or 0x66)
+        elif row.repeat:
             repeat_name = _REPEATS[repeat]
         elif not row.bare:
             modrm = modrm_after_third_byte(code, position, repeat, operand_size_prefix)
@@ -199,6 +201,20 @@ def _decode(code: bytes, bits: int) -> Instruction:
     return Instruction(
         row, tuple(operands), form_size, address_size, position, repeat_name, lock, segment, code[:position]
     )
+
+
+def with_prefix(maps: Maps, code: bytes, position: int, prefix: int) -> Form:
+    """Return what a prefix makes of an opcode, of which `position` is the end, that allows none itself.
+
+    Raises
+    ------
+    InvalidOpcode
+        Nothing.
+    """
+    form = maps.prefixed.get((prefix, code[position - 2], code[position - 1]))
+    if form is None:
+        raise InvalidOpcode(f"no such prefix is allowed with {code[:position].hex(' ')}")
+    return form
 
 
 def modrm_after_third_byte(code: bytes, position: int, repeat: int, operand_size_prefix: bool) -> int:

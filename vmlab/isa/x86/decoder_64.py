@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmlab.isa.x86.decoder import MAXIMUM_LENGTH, InvalidOpcode, TooLong, Truncated, modrm_after_third_byte
+from vmlab.isa.x86.decoder import (
+    MAXIMUM_LENGTH,
+    InvalidOpcode,
+    TooLong,
+    Truncated,
+    modrm_after_third_byte,
+    with_prefix,
+)
 from vmlab.isa.x86.instruction import Instruction
 from vmlab.isa.x86.opcode_maps import (
     CONSTANT,
@@ -105,8 +112,8 @@ def decode_64(code: bytes) -> Instruction:
     repeat_name = ""
     if form.special:
         if form.row.bare and (repeat or operand_size_prefix):
-            raise InvalidOpcode(f"no such prefix is allowed with {code[:position].hex(' ')}")
-        if form.row.repeat:
+            form = with_prefix(maps, code, position, repeat or 0x66)
+        elif form.row.repeat:
             repeat_name = _REPEATS[repeat]
         elif not form.row.bare:
             modrm = modrm_after_third_byte(code, position, repeat, operand_size_prefix)

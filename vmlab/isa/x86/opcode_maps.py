@@ -45,6 +45,8 @@ SEGMENTS: Sequence[Operand] = tuple([SegmentOperand(index & 7) for index in rang
 CONTROLS: Sequence[Operand] = tuple(map(ControlRegister, range(9)))
 DEBUGS: Sequence[Operand] = tuple(map(DebugRegister, range(8)))
 DEFINED_CONTROLS = (0, 2, 3, 4, 8)
+MANDATORY = frozenset({0x66, 0xF3})
+"""Prefixes that belong to an opcode."""
 
 # What is to be done for one operand: a kind and its argument, resolved for one operand size.
 CONSTANT, RM, REG, LOW, IMMEDIATE, SIGNED, RELATIVE, OFFSET, FAR, PLUS = range(10)
@@ -167,9 +169,12 @@ class Maps:
         Entries of one-byte opcodes that are another instruction after F3.
     extended : dict
         Entries of one-byte opcodes that are another instruction with REX.B.
+    prefixed : dict
+        What a mandatory prefix makes of an opcode after 0F that is an instruction without it, too: by prefix, opcode byte
+        and ModRM.
     """
 
-    __slots__ = ("encoding", "extended", "one", "repeated", "size", "two")
+    __slots__ = ("encoding", "extended", "one", "prefixed", "repeated", "size", "two")
 
     def __init__(self, size: int, address_size: int, encoding: str = LEGACY) -> None:
         self.size = size
@@ -178,6 +183,7 @@ class Maps:
         self.two: Map = [None] * 256
         self.repeated: dict[int, Form] = {}
         self.extended: dict[int, Form] = {}
+        self.prefixed: dict[tuple[int, int, int], Form] = {}
         bits = size if encoding == LEGACY else 64
         for row in ROWS:
             if row.size in (0, 8, size) and row.address_size in (0, address_size) and row.operand_sizes(bits):
@@ -187,6 +193,11 @@ class Maps:
         """Enter a row; places already taken stay as they are."""
         opcode = row.opcode[row.opcode[0] == 0x66 :]
         opcode_map = self.one
+        if len(row.opcode) == 3 and row.opcode[0] in MANDATORY:
+            form = self._form(row, 0)
+            for values in _allowed_modrm(row):
+                self.prefixed |= {(row.opcode[0], row.opcode[2], modrm): form for modrm in values}
+            return
         if opcode[0] == 0x0F:
             opcode, opcode_map = opcode[1:], self.two
         first = opcode[0]
@@ -218,7 +229,7 @@ class Maps:
         elif row.operands and row.operands[0][1:] == "y":
             size = 32
         parts = tuple([_part(code, size, low, self.encoding) for code in row.operands])
-        special = row.bare or bool(row.repeat) or row.opcode[0] == 0x66
+        special = row.bare or bool(row.repeat) or (row.opcode[0] == 0x66 and len(row.opcode) > 3)
         return Form(row, 8 if row.size == 8 else size, parts, special)
 
 

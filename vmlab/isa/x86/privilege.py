@@ -64,6 +64,11 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
             ),
             Group("cpl0", _P, "Faults (#GP) unless CPL is 0.", SDM_CPL0),
             Group("cpl0-hidden", _P, "Is undefined (#UD) unless CPL is 0.", "Intel SDM vol. 2, MONITOR, MWAIT, CLAC, STAC"),
+            Group(
+                "vmx", _P,
+                "Is undefined (#UD) outside VMX operation; faults (#GP) unless CPL is 0; exits to the VMM that runs the guest.",
+                "Intel SDM vol. 3, VMX Instruction Reference",
+            ),
             Group("iopl", _P, "Faults (#GP) when CPL exceeds IOPL; a monitor runs its guest with IOPL 0.", SDM_IOPL),
             Group(
                 "pmc", _P,

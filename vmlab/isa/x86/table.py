@@ -292,6 +292,16 @@ xgetbv  -       0F01D0  np @extended-state
 xsetbv  -       0F01D1  np @cpl0
 hlt     -       F4    @cpl0
 
+# Virtual-machine extensions
+vmcall/vmlaunch/vmresume/vmxoff  -  0F01C1+1  np @vmx
+vmptrld  Mq      0FC7 /6  np f64 @vmx
+vmptrst  Mq      0FC7 /7  np f64 @vmx
+vmclear  Mq      660FC7 /6  f64 @vmx
+vmxon    Mq      F30FC7 /6  f64 @vmx
+vmread   Ey,Gy   0F78  np f64 @vmx
+vmwrite  Gy,Ey   0F79  np f64 @vmx
+invept/invvpid  Gy,Mdq  660F3880+1  f64 @vmx
+
 # Hints and fences
 prefetchnta/prefetcht0/prefetcht1/prefetcht2  Mb  0F18 /0+
 nop     Ev      0F1F

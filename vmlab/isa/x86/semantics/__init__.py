@@ -24,6 +24,7 @@ from vmlab.isa.x86.semantics import (
     shift,
     strings,
     system,
+    vmx,
 )
 from vmlab.isa.x86.semantics.processor import Processor
 from vmlab.isa.x86.semantics.registry import SEMANTICS, Semantic
@@ -32,5 +33,5 @@ __all__ = ["SEMANTICS", "Processor", "Semantic"]
 
 _FAMILIES = (
     absent, arithmetic, bits, control, data, far, fast_calls, flags, io, logic, multiply, paging, returns, shift, strings,
-    system,
+    system, vmx,
 )  # fmt: skip

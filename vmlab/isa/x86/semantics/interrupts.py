@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from vmlab.isa.x86.semantics.processor import Processor
 
+TASK_GATE_IN_IDT = 3  # see `vmlab.isa.x86.semantics.tasks.SOURCES`
 GATES = frozenset({TASK_GATE, INTERRUPT_GATE16, INTERRUPT_GATE32, TRAP_GATE16, TRAP_GATE32})
 
 
@@ -201,6 +202,7 @@ def deliver(
         return
     gate = read_gate(cpu, vector, software=software, external=ext)
     if gate.type == TASK_GATE:
+        cpu.before_task_switch(gate.selector, TASK_GATE_IN_IDT)
         switch_task(cpu, gate.selector, CALL, external=ext, fault=fault, error_code=error_code)
         cpu.delivered += 1
         return

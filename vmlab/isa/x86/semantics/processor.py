@@ -11,6 +11,46 @@ if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
 
 
+class Virtualization(Protocol):
+    """The virtual-machine extensions of a processor, as its instructions use them.
+
+    A method that can fail returns 0 for success, the number of the VM-instruction error, or `INVALID` where there is no
+    current VMCS that could hold one (SDM vol. 3, 30.2).
+    """
+
+    on: bool
+
+    def turn_on(self, region: int) -> int:
+        """VMXON; may raise #GP(0)."""
+
+    def turn_off(self) -> int:
+        """VMXOFF."""
+
+    def clear(self, pointer: int) -> int:
+        """VMCLEAR."""
+
+    def load_pointer(self, pointer: int) -> int:
+        """VMPTRLD."""
+
+    def pointer(self) -> int:
+        """VMPTRST."""
+
+    def read_field(self, encoding: int) -> tuple[int, int]:
+        """VMREAD: how it went, and the value."""
+
+    def write_field(self, encoding: int, value: int) -> int:
+        """VMWRITE."""
+
+    def enter(self, *, launch: bool) -> int:
+        """VMLAUNCH or VMRESUME; 0 where the guest runs now, or a VM exit has led back."""
+
+    def invalidate(self, name: str, kind: int, low: int, high: int) -> int:
+        """INVEPT or INVVPID, by its type and the two halves of its descriptor."""
+
+    def fail(self, error: int) -> int:
+        """Note an error in the current VMCS, if there is one; return it, or `INVALID`."""
+
+
 class Processor(Protocol):
     """The architectural state and the environment in which an instruction executes.
 
@@ -42,6 +82,10 @@ class Processor(Protocol):
     delivered: int
     interrupt_shadow: bool
     steps_late: bool
+
+    @property
+    def vmx(self) -> Virtualization:
+        """The virtual-machine extensions."""
 
     @property
     def repeat_quickly(self) -> Callable[[Any, Instruction], object] | None:
@@ -99,6 +143,9 @@ class Processor(Protocol):
 
     def invalidate_pcid(self, kind: int, pcid: int, linear: int) -> None:
         """Drop translations by process-context identifier, as INVPCID says."""
+
+    def before_task_switch(self, selector: int, source: int) -> None:
+        """Look whether a task switch is a VM exit instead; `source` as in its exit qualification."""
 
     def has(self, feature: str) -> bool:
         """Say whether the model has a feature (see `vmlab.machine.cpu_features`)."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from vmlab.isa.x86.semantics.processor import Processor
 
 JUMP, CALL, RETURN = "jump", "call", "return"
+SOURCES = {CALL: 0, RETURN: 1, JUMP: 2}
+"""As the exit qualification of a task switch tells them (SDM vol. 3, table 28-2); 3 is a task gate in the IDT."""
 """How a task is left: an interrupt leaves it as a call does."""
 
 FLAGS_MASK = 0x003F_7FD7
@@ -156,6 +158,7 @@ def switch_task(
         In the old task with nothing changed, or in the new one: then `ip` of the fault is set.
     """
     descriptor, _ = _find(cpu, selector, busy=how == RETURN, vector=TS if how == RETURN else GP, external=external)
+    cpu.before_task_switch(selector, SOURCES[how])
     kind, base = layout(descriptor.access), descriptor.base
     wide = kind is TASK32
     ip, flags, *general = _words(cpu, base + kind.first, kind.width, kind.width, 10)

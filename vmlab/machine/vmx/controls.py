@@ -1,0 +1,123 @@
+"""The bits of the VMX controls, and which of them a processor has: what its capability MSRs say.
+
+A capability MSR says of a control's 32 bits which must be 1 (its low half) and which may be 1 (its high half). The bits
+that must be 1 and have no name are the *default1* class (SDM vol. 3, appendix A.2).
+
+Read more: Intel SDM vol. 3, 24.6 to 24.8 (controls), appendix A (capability MSRs).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.registers import CR0_NE, CR0_PE, CR0_PG, CR4_VMXE
+
+if TYPE_CHECKING:
+    from vmlab.machine.cpu_model import CpuModel
+
+__all__ = ["CAPABILITIES", "EPT_CAPABILITIES", "REVISION", "allowed", "fixed_cr0"]
+
+# Pin-based VM-execution controls (SDM vol. 3, table 24-5)
+EXTERNAL_INTERRUPT_EXITING, NMI_EXITING, VIRTUAL_NMIS = 1 << 0, 1 << 3, 1 << 5
+
+# Primary processor-based VM-execution controls (table 24-6)
+INTERRUPT_WINDOW_EXITING, USE_TSC_OFFSETTING, HLT_EXITING, INVLPG_EXITING = 1 << 2, 1 << 3, 1 << 7, 1 << 9
+MWAIT_EXITING, RDPMC_EXITING, RDTSC_EXITING = 1 << 10, 1 << 11, 1 << 12
+CR3_LOAD_EXITING, CR3_STORE_EXITING, CR8_LOAD_EXITING, CR8_STORE_EXITING = 1 << 15, 1 << 16, 1 << 19, 1 << 20
+NMI_WINDOW_EXITING, MOV_DR_EXITING, UNCONDITIONAL_IO_EXITING, USE_IO_BITMAPS = 1 << 22, 1 << 23, 1 << 24, 1 << 25
+USE_MSR_BITMAPS, MONITOR_EXITING, PAUSE_EXITING, ACTIVATE_SECONDARY = 1 << 28, 1 << 29, 1 << 30, 1 << 31
+
+# Secondary processor-based VM-execution controls (table 24-7)
+ENABLE_EPT, DESCRIPTOR_TABLE_EXITING, ENABLE_RDTSCP, ENABLE_VPID = 1 << 1, 1 << 2, 1 << 3, 1 << 5
+WBINVD_EXITING, UNRESTRICTED_GUEST, ENABLE_INVPCID, ENABLE_PML = 1 << 6, 1 << 7, 1 << 12, 1 << 17
+
+# VM-exit controls (table 24-10) and VM-entry controls (table 24-12)
+HOST_ADDRESS_SPACE_SIZE, ACKNOWLEDGE_INTERRUPT, SAVE_EFER, LOAD_HOST_EFER = 1 << 9, 1 << 15, 1 << 20, 1 << 21
+IA32E_MODE_GUEST, LOAD_GUEST_EFER = 1 << 9, 1 << 15
+
+# Numbers of the capability MSRs (SDM vol. 3, appendix A)
+VMX_BASIC, PINBASED, PROCBASED, EXIT_CTLS, ENTRY_CTLS, VMX_MISC = range(0x480, 0x486)
+CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, CR4_FIXED1, VMCS_ENUM, PROCBASED2, EPT_VPID_CAP = range(0x486, 0x48D)
+TRUE_PINBASED, TRUE_PROCBASED, TRUE_EXIT, TRUE_ENTRY = range(0x48D, 0x491)
+
+REVISION = 0x564D4C42
+"""VMCS revision identifier of every model here: they all lay a VMCS out in the same way."""
+REGION_BYTES, WRITE_BACK = 0x1000, 6
+MOST_CR3_TARGETS = 4
+
+# Bits that must be 1 and have no name (SDM vol. 3, 24.6.1, 24.6.2, 24.7.1, 24.8.1); of the primary controls CR3-load and
+# CR3-store exiting are in this class, too, but for the "true" MSRs.
+PIN_DEFAULT, PRIMARY_DEFAULT, EXIT_DEFAULT, ENTRY_DEFAULT = 0x16, 0x0401_E172, 0x3_6DFF, 0x11FF
+PRIMARY_TRUE_DEFAULT = PRIMARY_DEFAULT & ~(CR3_LOAD_EXITING | CR3_STORE_EXITING)
+
+_PIN = EXTERNAL_INTERRUPT_EXITING | NMI_EXITING | VIRTUAL_NMIS
+_PRIMARY = (
+    INTERRUPT_WINDOW_EXITING | USE_TSC_OFFSETTING | HLT_EXITING | INVLPG_EXITING | RDPMC_EXITING | RDTSC_EXITING
+    | CR3_LOAD_EXITING | CR3_STORE_EXITING | CR8_LOAD_EXITING | CR8_STORE_EXITING | NMI_WINDOW_EXITING | MOV_DR_EXITING
+    | UNCONDITIONAL_IO_EXITING | USE_IO_BITMAPS | USE_MSR_BITMAPS | PAUSE_EXITING
+)  # fmt: skip
+_SECONDARY = {
+    "ept": ENABLE_EPT, "vpid": ENABLE_VPID, "unrestricted-guest": UNRESTRICTED_GUEST, "rdtscp": ENABLE_RDTSCP,
+    "invpcid": ENABLE_INVPCID, "pml": ENABLE_PML,
+}  # fmt: skip
+_ALWAYS_SECONDARY = DESCRIPTOR_TABLE_EXITING | WBINVD_EXITING
+
+# IA32_VMX_EPT_VPID_CAP:  [ INVVPID types 43:40, INVVPID 32 | INVEPT types 26:25 | A and D bits 21 | INVEPT 20 |
+#                           pages of 1 GiB 17 | of 2 MiB 16 | write-back 14 | 4 levels 6 | execute-only 0 ]
+EPT_CAPABILITIES = 1 << 6 | 1 << 14 | 1 << 16 | 1 << 17 | 1 << 20 | 3 << 25
+EPT_ACCESSED_DIRTY = 1 << 21
+VPID_CAPABILITIES = 1 << 32 | 0xF << 40
+
+
+def allowed(model: CpuModel, number: int) -> tuple[int, int]:
+    """Return which bits of a control must be 1, and which may be, by the number of its capability MSR."""
+    secondary = _ALWAYS_SECONDARY
+    for feature, bit in _SECONDARY.items():
+        if model.has(feature):
+            secondary |= bit
+    long = model.has("lm")
+    must, may = {
+        PINBASED: (PIN_DEFAULT, _PIN),
+        TRUE_PINBASED: (PIN_DEFAULT, _PIN),
+        PROCBASED: (PRIMARY_DEFAULT, _PRIMARY | ACTIVATE_SECONDARY),
+        TRUE_PROCBASED: (PRIMARY_TRUE_DEFAULT, _PRIMARY | ACTIVATE_SECONDARY),
+        PROCBASED2: (0, secondary),
+        EXIT_CTLS: (EXIT_DEFAULT, (HOST_ADDRESS_SPACE_SIZE if long else 0) | ACKNOWLEDGE_INTERRUPT | SAVE_EFER | LOAD_HOST_EFER),
+        ENTRY_CTLS: (ENTRY_DEFAULT, (IA32E_MODE_GUEST if long else 0) | LOAD_GUEST_EFER),
+    }[{TRUE_EXIT: EXIT_CTLS, TRUE_ENTRY: ENTRY_CTLS}.get(number, number)]  # fmt: skip
+    return must, must | may
+
+
+def fixed_cr0(*, unrestricted: bool) -> int:
+    """Return the bits of CR0 that must be 1 in VMX operation; an unrestricted guest is free of two of them."""
+    return CR0_NE if unrestricted else CR0_NE | CR0_PE | CR0_PG
+
+
+def _basic(model: CpuModel) -> int:
+    """Revision, size of a region, memory type, and that the controls' true MSRs exist (bit 55)."""
+    return REVISION | REGION_BYTES << 32 | WRITE_BACK << 50 | 1 << 55
+
+
+def _ept_vpid(model: CpuModel) -> int:
+    pages = EPT_CAPABILITIES if model.has("pdpe1gb") else EPT_CAPABILITIES & ~(1 << 17)
+    dirty = EPT_ACCESSED_DIRTY if model.has("ept-dirty") else 0
+    return (pages | dirty if model.has("ept") else 0) | (VPID_CAPABILITIES if model.has("vpid") else 0)
+
+
+CAPABILITIES = {
+    VMX_BASIC: _basic,
+    VMX_MISC: lambda model: MOST_CR3_TARGETS << 16 | 1 << 6,  # the activity state HLT
+    CR0_FIXED0: lambda model: CR0_NE | CR0_PE | CR0_PG,
+    CR0_FIXED1: lambda model: 0xFFFF_FFFF,
+    CR4_FIXED0: lambda model: CR4_VMXE,
+    CR4_FIXED1: lambda model: model.cr4_mask,
+    VMCS_ENUM: lambda model: 0x2E,  # greatest index of a field, in bits 9:1
+    EPT_VPID_CAP: _ept_vpid,
+    **{
+        number: lambda model, number=number: allowed(model, number)[0] | allowed(model, number)[1] << 32
+        for number in (
+            PINBASED, PROCBASED, EXIT_CTLS, ENTRY_CTLS, PROCBASED2, TRUE_PINBASED, TRUE_PROCBASED, TRUE_EXIT, TRUE_ENTRY,
+        )
+    },
+}  # fmt: skip
+"""What each capability MSR reads as on a model."""
