@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.addresses import is_canonical
-from vmlab.isa.x86.faults import GP, Fault
+from vmlab.isa.x86.faults import GP, PF, Fault
 from vmlab.isa.x86.registers import (
     AC,
     CR0_PG,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmlab.machine.cpu_model import CpuModel
+    from vmlab.machine.nested_walk import AddressSpace, NestedTranslation
     from vmlab.machine.platform import Platform
 
 __all__ = ["AddressTranslation"]
@@ -67,11 +68,15 @@ class AddressTranslation(PageMaps):
         Features that the guest asked for in vain, and by what; for a person who reads how it ended.
     horizon : int
         Count of retired instructions at which the loop of `Processor.run` ends; 0 ends it at once.
+    non_root, exits_io : bool
+        True in VMX non-root operation; where its VMM wants accesses to ports.
+    host_space : AddressSpace or None
+        Extended page tables, where guest-physical addresses are translated once more: see `vmlab.machine.vmx.non_root`.
     """
 
     __slots__ = (
-        "_format", "_repeats", "_reports_fetch", "_walks", "control_loads", "horizon", "lacked", "model", "on_control",
-        "walk_references",
+        "_format", "_repeats", "_reports_fetch", "_walks", "control_loads", "exits_io", "horizon", "host_space", "lacked",
+        "model", "non_root", "on_control", "walk_references",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel) -> None:
@@ -79,6 +84,8 @@ class AddressTranslation(PageMaps):
         self.model = model
         self.walk_references = self.control_loads = 0
         self.horizon = 0
+        self.non_root = self.exits_io = False
+        self.host_space: AddressSpace | None = None
         self.lacked: dict[str, str] = {}
         self.on_control: Callable[[str, int, int], None] | None = None
         self._mode_changed()
@@ -94,7 +101,8 @@ class AddressTranslation(PageMaps):
         self._format = self.page_format
         # Walks are kept where they depend on nothing but what is in RAM: not on registers, on AC, on a guest's window.
         self._walks: dict[tuple[int, int, bool, bool, bool, bool], tuple[Translation, Entries]] = {}
-        self._repeats = not cr4 & CR4_SMAP and not self._window and not self._format.levels[0].in_registers
+        plain = self.host_space is None and not self._window
+        self._repeats = plain and not cr4 & CR4_SMAP and not self._format.levels[0].in_registers
         self._reports_fetch = bool(cr4 & CR4_SMEP or (cr4 & CR4_PAE and self.efer & EFER_NXE))
         self._forget()
 
@@ -192,6 +200,8 @@ class AddressTranslation(PageMaps):
         """
         page = linear >> 12
         if not self.cr0 & CR0_PG:
+            if self.host_space is not None:
+                return self._unpaged(linear, write=write, fetch=fetch)
             self._remember(page, linear & ~0xFFF, writable=True, user=True)
             return linear
         entry = self.tlb.find(page)
@@ -235,12 +245,11 @@ class AddressTranslation(PageMaps):
             self._drop_page(page)
         try:
             found = self.page_walk(linear, write=write, user=user, fetch=fetch, implicit=implicit)
-        except Fault:
-            self.cr2 = linear
-            raise
+        except Fault as fault:
+            raise (self.page_fault(fault, linear) if fault.vector == PF else fault) from None
         return self._enter(page, found)
 
-    def _enter(self, page: int, found: Translation) -> TlbEntry:
+    def _enter(self, page: int, found: Translation | NestedTranslation) -> TlbEntry:
         """Enter what a walk has found into the TLB."""
         self.walk_references += found.references
         entry = TlbEntry(
@@ -272,11 +281,15 @@ class AddressTranslation(PageMaps):
 
     def page_walk(
         self, linear: int, *, write: bool, user: bool, fetch: bool = False, implicit: bool = False, mark: bool = True
-    ) -> Translation:
+    ) -> Translation | NestedTranslation:
         """Walk the tables for a linear address; `mark` sets the accessed and dirty bits as the processor does.
 
         A walk that would read the same entries as one before has its result.
         """
+        if self.host_space is not None:
+            user_pages = user or self._user_pages(fetch=fetch, implicit=implicit)
+            access = {"is_write": write, "is_user": user, "is_fetch": fetch, "user_pages": user_pages}
+            return self._walk_nested(linear, paged=True, mark=mark, **access)
         key = self.cr3, linear >> 12, write, user, fetch, implicit
         known = self._walks.get(key)
         if known:
@@ -321,6 +334,8 @@ class AddressTranslation(PageMaps):
         if not self.cr0 & CR0_PG:
             return linear
         try:
+            if self.host_space is not None:
+                return self._walk_nested(linear, paged=True, mark=False).frame | linear & 0xFFF
             found = walk(self._format, self.cr3, linear, self._peek, None, registers=self.pdptes)
         except Fault:
             return None
@@ -328,3 +343,17 @@ class AddressTranslation(PageMaps):
 
     def _peek(self, physical: int, size: int) -> int:
         return self.memory.read(physical, size) if self.bus.is_ram(physical) else (1 << 8 * size) - 1
+
+    # -- a guest's addresses, in `vmlab.machine.vmx.non_root` --------------------------------------------------------------
+
+    def _walk_nested(self, linear: int, *, paged: bool, mark: bool, **access: bool) -> NestedTranslation:
+        """Walk in two dimensions."""
+        raise NotImplementedError
+
+    def _unpaged(self, linear: int, *, write: bool, fetch: bool) -> int:
+        """Translate an address of a guest without paging."""
+        raise NotImplementedError
+
+    def page_fault(self, fault: Fault, linear: int) -> Fault:
+        """Return what a #PF becomes: itself, with CR2, or a VM exit."""
+        raise NotImplementedError

@@ -21,6 +21,7 @@ from vmlab.isa.x86.registers import (
     CR4_SMEP,
     CR4_TSD,
     CR4_UMIP,
+    CR4_VMXE,
     EFER_LMA,
     EFER_LME,
     EFER_NXE,
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FEATURES", "Feature", "combine", "flags_of"]
 
+NOWHERE = -1
 OUTPUTS = ("eax", "ebx", "ecx", "edx")
 
-# name, CPUID leaf, register and bit, what it is
+# name, CPUID leaf, register and bit, what it is; those without a leaf are told by a capability MSR
 TEXT = """
 de            00000001 edx  2  debugging extensions
 pse           00000001 edx  3  pages of 4 MiB
@@ -49,6 +51,7 @@ pge           00000001 edx 13  global pages
 cmov          00000001 edx 15  conditional moves
 pat           00000001 edx 16  page attribute table
 pse36         00000001 edx 17  pages of 4 MiB above 4 GiB
+vmx           00000001 ecx  5  virtual-machine extensions (VT-x)
 cx16          00000001 ecx 13  CMPXCHG16B
 pcid          00000001 ecx 17  process-context identifiers
 smep          00000007 ebx  7  supervisor-mode execution prevention
@@ -62,11 +65,16 @@ pdpe1gb       80000001 edx 26  pages of 1 GiB
 rdtscp        80000001 edx 27  RDTSCP and IA32_TSC_AUX
 lm            80000001 edx 29  Intel 64 architecture
 constant-tsc  80000007 edx  8  time-stamp counter of constant rate
+ept           -        -    -  VT-x: extended page tables
+ept-dirty     -        -    -  VT-x: accessed and dirty bits in extended page tables
+vpid          -        -    -  VT-x: virtual-processor identifiers
+unrestricted-guest  -  -    -  VT-x: guests in real mode, and without paging
+pml           -        -    -  VT-x: page-modification logging
 """
 
 _CR4 = {
     "tsc": CR4_TSD, "de": CR4_DE, "pse": CR4_PSE, "pae": CR4_PAE, "pge": CR4_PGE, "umip": CR4_UMIP, "pcid": CR4_PCIDE,
-    "smep": CR4_SMEP, "smap": CR4_SMAP,
+    "smep": CR4_SMEP, "smap": CR4_SMAP, "vmx": CR4_VMXE,
 }  # fmt: skip
 _EFER = {"syscall": EFER_SCE, "lm": EFER_LME | EFER_LMA, "nx": EFER_NXE}
 
@@ -80,7 +88,7 @@ class Feature:
     name : str
         As in `CpuModel.features`.
     leaf : int
-        CPUID leaf (subleaf 0) that announces it.
+        CPUID leaf (subleaf 0) that announces it; -1 for none.
     output : int
         Index of the register: EAX, EBX, ECX, EDX.
     bit : int
@@ -107,9 +115,9 @@ def _parse() -> dict[str, Feature]:
             name, leaf, output, bit, meaning = line.split(maxsplit=4)
             features[name] = Feature(
                 name,
-                int(leaf, 16),
-                OUTPUTS.index(output),
-                1 << int(bit),
+                NOWHERE if leaf == "-" else int(leaf, 16),
+                0 if leaf == "-" else OUTPUTS.index(output),
+                0 if leaf == "-" else 1 << int(bit),
                 meaning,
                 _CR4.get(name, 0),
                 _EFER.get(name, 0),

@@ -7,11 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from vmlab.isa.x86.faults import DB, DF, DoubleFault, Fault, TripleFault, escalate
+from vmlab.isa.x86.faults import DB, DF, NMI, DoubleFault, Fault, TripleFault, escalate
 from vmlab.isa.x86.registers import AC, DR6_SINGLE_STEP, DR7_ENABLED, DR7_GD, IF, TF
 from vmlab.isa.x86.semantics.interrupts import deliver
 from vmlab.machine.memory_access import MemoryAccess
 from vmlab.machine.signals import Signals
+from vmlab.machine.vmx.operation import Vmx
+from vmlab.machine.vmx.reasons import (
+    EXTERNAL,
+    HARDWARE_EXCEPTION,
+    NMI_TYPE,
+    PRIVILEGED_EXCEPTION,
+    SOFTWARE_TYPES,
+    TYPE_SHIFT,
+    WITH_CODE,
+    VmExit,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +32,11 @@ if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.devices import LocalApic
     from vmlab.machine.platform import Platform
+    from vmlab.machine.processor import Processor
 
 __all__ = ["EventDelivery"]
+
+EXCEPTIONS = 32
 
 
 class EventDelivery(MemoryAccess):
@@ -51,11 +65,15 @@ class EventDelivery(MemoryAccess):
     relaxed : bool
         True where it leaves the rest of its turn to the others, by PAUSE, until the machine has passed it; never where it
         `is_alone`.
+    vmx : Vmx
+        Its virtual-machine extensions.
+    window : bool
+        True where the VMM wants to know when its guest can take an interrupt.
     """
 
     __slots__ = (
         "_deliveries", "attention", "deliver_quickly", "delivered", "interrupts", "is_alone", "relaxed",
-        "repeat_quickly", "signals",
+        "repeat_quickly", "signals", "vmx", "window",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
@@ -67,7 +85,8 @@ class EventDelivery(MemoryAccess):
         self._deliveries = (0, 0)
         self.deliver_quickly: Callable[..., bool] | None = None
         self.repeat_quickly: Callable[[Any, Instruction], None] | None = None
-        self.attention = self.strict = self.relaxed = False
+        self.attention = self.strict = self.relaxed = self.window = False
+        self.vmx = Vmx(cast("Processor", self))
         self.is_alone = len(platform.local_apics) == 1
         super().__init__(platform, model)
 
@@ -75,8 +94,10 @@ class EventDelivery(MemoryAccess):
         """Note that IF, TF or AC, or DR7, may have changed."""
         flags, breakpoints = self.flags, self.debug[7] & DR7_ENABLED
         self.attention = bool(flags & TF or breakpoints or self.signals.due) or (
-            bool(flags & IF) and self.interrupts.output
+            bool(flags & IF) and (self.interrupts.output or self.window)
         )
+        if self.non_root and (self.vmx.event or self.interrupts.output or self.debug_causes):
+            self.attention = True
         if self.attention:
             self.horizon = 0
         if self.strict or breakpoints or flags & AC:
@@ -129,6 +150,8 @@ class EventDelivery(MemoryAccess):
             The processor shuts down.
         """
         self.debug_causes = 0
+        if self.wants_exception(fault.vector, fault.error_code):
+            raise self.exit_for_exception(fault.vector, fault.error_code)
         self._deliver(fault.vector, fault.error_code)
 
     def interrupt(self, vector: int) -> None:
@@ -138,6 +161,9 @@ class EventDelivery(MemoryAccess):
 
     def single_step(self) -> None:
         """Deliver the trap that TF, a breakpoint or a task asks for after an instruction; it wakes a halted processor."""
+        if self.wants_exception(DB, None):
+            causes, self.debug_causes = self.debug_causes, 0
+            raise self.exit_for_exception(DB, None, causes)
         self.halted = False
         self.debug[6] |= self.debug_causes
         self.debug_causes = 0
@@ -149,22 +175,74 @@ class EventDelivery(MemoryAccess):
         count, retired = self._deliveries
         return count if retired == self.retired else 0
 
-    def _deliver(self, vector: int, error_code: int | None, *, external: bool = False) -> None:
+    def inject(self) -> None:
+        """Deliver the event that a VM entry has brought: what the host has put into RFLAGS is pushed as it is."""
+        assert self.vmx.event is not None, "there is no event"
+        (information, code, length), self.vmx.event = self.vmx.event, None
+        kind, vector = information >> TYPE_SHIFT & 7, information & 0xFF
+        if kind in SOFTWARE_TYPES:
+            start, self.ip = self.ip, self.ip + length & self.address_mask
+            try:
+                deliver(cast("Executes", self), vector, None, software=kind != PRIVILEGED_EXCEPTION)
+            except VmExit as exit_:
+                self.ip, exit_.length = start, length
+                exit_.while_delivering(information, None)
+                raise
+            except Fault as fault:
+                self.ip = start
+                self.take(fault)
+            return
+        if kind == NMI_TYPE:
+            self.signals.block_nmi(blocked=True)
+        error_code = code if information & WITH_CODE else None
+        self._deliver(vector, error_code, external=kind != HARDWARE_EXCEPTION, flags=False)
+
+    def _deliver(
+        self, vector: int, error_code: int | None, *, external: bool = False, flags: bool = True
+    ) -> None:
+        """Deliver an exception or interrupt; `flags` says whether RF is set in what a fault pushes."""
         self._deliveries = (self.barren + 1, self.retired)
         if vector == DB:
             self.debug[7] &= ~DR7_GD  # the handler may use the debug registers
         try:
-            fault = not external and vector not in (DB, DF)
+            fault = flags and not external and vector not in (DB, DF)
             if self.deliver_quickly is None or not self.deliver_quickly(self, vector, error_code, fault=fault):
                 deliver(cast("Executes", self), vector, error_code, fault=fault)
+        except VmExit as exit_:
+            self._note_delivery(exit_, vector, error_code, external=external)
+            raise
         except Fault as second:
+            self._exit_for_second(vector, error_code, second, external=external)
             if vector == DF:
                 raise TripleFault from None
-            first_is_exception = vector < 32 and not external
+            first_is_exception = vector < EXCEPTIONS and not external
             if first_is_exception and escalate(vector, second.vector):
                 self._deliver(DF, DoubleFault().error_code)
             else:
                 self._deliver(second.vector, second.error_code)
+
+    def _exit_for_second(self, vector: int, error_code: int | None, second: Fault, *, external: bool) -> None:
+        """Leave a guest whose VMM wants the exception that a delivery has caused, or the double fault that it makes."""
+        if self.wants_exception(second.vector, second.error_code):
+            exit_ = self.exit_for_exception(second.vector, second.error_code)
+            self._note_delivery(exit_, vector, error_code, external=external)
+            raise exit_
+        double = not external and vector < EXCEPTIONS and vector != DF and escalate(vector, second.vector)
+        if double and self.wants_exception(DF, 0):
+            raise self.exit_for_exception(DF, 0)
+
+    @staticmethod
+    def _note_delivery(exit_: VmExit, vector: int, error_code: int | None, *, external: bool) -> None:
+        kind = HARDWARE_EXCEPTION if not external else NMI_TYPE if vector == NMI else EXTERNAL
+        exit_.while_delivering(kind << TYPE_SHIFT | vector, error_code)
+
+    def wants_exception(self, vector: int, code: int | None) -> bool:
+        """Say whether a VMM wants an exception of its guest."""
+        raise NotImplementedError
+
+    def exit_for_exception(self, vector: int, code: int | None, qualification: int = 0) -> VmExit:
+        """Return the VM exit that an exception is."""
+        raise NotImplementedError
 
     @property
     def interruptible(self) -> bool:

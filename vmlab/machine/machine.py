@@ -25,6 +25,9 @@ from vmlab.machine.processor import Processor
 from vmlab.machine.state import COUNT, Items, check_state, rollback
 from vmlab.machine.trace import InstructionRetired, Signal, Trace, Trap
 from vmlab.machine.turns import Turns, is_asleep
+from vmlab.machine.vmx.boundary import event_name, pending_exit
+from vmlab.machine.vmx.exit import leave
+from vmlab.machine.vmx.reasons import BasicReason, VmExit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["LIVELOCK", "Machine"]
 
 FOREVER = 1 << 62
+CODE = 1 << 11  # of interruption information: there is an error code
 LIVELOCK = 10_000
 """Exceptions and interrupts in a row, with no instruction completed between them, after which no end is expected."""
 
@@ -163,13 +167,16 @@ class Machine:
                 if cpu.attention or self.trace.detail == "instructions" or horizon <= cpu.retired:
                     self._one()  # the last: the counter has overflowed and waits for IF
                 elif self.engine:
-                    cpu.linked = not self.host_entry
+                    cpu.linked = cpu.non_root or not self.host_entry
                     self._until = min(cpu.retired + limit - self.steps, horizon)
                     self.engine.run(cpu, self._until, self._go_on)
                 else:
                     cpu.run(min(cpu.retired + limit - self.steps, horizon))
-                if self.host_entry and cpu.cpl == 0 and cpu.ip in self.host_entry:
+                if self.host_entry and self._is_in_host():
                     self._entered()
+            except VmExit as exit_:
+                self.events += 1
+                self._leave_guest(exit_)
             except Fault as fault:
                 self._fault(fault)
         self.ran = self.turns.index
@@ -187,7 +194,7 @@ class Machine:
         What a boundary would do where only a device's time has come, or CS has changed, and no event is due.
         """
         cpu = self.cpu
-        if self.outcome is not None or self.host_entry or cpu.relaxed:
+        if self.outcome is not None or cpu.relaxed or (self.host_entry and not cpu.non_root):
             return 0
         if cpu.deadline == self.platform.clock.deadline and cpu.retired < self._until:
             due = cpu.attention or cpu.halted or cpu.debug_causes or cpu.signals.due
@@ -209,6 +216,8 @@ class Machine:
         else:
             self.platform.service(self.cpu.retired)
         cpu, signals = self.cpu, self.cpu.signals
+        if cpu.non_root and self._guest_boundary(cpu):
+            return True
         if signals.due and (signals.init or signals.waiting):
             self._restart(cpu)
             return True
@@ -229,6 +238,32 @@ class Machine:
             self._deliver(lambda: cpu.interrupt(vector), vector, f"interrupt {vector:#x}", None)
             return True
         return False
+
+    def _guest_boundary(self, cpu: Processor) -> bool:
+        """Do what comes first between two instructions of a guest in non-root operation: an injected event, a VM exit."""
+        if cpu.vmx.event is not None:
+            information, code, _ = cpu.vmx.event
+            self._deliver(cpu.inject, information & 0xFF, event_name(information), code if information & CODE else None)
+            return True
+        timer = self.counter_limit is not None and cpu.retired >= self.counter_limit
+        exit_ = pending_exit(cpu, self.counter_vector if timer else None, stuck=cpu.barren >= LIVELOCK)
+        if exit_ is None:
+            return False
+        if timer and exit_.reason == BasicReason.EXTERNAL_INTERRUPT and exit_.interruption:
+            self.counter_limit = None
+        self.events += 1
+        self._leave_guest(exit_)
+        return True
+
+    def _leave_guest(self, exit_: VmExit) -> None:
+        """Take a VM exit."""
+        leave(self.cpu, exit_)
+        self.in_host = self._is_in_host()
+
+    def _is_in_host(self) -> bool:
+        """Say whether the processor is about to execute host software that is written in Python."""
+        cpu = self.cpu
+        return not cpu.non_root and cpu.cpl == 0 and cpu.ip in self.host_entry
 
     def _pass_turns(self) -> None:
         """Go on to a processor that has something to do, if its turn has come; time passes in the turns of those that sleep."""
@@ -306,11 +341,17 @@ class Machine:
         self.shadowed = cpu.interrupt_shadow
         try:
             act()
+        except VmExit as exit_:
+            self._leave_guest(exit_)
+            return
         except TripleFault:
+            if cpu.non_root:
+                self._leave_guest(VmExit(BasicReason.TRIPLE_FAULT))
+                return
             self.outcome = "triple-fault"
         if cpu.barren >= LIVELOCK and not self.host_entry:
             self.outcome = "livelock"
-        self.in_host = cpu.cpl == 0 and cpu.ip in self.host_entry
+        self.in_host = self._is_in_host()
         if self.trace.on:
             time, index, to = self.guest_time + self.retired, self.turns.index, cpu.cpl
             self.trace.emit(

@@ -25,6 +25,7 @@ from vmlab.isa.x86.registers import (
     MSR_BIOS_SIGN_ID,
     MSR_CSTAR,
     MSR_EFER,
+    MSR_FEATURE_CONTROL,
     MSR_FMASK,
     MSR_FS_BASE,
     MSR_GS_BASE,
@@ -39,6 +40,7 @@ from vmlab.isa.x86.registers import (
     MSR_TSC,
     MSR_TSC_AUX,
 )  # fmt: skip
+from vmlab.machine.vmx.controls import CAPABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +54,9 @@ HIGH = ALL & ~0xFFFF_FFFF
 
 # IA32_APIC_BASE:  [ base MAXPHYADDR-1:12 | ENABLE 11 | BSP 8 ]
 APIC_ENABLE, APIC_BSP = 1 << 11, 1 << 8
+
+# IA32_FEATURE_CONTROL:  [ VMXON outside SMX 2 | in SMX 1 | lock 0 ]
+FEATURE_CONTROL, FEATURE_LOCK = 7, 1
 
 # IA32_MISC_ENABLE:  [ limit CPUID 22 | PEBS unavailable 12 | BTS unavailable 11 | fast strings 0 ]
 MISC_LIMIT_CPUID, MISC_UNAVAILABLE, MISC_FAST_STRINGS = 1 << 22, 1 << 12 | 1 << 11, 1
@@ -185,6 +190,16 @@ def _write_default_type(cpu: Processor, msr: Msr, value: int) -> None:
     cpu.msrs[msr.number] = value
 
 
+def _write_feature_control(cpu: Processor, msr: Msr, value: int) -> None:
+    """Once the lock bit is set, the register keeps its value until reset."""
+    _require(not _stored(cpu, msr) & FEATURE_LOCK)
+    cpu.msrs[msr.number] = value
+
+
+def _vmx_capability(cpu: Processor, msr: Msr) -> int:
+    return CAPABILITIES[msr.number](cpu.model)
+
+
 _READ_FS, _WRITE_FS = _segment_base(FS)
 _READ_GS, _WRITE_GS = _segment_base(GS)
 _FIXED = (0x250, 0x258, 0x259, *range(0x268, 0x270))
@@ -198,6 +213,7 @@ MSRS: dict[int, Msr] = {
             MSR_APIC_BASE, "IA32_APIC_BASE", "apic",
             read=lambda cpu, _: cpu.interrupts.base, write=_write_apic_base,
         ),
+        Msr(MSR_FEATURE_CONTROL, "IA32_FEATURE_CONTROL", "vmx", ALL & ~FEATURE_CONTROL, write=_write_feature_control),
         Msr(MSR_BIOS_SIGN_ID, "IA32_BIOS_SIGN_ID", write=_ignore),
         Msr(0xFE, "IA32_MTRRCAP", "mtrr", reset=MTRR_CAPABILITIES, write=_refuse),
         Msr(MSR_SYSENTER_CS, "IA32_SYSENTER_CS", "sep", HIGH),
@@ -227,6 +243,10 @@ MSRS: dict[int, Msr] = {
         Msr(MSR_FS_BASE, "IA32_FS_BASE", "lm", read=_READ_FS, write=_WRITE_FS),
         Msr(MSR_GS_BASE, "IA32_GS_BASE", "lm", read=_READ_GS, write=_WRITE_GS),
         Msr(MSR_KERNEL_GS_BASE, "IA32_KERNEL_GS_BASE", "lm", write=_write_canonical),
+        *(
+            Msr(number, f"IA32_VMX_{number:X}H", "vmx", read=_vmx_capability, write=_refuse)
+            for number in CAPABILITIES
+        ),
         Msr(MSR_TSC_AUX, "IA32_TSC_AUX", "rdtscp", HIGH),
     )
 }  # fmt: skip

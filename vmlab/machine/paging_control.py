@@ -156,7 +156,8 @@ class PagingControl(AddressTranslation):
 
     def _load_pdptes(self, root: int) -> None:
         """Load the four PDPTE registers, for PAE paging; #GP(0) for a reserved bit."""
-        entries = [self.bus.read((root & PDPT) + 8 * n, 8) for n in range(4)]
+        table = self._table_address(root & PDPT)
+        entries = [self.bus.read(table + 8 * n, 8) for n in range(4)]
         reserved = pdpte_reserved(self.model.physical_bits)
         if any(entry & PRESENT and entry & reserved for entry in entries):
             raise Fault(GP, 0)
@@ -214,3 +215,7 @@ class PagingControl(AddressTranslation):
         """Empty the TLB without counting a flush: for a VCPU, whose TLB must not outlive an exit."""
         self.tlb.entries.clear()
         self._forget()
+
+    def _table_address(self, physical: int) -> int:
+        """Return where a table that CR3 points to lies in the host's memory: see `vmlab.machine.vmx.non_root`."""
+        raise NotImplementedError

@@ -19,29 +19,30 @@ from vmlab.isa.x86.addresses import CANONICAL_TOP, is_canonical
 from vmlab.isa.x86.decoder import MAXIMUM_LENGTH, InvalidOpcode, TooLong, Truncated, decode, is_coprocessor
 from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import GP, NM, Fault, undefined
-from vmlab.isa.x86.registers import CR0_EM, CR0_TS, CS, DR6_SINGLE_STEP, DR7_ENABLED, DS, ES, IF, MSR_TSC, RF, SS, TF
-from vmlab.isa.x86.semantics import SEMANTICS, Semantic
+from vmlab.isa.x86.registers import CR0_EM, CR0_TS, CS, DR6_SINGLE_STEP, DR7_ENABLED, DS, ES, IF, RF, SS, TF
 from vmlab.machine.cpuid import Place, cpuid
-from vmlab.machine.event_delivery import EventDelivery
 from vmlab.machine.memory_access import LONG_MASK, MASK
 from vmlab.machine.msrs import limits_cpuid, read_msr, write_msr
 from vmlab.machine.state import COUNT, QUAD, WORD, Items, check_state
+from vmlab.machine.vmx.intercepts import semantic_of
+from vmlab.machine.vmx.non_root import NonRoot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmlab.isa.x86.instruction import Instruction
+    from vmlab.isa.x86.semantics import Semantic
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.platform import Platform
 
 __all__ = ["Processor"]
 
-Decoded = tuple[Semantic, "Instruction", int]
+Decoded = tuple["Semantic", "Instruction", int]
 MODE_KEYS = {32: 0, 16: 0x1000, 64: 0x2000}
 """Added to an offset in a page, the key of a decoded instruction: the same bytes mean others in another mode."""
 
 
-class Processor(EventDelivery):
+class Processor(NonRoot):
     """A processor, its TLB, and the platform it sits on.
 
     Parameters
@@ -148,8 +149,8 @@ class Processor(EventDelivery):
         """Set the state after power-on."""
         super().reset(signature or self.model.signature)
         self.debug_causes = 0
-        self.tlb.flush()
-        self._mode_changed()
+        self.vmx.reset()
+        self.choose_operation(non_root=False)
 
     # -- ports, model-specific registers, time ---------------------------------------------------------------------------
 
@@ -186,15 +187,6 @@ class Processor(EventDelivery):
     def write_msr(self, number: int, value: int) -> None:
         """WRMSR."""
         write_msr(self, number, value)
-
-    @property
-    def ticks(self) -> int:
-        """Slots of virtual time that have passed: what the time-stamp counter counts, the same on all processors."""
-        return self.retired + self.platform.idle
-
-    def time_stamp(self) -> int:
-        """Return the time-stamp counter: virtual time, so that a guest reads the same under every hypervisor."""
-        return self.ticks + self.msrs.get(MSR_TSC, 0) & (1 << 64) - 1
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """CPUID, as the model says."""
@@ -245,7 +237,7 @@ class Processor(EventDelivery):
             raise self._undefined(raw) from None
         except TooLong:
             raise Fault(GP, 0) from None
-        handler = SEMANTICS[instruction.mnemonic]
+        handler = semantic_of(instruction)
         handler = self.spy(linear, instruction, handler) if self.spy else handler
         decoded = (handler, instruction, instruction.length)
         if whole:
@@ -369,8 +361,9 @@ class Processor(EventDelivery):
     def save(self) -> dict[str, Any]:
         """Save state, TLB and counters as plain data."""
         return {
-            "version": 1,
+            "version": 2,
             "state": self.save_state(),
+            "vmx": self.vmx.save(),
             "tlb": self.tlb.save(),
             "debug_causes": self.debug_causes,
             "signals": self.signals.save(),
@@ -382,15 +375,18 @@ class Processor(EventDelivery):
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
         lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4), "user_spaces": Items(QUAD)}
-        check_state(state, "processor", {"state": dict, "tlb": dict, "signals": dict, "debug_causes": WORD, **lists})
-        before, signals = self.save_state(), self.signals.save()
+        parts = {"state": dict, "tlb": dict, "signals": dict, "vmx": dict, "debug_causes": WORD}
+        check_state(state, "processor", parts | lists, version=2)
+        before, signals, vmx = self.save_state(), self.signals.save(), self.vmx.save()
         try:
             self.load_state(state["state"])
             self.signals.load(state["signals"])
+            self.vmx.load(state["vmx"])
             self.tlb.load(state["tlb"])
         except StateError:
             self.load_state(before)
             self.signals.load(signals)
+            self.vmx.load(vmx)
             raise
         self.walk_references, self.port_accesses, self.delivered, self.control_loads = state["counters"]
         count, retired = state["deliveries"]

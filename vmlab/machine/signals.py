@@ -124,10 +124,21 @@ class Signals:
         self._update()
         cpu.interrupt(NMI)
 
+    def take_nmi_for_host(self) -> None:
+        """Take an NMI that is a VM exit: the host's are blocked from now on, the guest's are as they were."""
+        self.nmi = False
+        self._update()
+
     def end_nmi(self) -> None:
         """IRET."""
         if self.nmi_blocked:
             self.nmi_blocked = False
+            self._update()
+
+    def block_nmi(self, *, blocked: bool) -> None:
+        """Take over whether NMIs are blocked, as VM entries and VM exits do."""
+        if blocked != self.nmi_blocked:
+            self.nmi_blocked = blocked
             self._update()
 
     def save(self) -> dict[str, Any]:

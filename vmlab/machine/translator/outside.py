@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.operands import Memory, Register16, Register32, SegmentOperand
 from vmlab.isa.x86.registers import IF
-from vmlab.isa.x86.semantics import SEMANTICS
 from vmlab.machine.translator.emitters import Special, translatable
 from vmlab.machine.translator.function import LOAD, STORE, FunctionText
 from vmlab.machine.translator.region import ENDING, FINAL
 from vmlab.machine.translator.traps import DATA_SEGMENTS, QUICK
 from vmlab.machine.translator.writer import MASK, address, read
+from vmlab.machine.vmx.intercepts import semantic_of
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
@@ -89,7 +89,7 @@ class OutsideText(FunctionText):
         w = self.writer
         w.store_flags()
         w.slots = {}
-        semantic = QUICK.get(instruction.mnemonic) or SEMANTICS[instruction.mnemonic]
+        semantic = QUICK.get(instruction.mnemonic) or semantic_of(instruction)
         number = len(self.items)
         self.items.append((semantic, instruction, place, place + instruction.length & MASK))
         w.put(STORE, "cpu.flags = fl")
@@ -104,7 +104,7 @@ class OutsideText(FunctionText):
         """IN."""
         w = self.writer
         destination, port = i.operands
-        w.put("if not io: raise Unusual", f"cpu.retired = base + n + {count}")
+        w.put("if cpu.exits_io or not io: raise Unusual", f"cpu.retired = base + n + {count}")
         w.put(f"v = cpu.port_read({read(port)}, {i.size >> 3})")
         w.assign(destination, "v")
         self.leave_if_due(place + i.length & MASK, count + 1)
@@ -113,7 +113,7 @@ class OutsideText(FunctionText):
         """OUT."""
         w = self.writer
         port, source = i.operands
-        w.put("if not io: raise Unusual", f"cpu.retired = base + n + {count}")
+        w.put("if cpu.exits_io or not io: raise Unusual", f"cpu.retired = base + n + {count}")
         w.put(f"cpu.port_write({read(port)}, {i.size >> 3}, {read(source)})")
         self.leave_if_due(place + i.length & MASK, count + 1)
 

@@ -1,0 +1,59 @@
+"""What a VMM wants to know between two instructions of its guest (Intel SDM vol. 3, 25.2 and table 6-2).
+
+Simplified: a guest that does nothing but take exceptions is given back to the VMM with the exit reason "notify", which
+only later processors have (SDM vol. 3, 25.2, "notify VM exit"); on an earlier one, the VMM's timer would find it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.isa.x86.faults import NMI, vector_name
+from vmlab.isa.x86.registers import IF
+from vmlab.machine.vmx import controls as c
+from vmlab.machine.vmx.fields import EXIT_CONTROLS
+from vmlab.machine.vmx.reasons import EXTERNAL, NMI_TYPE, TYPE_SHIFT, VALID, BasicReason, VmExit
+
+if TYPE_CHECKING:
+    from vmlab.machine.processor import Processor
+
+__all__ = ["event_name", "pending_exit"]
+
+
+def event_name(information: int) -> str:
+    """Return the name of an event, for the trace."""
+    vector = information & 0xFF
+    return f"interrupt {vector:#x}" if information >> TYPE_SHIFT & 7 == EXTERNAL else vector_name(vector)
+
+
+def pending_exit(cpu: Processor, timer: int | None, *, stuck: bool) -> VmExit | None:
+    """Return the VM exit that is due before the next instruction, if any.
+
+    Parameters
+    ----------
+    cpu : Processor
+        In non-root operation.
+    timer : int or None
+        Vector of the performance counter's interrupt, where it waits.
+    stuck : bool
+        Whether the guest does nothing but take exceptions.
+    """
+    vmx, signals = cpu.vmx, cpu.signals
+    if stuck:
+        return VmExit(BasicReason.NOTIFY)
+    if cpu.debug_pending:
+        return None  # goes first
+    if signals.nmi and vmx.pin & c.NMI_EXITING:
+        signals.take_nmi_for_host()
+        return VmExit(BasicReason.EXCEPTION_OR_NMI, interruption=VALID | NMI_TYPE << TYPE_SHIFT | NMI)
+    if vmx.pin & c.EXTERNAL_INTERRUPT_EXITING and (timer is not None or cpu.interrupts.output):
+        interruption = 0
+        if vmx.fields[EXIT_CONTROLS] & c.ACKNOWLEDGE_INTERRUPT:
+            vector = timer if timer is not None else cpu.interrupts.acknowledge()
+            interruption = VALID | EXTERNAL << TYPE_SHIFT | vector
+        return VmExit(BasicReason.EXTERNAL_INTERRUPT, interruption=interruption)
+    if cpu.window and cpu.flags & IF and not cpu.interrupt_shadow:
+        return VmExit(BasicReason.INTERRUPT_WINDOW)
+    if vmx.primary & c.NMI_WINDOW_EXITING and not signals.nmi_blocked and not cpu.interrupt_shadow:
+        return VmExit(BasicReason.NMI_WINDOW)
+    return None

@@ -1,0 +1,178 @@
+"""The part of a processor that runs guests: which operation it is in, and what a guest's faults and addresses become.
+
+In non-root operation a guest's physical addresses are translated once more where the VMM has switched extended page
+tables on: the page walk is one in two dimensions then, and the TLB holds where it ended. What the tables of the host do
+not allow, and what of the guest's own faults the VMM has asked for, becomes a VM exit.
+
+Simplified: translations are dropped at each VM entry and exit, as without VPIDs.
+
+Read more: Intel SDM vol. 3, 25.2 (other causes of VM exits), 28.3 (EPT), 25.3 (changes to instructions in a guest).
+"""
+
+from __future__ import annotations
+
+from vmlab.isa.x86.faults import GP, PF, Fault
+from vmlab.isa.x86.registers import CR0_WP, CR4_VMXE, MSR_TSC
+from vmlab.machine.event_delivery import EventDelivery
+from vmlab.machine.nested_walk import AddressSpace, NestedTranslation, walk_nested
+from vmlab.machine.page_formats_host import EPT_ACCESS_DIRTY, ept
+from vmlab.machine.tlb import TlbEntry
+from vmlab.machine.vmx import controls as c
+from vmlab.machine.vmx import fields as f
+from vmlab.machine.vmx.reasons import HARDWARE_EXCEPTION, TYPE_SHIFT, VALID, WITH_CODE, BasicReason, VmExit
+from vmlab.machine.walk_faults import EptViolation, HostFault
+
+__all__ = ["NonRoot"]
+
+LINEAR_VALID = 1 << 7  # of an EPT violation's exit qualification
+IO_EXITING = c.UNCONDITIONAL_IO_EXITING | c.USE_IO_BITMAPS
+
+
+class NonRoot(EventDelivery):
+    """The part of a processor that knows root from non-root operation."""
+
+    __slots__ = ()
+
+    # -- the operation -----------------------------------------------------------------------------------------------------
+
+    def choose_operation(self, *, non_root: bool) -> None:
+        """Go on in root or in non-root operation, by the controls of the current VMCS."""
+        vmx, fields = self.vmx, self.vmx.fields
+        self.non_root = non_root
+        vmx.pin = vmx.primary = vmx.secondary = 0
+        self.host_space = None
+        if non_root:
+            vmx.pin, vmx.primary = fields[f.PIN_BASED_CONTROLS], fields[f.PRIMARY_CONTROLS]
+            vmx.secondary = fields[f.SECONDARY_CONTROLS] if vmx.primary & c.ACTIVATE_SECONDARY else 0
+            if vmx.secondary & c.ENABLE_EPT:
+                self.host_space = self._ept(fields[f.EPT_POINTER])
+        self.exits_io = bool(vmx.primary & IO_EXITING)
+        self.window = bool(vmx.primary & c.INTERRUPT_WINDOW_EXITING)
+        self.flush_translations()
+
+    def _ept(self, pointer: int) -> AddressSpace:
+        model = self.model
+        largest = "1 GiB" if model.has("pdpe1gb") else "2 MiB"
+        dirty = bool(pointer & EPT_ACCESS_DIRTY)
+        format_ = ept(
+            4, physical_bits=model.physical_bits, accessed_dirty=dirty, execute_only=False, largest_page=largest
+        )
+        return AddressSpace(format_, pointer)
+
+    def flush_translations(self) -> None:
+        """Drop all translations, and look at the mode anew."""
+        self.tlb.flush()
+        self._mode_changed()
+
+    def set_cr0(self, value: int) -> None:
+        """Load CR0: #GP(0) for what VMX operation does not allow, too."""
+        if self.vmx.on:
+            unrestricted = self.non_root and bool(self.vmx.secondary & c.UNRESTRICTED_GUEST)
+            needed = c.fixed_cr0(unrestricted=unrestricted)
+            if value & needed != needed:
+                raise Fault(GP, 0)
+        super().set_cr0(value)
+
+    def set_cr4(self, value: int) -> None:
+        """Load CR4: #GP(0) for what VMX operation does not allow, too."""
+        if self.vmx.on and not value & CR4_VMXE:
+            raise Fault(GP, 0)
+        super().set_cr4(value)
+
+    @property
+    def ticks(self) -> int:
+        """Slots of virtual time that have passed: what the time-stamp counter counts, the same on all processors."""
+        return self.retired + self.platform.idle
+
+    def time_stamp(self) -> int:
+        """Return the time-stamp counter: virtual time, so that a guest reads the same under every hypervisor."""
+        value = self.ticks + self.msrs.get(MSR_TSC, 0)
+        if self.vmx.primary & c.USE_TSC_OFFSETTING:
+            value += self.vmx.fields[f.TSC_OFFSET]
+        return value & (1 << 64) - 1
+
+    # -- exits ---------------------------------------------------------------------------------------------------------------
+
+    def before_task_switch(self, selector: int, source: int) -> None:
+        """In a guest a task switch is a VM exit, always."""
+        if self.non_root:
+            raise VmExit(BasicReason.TASK_SWITCH, selector | source << 30)
+
+    def wants_exception(self, vector: int, code: int | None) -> bool:
+        """Say whether the VMM wants an exception of its guest: the exception bitmap, for #PF with mask and match."""
+        if not self.non_root:
+            return False
+        fields = self.vmx.fields
+        wanted = bool(fields[f.EXCEPTION_BITMAP] >> vector & 1)
+        if vector == PF:
+            matches = (code or 0) & fields[f.PAGE_FAULT_MASK] == fields[f.PAGE_FAULT_MATCH]
+            return wanted == matches
+        return wanted
+
+    def exit_for_exception(self, vector: int, code: int | None, qualification: int = 0) -> VmExit:
+        """Return the VM exit that an exception is."""
+        information = VALID | HARDWARE_EXCEPTION << TYPE_SHIFT | vector | (WITH_CODE if code is not None else 0)
+        return VmExit(BasicReason.EXCEPTION_OR_NMI, qualification, interruption=information, code=code or 0)
+
+    def page_fault(self, fault: Fault, linear: int) -> Fault:
+        """Return what a #PF becomes: itself, with CR2, or a VM exit, which leaves CR2 alone."""
+        if self.wants_exception(PF, fault.error_code):
+            return self.exit_for_exception(PF, fault.error_code, linear)
+        self.cr2 = linear
+        return fault
+
+    # -- addresses ---------------------------------------------------------------------------------------------------------
+
+    def load_pdptes(self) -> None:
+        """Load the PDPTEs from where CR3 points, for a VM entry without EPT."""
+        self._load_pdptes(self.cr3)
+
+    def _walk_nested(self, linear: int, *, paged: bool, mark: bool, **access: bool) -> NestedTranslation:
+        """Walk in two dimensions; where the host's tables refuse, that is a VM exit."""
+        host = self.host_space
+        assert host is not None
+        guest = AddressSpace(self._format, self.cr3, self.pdptes) if paged else None
+        try:
+            return walk_nested(
+                guest, host, linear, self.bus.read, self.bus.write if mark else None,
+                write_protect=bool(self.cr0 & CR0_WP), reports_fetch=self._reports_fetch, **access,
+            )  # fmt: skip
+        except HostFault as fault:
+            raise self._host_fault(fault) from None
+
+    @staticmethod
+    def _host_fault(fault: HostFault) -> VmExit:
+        if isinstance(fault, EptViolation):
+            return VmExit(
+                BasicReason.EPT_VIOLATION, fault.qualification, linear=fault.linear, physical=fault.guest_physical
+            )
+        return VmExit(BasicReason.EPT_MISCONFIGURATION, linear=fault.linear, physical=fault.guest_physical)
+
+    def _unpaged(self, linear: int, *, write: bool, fetch: bool) -> int:
+        """Translate an address of a guest without paging: a guest-physical one."""
+        page = linear >> 12
+        entry = self.tlb.find(page)
+        if entry is None or (write and not entry.dirty) or (fetch and not entry.executable):
+            self.tlb.misses += 1
+            if entry is not None:
+                self.tlb.drop(page)
+                self._drop_page(page)
+            found = self._walk_nested(linear, paged=False, mark=True, is_write=write, is_fetch=fetch)
+            self.walk_references += found.references
+            writable = found.writable and found.dirty
+            entry = TlbEntry(found.frame, True, True, found.executable, writable, False, found.page_size)
+            victim = self.tlb.insert(page, entry)
+            if victim is not None:
+                self._drop_page(victim)
+        self._remember(page, entry.frame, writable=entry.dirty, user=True)
+        return entry.frame | linear & 0xFFF
+
+    def _table_address(self, physical: int) -> int:
+        """Return where a table that the guest's CR3 points to lies in the host's memory."""
+        if self.host_space is None:
+            return physical
+        try:
+            return self._walk_nested(physical, paged=False, mark=True).frame | physical & 0xFFF
+        except VmExit as exit_:
+            exit_.qualification &= ~LINEAR_VALID
+            raise
