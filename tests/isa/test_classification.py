@@ -21,6 +21,7 @@ CPL0 = {
     "lgdt", "lldt", "ltr", "lidt", "mov (control register)", "mov (debug register)", "lmsw", "clts", "invd", "wbinvd",
     "invlpg", "hlt", "rdmsr", "wrmsr", "rdpmc", "sysexit", "sysret", "swapgs", "invpcid", "xsetbv",
     "monitor", "mwait", "clac", "stac",
+    "vmcall", "vmclear", "vmlaunch", "vmptrld", "vmptrst", "vmread", "vmresume", "vmwrite", "vmxoff", "vmxon", "invept", "invvpid",
 }  # fmt: skip
 IOPL = {"cli", "sti", "in", "out", "ins", "outs"}
 

@@ -188,7 +188,7 @@ main:   call paging_on
 
 @pytest.fixture(autouse=True)
 def short_slices(monkeypatch):
-    monkeypatch.setattr("vmlab.vmm.trap_and_emulate.QUANTUM", QUANTUM)
+    monkeypatch.setattr("vmlab.vmm.hypervisor.QUANTUM", QUANTUM)
 
 
 @pytest.fixture

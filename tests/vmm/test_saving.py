@@ -70,7 +70,7 @@ def end(system):
 @pytest.mark.parametrize("under", ["native", "trap-and-emulate"])
 def test_a_system_goes_on_elsewhere(under, monkeypatch):
     """Saved anywhere, loaded into a system that was just built, it ends in the same way."""
-    monkeypatch.setattr("vmlab.vmm.trap_and_emulate.QUANTUM", 700)
+    monkeypatch.setattr("vmlab.vmm.hypervisor.QUANTUM", 700)
     whole = fresh(under)
     expected = end(whole)
     generator = random.Random(1)

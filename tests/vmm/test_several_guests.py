@@ -49,7 +49,7 @@ def test_each_as_if_it_were_alone(order, images, alone):
 
 
 def test_slices_and_world_switches_are_counted(monkeypatch):
-    monkeypatch.setattr("vmlab.vmm.trap_and_emulate.QUANTUM", 1_000)
+    monkeypatch.setattr("vmlab.vmm.hypervisor.QUANTUM", 1_000)
     image = kernel("main: jmp $")
     events = []
     system = build([image, image], "trap-and-emulate", memory=8 << 20, max_instructions=10_000, detail="events")

@@ -346,7 +346,7 @@ class AddressTranslation(PageMaps):
 
     # -- a guest's addresses, in `vmlab.machine.vmx.non_root` --------------------------------------------------------------
 
-    def _walk_nested(self, linear: int, *, paged: bool, mark: bool, **access: bool) -> NestedTranslation:
+    def _walk_nested(self, linear: int, *, paged: bool, mark: bool, **access: Any) -> NestedTranslation:  # noqa: ANN401 - as of walk_nested
         """Walk in two dimensions."""
         raise NotImplementedError
 

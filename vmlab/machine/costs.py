@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PENTIUM_4", "CostModel"]
+__all__ = ["CORE_2", "PENTIUM_4", "SANDY_BRIDGE", "WESTMERE", "CostModel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,12 @@ class CostModel:
         Finding the shadow root of a CR3, or a frame for a new one [U].
     vmm_world_switch : int
         Saving one VCPU and loading another [U].
+    vmm_nested_fill : int
+        Software of a VMM that fills one entry of the extended page tables: a look at the guest's memory map and one
+        write [U].
+    vm_transition : int
+        A VM exit and the VM entry after it, which the hardware does [U]: Prescott 3963, Merom 1579, Penryn 1266, Nehalem
+        1009, Westmere 761, Sandy Bridge 784. That it has become cheaper with each generation is public.
     """
 
     instruction: int = 1
@@ -63,6 +69,11 @@ class CostModel:
     vmm_sync_entry: int = 40
     vmm_shadow_root: int = 300
     vmm_world_switch: int = 1000
+    vmm_nested_fill: int = 1000
+    vm_transition: int = 3963
 
 
 PENTIUM_4 = CostModel()
+CORE_2 = CostModel(vm_transition=1579)
+WESTMERE = CostModel(vm_transition=761)
+SANDY_BRIDGE = CostModel(vm_transition=784)

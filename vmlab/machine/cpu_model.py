@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import CR4_PCE
-from vmlab.machine.costs import PENTIUM_4, CostModel
+from vmlab.machine.costs import CORE_2, PENTIUM_4, SANDY_BRIDGE, WESTMERE, CostModel
 from vmlab.machine.cpu_features import FEATURES, combine
 from vmlab.machine.cpuid import Cache
 
@@ -114,6 +114,7 @@ CPU_MODELS = {
             0x6F6,
             "Intel(R) Core(TM)2 CPU",
             _CORE,
+            costs=CORE_2,
             last_leaf=0xA,
             last_extended_leaf=0x8000_0008,
             cache_descriptors=(0x05B0_B101, 0x0056_57F0, 0, 0x2CB4_3049),
@@ -127,6 +128,7 @@ CPU_MODELS = {
             "Intel(R) Xeon(R) CPU (Westmere)",
             _WESTMERE,
             physical_bits=40,
+            costs=WESTMERE,
             last_leaf=0xB,
             last_extended_leaf=0x8000_0008,
             cache_descriptors=(0x5503_5A01, 0x00F0_B2FF, 0, 0x00CA_0000),
@@ -140,6 +142,7 @@ CPU_MODELS = {
             "Intel(R) Core(TM) CPU (Broadwell)",
             _BROADWELL,
             physical_bits=39,
+            costs=SANDY_BRIDGE,
             last_leaf=0xB,
             last_extended_leaf=0x8000_0008,
             cache_descriptors=(0x7603_6301, 0x00F0_B5FF, 0, 0x00C3_0000),
@@ -153,6 +156,7 @@ CPU_MODELS = {
             "Intel(R) Core(TM) CPU (Ice Lake)",
             _BROADWELL | {"umip"},
             physical_bits=39,
+            costs=SANDY_BRIDGE,
             last_leaf=0xB,
             last_extended_leaf=0x8000_0008,
             cache_descriptors=(0x00FE_FF01, 0x0000_00F0, 0, 0),

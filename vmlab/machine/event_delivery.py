@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from vmlab.isa.x86.faults import DB, DF, NMI, DoubleFault, Fault, TripleFault, escalate
-from vmlab.isa.x86.registers import AC, DR6_SINGLE_STEP, DR7_ENABLED, DR7_GD, IF, TF
+from vmlab.isa.x86.registers import AC, DR6_SINGLE_STEP, DR7_ENABLED, DR7_GD, IF, RF, TF
 from vmlab.isa.x86.semantics.interrupts import deliver
 from vmlab.machine.memory_access import MemoryAccess
 from vmlab.machine.signals import Signals
@@ -197,19 +197,18 @@ class EventDelivery(MemoryAccess):
         error_code = code if information & WITH_CODE else None
         self._deliver(vector, error_code, external=kind != HARDWARE_EXCEPTION, flags=False)
 
-    def _deliver(
-        self, vector: int, error_code: int | None, *, external: bool = False, flags: bool = True
-    ) -> None:
+    def _deliver(self, vector: int, error_code: int | None, *, external: bool = False, flags: bool = True) -> None:
         """Deliver an exception or interrupt; `flags` says whether RF is set in what a fault pushes."""
         self._deliveries = (self.barren + 1, self.retired)
         if vector == DB:
             self.debug[7] &= ~DR7_GD  # the handler may use the debug registers
+        fault = flags and not external and vector not in (DB, DF)
         try:
-            fault = flags and not external and vector not in (DB, DF)
             if self.deliver_quickly is None or not self.deliver_quickly(self, vector, error_code, fault=fault):
                 deliver(cast("Executes", self), vector, error_code, fault=fault)
         except VmExit as exit_:
             self._note_delivery(exit_, vector, error_code, external=external)
+            self.flags |= RF if fault else 0  # as it would have been pushed (SDM vol. 3, 27.3.3)
             raise
         except Fault as second:
             self._exit_for_second(vector, error_code, second, external=external)

@@ -11,31 +11,45 @@ from enum import StrEnum
 
 from vmlab.isa.x86.instruction import Instruction, Privilege
 from vmlab.isa.x86.operands import ControlRegister
+from vmlab.machine.vmx.reasons import BasicReason
 
-__all__ = ["ExitReason", "reason_of"]
+__all__ = ["BY_BASIC_REASON", "ExitReason", "reason_of"]
 
 
 class ExitReason(StrEnum):
     """Reason of an exit; the value is its key in `Run.exits`."""
 
     CONTROL_REGISTER = "control-register access"
+    CPUID = "CPUID"
+    DEBUG_REGISTER = "debug-register access"
     DESCRIPTOR_TABLE = "descriptor-table access"
+    EPT_MISCONFIGURATION = "EPT misconfiguration"
+    EPT_VIOLATION = "EPT violation"
+    ENTRY_FAILURE = "VM-entry failure"
     EXTERNAL_INTERRUPT = "external interrupt"
     GUEST_EXCEPTION = "guest exception"
     HALT = "HLT"
     HIDDEN_PAGE_FAULT = "hidden page fault"
+    INTERRUPT_WINDOW = "interrupt window"
     INTERRUPT_FLAG = "CLI or STI"
     INTERRUPT_RETURN = "IRET"
     INVLPG = "INVLPG"
     IO = "I/O instruction"
     MMIO = "memory-mapped I/O"
+    NMI_WINDOW = "NMI window"
+    NOTIFY = "notify"
     PRIVILEGED = "other privileged instruction"
+    RDMSR = "RDMSR"
     RDTSC = "RDTSC"
     SEGMENT_LOAD = "segment load"
     SOFTWARE_INTERRUPT = "software interrupt"
+    TASK_SWITCH = "task switch"
     TRACED_WRITE = "traced write"
+    TRIPLE_FAULT = "triple fault"
     TRUE_PAGE_FAULT = "true page fault"
+    VMX_INSTRUCTION = "VMX instruction"
     WINDOW = "access behind the hypervisor's window"
+    WRMSR = "WRMSR"
 
 
 _BY_MNEMONIC = {
@@ -60,3 +74,48 @@ def reason_of(instruction: Instruction) -> ExitReason:
     if instruction.privilege is Privilege.PRIVILEGED:
         return ExitReason.PRIVILEGED
     return ExitReason.SEGMENT_LOAD
+
+
+_VMX = [
+    "VMCALL",
+    "VMCLEAR",
+    "VMLAUNCH",
+    "VMPTRLD",
+    "VMPTRST",
+    "VMREAD",
+    "VMRESUME",
+    "VMWRITE",
+    "VMXOFF",
+    "VMXON",
+    "INVEPT",
+    "INVVPID",
+]
+
+BY_BASIC_REASON: dict[BasicReason, ExitReason] = dict.fromkeys(BasicReason, ExitReason.PRIVILEGED) | {
+    BasicReason.EXCEPTION_OR_NMI: ExitReason.GUEST_EXCEPTION,
+    BasicReason.EXTERNAL_INTERRUPT: ExitReason.EXTERNAL_INTERRUPT,
+    BasicReason.TRIPLE_FAULT: ExitReason.TRIPLE_FAULT,
+    BasicReason.INTERRUPT_WINDOW: ExitReason.INTERRUPT_WINDOW,
+    BasicReason.NMI_WINDOW: ExitReason.NMI_WINDOW,
+    BasicReason.TASK_SWITCH: ExitReason.TASK_SWITCH,
+    BasicReason.CPUID: ExitReason.CPUID,
+    BasicReason.HLT: ExitReason.HALT,
+    BasicReason.INVLPG: ExitReason.INVLPG,
+    BasicReason.INVPCID: ExitReason.INVLPG,
+    BasicReason.RDTSC: ExitReason.RDTSC,
+    BasicReason.RDTSCP: ExitReason.RDTSC,
+    BasicReason.CR_ACCESS: ExitReason.CONTROL_REGISTER,
+    BasicReason.MOV_DR: ExitReason.DEBUG_REGISTER,
+    BasicReason.IO_INSTRUCTION: ExitReason.IO,
+    BasicReason.RDMSR: ExitReason.RDMSR,
+    BasicReason.WRMSR: ExitReason.WRMSR,
+    BasicReason.ENTRY_FAILURE_GUEST_STATE: ExitReason.ENTRY_FAILURE,
+    BasicReason.ENTRY_FAILURE_MSR_LOADING: ExitReason.ENTRY_FAILURE,
+    BasicReason.GDTR_IDTR_ACCESS: ExitReason.DESCRIPTOR_TABLE,
+    BasicReason.LDTR_TR_ACCESS: ExitReason.DESCRIPTOR_TABLE,
+    BasicReason.EPT_VIOLATION: ExitReason.EPT_VIOLATION,
+    BasicReason.EPT_MISCONFIGURATION: ExitReason.EPT_MISCONFIGURATION,
+    BasicReason.NOTIFY: ExitReason.NOTIFY,
+    **{BasicReason[name]: ExitReason.VMX_INSTRUCTION for name in _VMX},
+}
+"""What a basic exit reason of VMX is counted as."""

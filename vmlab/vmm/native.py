@@ -25,7 +25,7 @@ class Native(System):
     """One operating system on the bare computer."""
 
     technique = "native"
-    memory_virtualization = "none"
+    memory_virtualizations = ("none",)
 
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
         """Build the computer; the one guest is what runs on it."""

@@ -59,6 +59,12 @@ class System(NotCopied, ABC):
         Of which each guest gets copies, behind the disk that it boots from.
     processors : int
         How many processors each guest gets.
+    host_model : CpuModel or None
+        The physical processor, where the guests' may be another: that is `model` then.
+    memory_virtualization : str or None
+        How guest-physical memory is virtualized: one of `memory_virtualizations`, the first where None.
+    largest_page : str
+        The largest page of nested page tables.
 
     Attributes
     ----------
@@ -70,10 +76,13 @@ class System(NotCopied, ABC):
         Index of the guest that has the CPU.
     input : bytes
         What was typed.
+    memory_virtualizations : tuple of str
+        What the technique can do: `"none"`, `"shadow"`, `"nested"`.
     """
 
     technique: ClassVar[str]
-    memory_virtualization: ClassVar[str]
+    memory_virtualizations: ClassVar[tuple[str, ...]]
+    memory_virtualization: str
     machine: Machine
     guests: list[Guest]
     current: int
@@ -90,6 +99,9 @@ class System(NotCopied, ABC):
         keys: Sequence[tuple[int, str]],
         disks: Sequence[Disk | None],
         processors: int = 1,
+        host_model: CpuModel | None = None,
+        memory_virtualization: str | None = None,
+        largest_page: str = "2 MiB",
     ) -> None:
         if not images:
             raise OptionError("a system needs at least one guest image")
@@ -100,6 +112,9 @@ class System(NotCopied, ABC):
         self.input = input
         self.keys = keys
         self.disks = disks
+        self.host_model = model if host_model is None else host_model
+        self.memory_virtualization = memory_virtualization or self.memory_virtualizations[0]
+        self.largest_page = largest_page
         self.build(images, memory_size, model, processors)
         for index, guest in enumerate(self.guests):
             guest.boot()

@@ -7,13 +7,15 @@ from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
-from vmlab.machine.cpu_model import find_cpu_model
+from vmlab.machine.cpu_model import CPU_MODELS, find_cpu_model
 from vmlab.machine.disk import Disk
 from vmlab.machine.firmware_tables import MOST_CPUS
 from vmlab.machine.image import Image
 from vmlab.machine.trace import Trace
 from vmlab.machine.translator import Engine
+from vmlab.vmm.hardware_assist import HardwareAssist
 from vmlab.vmm.native import Native
+from vmlab.vmm.nested_paging import LARGEST_PAGES
 from vmlab.vmm.system import DEFAULT_MEMORY, System
 from vmlab.vmm.trap_and_emulate import TrapAndEmulate
 
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
+    from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.trace import Detail
 
 __all__ = ["ENGINES", "TECHNIQUES", "build", "check_options", "find_engine", "read_input", "read_keys"]
 
-TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (Native, TrapAndEmulate)}
+TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (Native, TrapAndEmulate, HardwareAssist)}
 """Systems by the name of their technique."""
 
 SMALLEST, LARGEST = 1 << 20, 1 << 30
@@ -45,6 +48,34 @@ def find_technique(name: object) -> type[System]:
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise OptionError(f"unknown technique {name!r}{hint}: choose one of {', '.join(TECHNIQUES)}")
     return TECHNIQUES[name]
+
+
+def find_memory_virtualization(kind: type[System], name: object) -> str:
+    """Return how a technique virtualizes memory, by its name or by default; OptionError for what it cannot do."""
+    able = kind.memory_virtualizations
+    if name is None:
+        return able[0]
+    if name not in able:
+        words = "none at all" if able == ("none",) else f"{' or '.join(map(repr, able))} alone"
+        raise OptionError(f"memory_virtualization={name!r} is not possible under {kind.technique}, which has {words}")
+    return str(name)
+
+
+def find_host(kind: type[System], model: CpuModel, name: object, strategy: str) -> CpuModel:
+    """Return the model of the host's processor: by its name, or the guest's own, or the oldest that can run such guests."""
+    needed = {"vmx", "ept", "unrestricted-guest"} if strategy == "nested" else {"vmx"}
+    if kind is not HardwareAssist:
+        if name is not None and name != model.name:
+            raise OptionError(
+                f"host_cpu= is for vt-x: under {kind.technique} the guest's processor is the host's, cpu="
+            )
+        return model
+    if name is not None:
+        return find_cpu_model(name)
+    able = [each for each in (model, *CPU_MODELS.values()) if each.features >= model.features | needed]
+    if not able:
+        raise OptionError(f"no CPU model can be the host of {model.name!r} under vt-x: choose another cpu=")
+    return able[0]
 
 
 def find_engine(name: object) -> Engine | None:
@@ -102,6 +133,9 @@ def build(  # noqa: PLR0913 - the options of a run
     disks: Sequence[Disk | str | os.PathLike[str] | None] = (),
     detail: Detail = "none",
     engine: str = "auto",
+    memory_virtualization: str | None = None,
+    host_cpu: str | None = None,
+    ept_pages: str = "2 MiB",
 ) -> System:
     """Build a system, ready to run.
 
@@ -131,6 +165,12 @@ def build(  # noqa: PLR0913 - the options of a run
         What is traced.
     engine : {"auto", "interpreter", "translator"}
         How instructions are executed; the results are the same.
+    memory_virtualization : {"nested", "shadow"}, optional
+        How the hypervisor virtualizes memory: `"nested"` (the default of vt-x) or `"shadow"` (all that trap-and-emulate has).
+    host_cpu : str, optional
+        CPU model of the host under vt-x, which needs VT-x: the guest's own, or the oldest that can do what is asked for.
+    ept_pages : {"4 KiB", "2 MiB", "1 GiB"}
+        The largest page of nested page tables.
 
     Raises
     ------
@@ -161,6 +201,9 @@ def build(  # noqa: PLR0913 - the options of a run
     if type(cpus) is not int or not 1 <= cpus <= MOST_CPUS:
         raise OptionError(f"a computer has 1 to {MOST_CPUS} processors, not {cpus!r}")
     model = find_cpu_model(cpu)
+    strategy = find_memory_virtualization(kind, memory_virtualization)
+    if ept_pages not in LARGEST_PAGES:
+        raise OptionError(f"there are no nested pages of {ept_pages!r}: choose one of {', '.join(LARGEST_PAGES)}")
     executing = find_engine(engine)
     system = kind(
         images,
@@ -172,6 +215,9 @@ def build(  # noqa: PLR0913 - the options of a run
         keys=read_keys(keys),
         disks=[each if each is None or isinstance(each, Disk) else Disk(each) for each in disks],
         processors=cpus,
+        host_model=find_host(kind, model, host_cpu, strategy),
+        memory_virtualization=strategy,
+        largest_page=ept_pages,
     )
     system.machine.engine = executing
     return system

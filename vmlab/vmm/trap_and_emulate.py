@@ -17,7 +17,6 @@ Read more: Popek and Goldberg, CACM 17(7), 1974; Robin and Irvine, USENIX Securi
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +25,11 @@ from vmlab.isa.x86.faults import DB, GP, NMI, PF, PF_WRITE, Fault, TripleFault, 
 from vmlab.isa.x86.registers import CS, DR6_SINGLE_STEP, IF
 from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.machine import LIVELOCK, Machine
-from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
-from vmlab.machine.platform import Platform
-from vmlab.machine.processor import Processor
-from vmlab.machine.state import COUNT, Entries, Items, check_state, rollback
-from vmlab.machine.trace import ControlWrite, Emulate, Exit, Inject, Resume, Switch
+from vmlab.machine.state import Items, rollback
+from vmlab.machine.trace import Inject
 from vmlab.vmm.exits import ExitReason, reason_of
-from vmlab.vmm.guest import Guest
 from vmlab.vmm.host_memory import HOST_BASE, host_bytes
-from vmlab.vmm.system import System
+from vmlab.vmm.hypervisor import TIMER_VECTOR, Hypervisor
 from vmlab.vmm.world import World
 from vmlab.vmm.world_switch import WorldSwitch
 
@@ -43,29 +38,22 @@ if TYPE_CHECKING:
 
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.image import Image
+    from vmlab.machine.processor import Processor
+    from vmlab.vmm.guest import Guest
 
 __all__ = ["TrapAndEmulate"]
 
-QUANTUM = 20_000
-"""Instructions that a guest runs before another gets the CPU."""
-TIMER_VECTOR = 0xFE
-PHASES = ("handle", "resume")
 NOT_FILLED = {"traced": ExitReason.TRACED_WRITE, "window": ExitReason.WINDOW, "device": ExitReason.MMIO}
 
 
-class TrapAndEmulate(System):
+class TrapAndEmulate(Hypervisor):
     """A type 1 hypervisor by trap-and-emulate, with shadow paging, and time-sliced guests.
 
-    Attributes
-    ----------
-    counters : Counter
-        What the hypervisor did: `"emulated"`, `"injected"`, `"world switches"`; shadow paging counts for itself.
-    phase : {"handle", "resume"}
-        What it does next when it has the CPU.
+    Counts `"emulated"`, `"injected"`, `"world switches"`; shadow paging counts for itself.
     """
 
     technique = "trap-and-emulate"
-    memory_virtualization = "shadow"
+    memory_virtualizations = ("shadow",)
     name = "trap-and-emulate VMM"
 
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
@@ -83,41 +71,10 @@ class TrapAndEmulate(System):
         guest_base = HOST_BASE + host_bytes(len(images))
         self.machine = Machine(guest_base + len(images) * memory_size, model, self.trace)
         self.switcher = WorldSwitch(self.machine, TIMER_VECTOR, len(images))
-        self.guests: list[Guest] = []
-        self.worlds: list[World] = []
-        frames = memory_size >> PAGE_SHIFT
-        for index, image in enumerate(images):
-            first = (guest_base >> PAGE_SHIFT) + index * frames
-            memory = MemoryWindow(self.machine.memory, range(first, first + frames))
-            platform = Platform(memory, self.copy_disks(image))
-            guest = Guest(image.name if len(images) == 1 else f"{image.name} {index}", image,
-                          [Processor(platform, model)], platform)  # fmt: skip
-            platform.debug_exit.on_exit = partial(guest.end, "exit")
-            platform.on_reset = partial(guest.end, "reset")
-            self.guests.append(guest)
-            self.worlds.append(World(self.switcher.host, guest.vcpu, memory))
+        self.build_guests(images, memory_size, model, guest_base)
+        vcpus = [guest.vcpu for guest in self.guests]
+        self.worlds = [World(self.switcher.host, *each) for each in zip(vcpus, self.windows, strict=True)]
         self._loose = self._loose_frames()
-        self.counters: Counter[str] = Counter()
-        self.phase = "resume"
-        self.slice_end = QUANTUM
-        self.machine.in_host = True
-
-    # -- the loop --------------------------------------------------------------------------------------------------------
-
-    @property
-    def vmm(self) -> TrapAndEmulate:
-        """The hypervisor, for views: this system."""
-        return self
-
-    @property
-    def in_vmm(self) -> bool:
-        """True while the hypervisor has the CPU."""
-        return self.machine.in_host
-
-    @property
-    def steps(self) -> int:
-        """Steps of the hardware; the hypervisor adds its own, one for each handling and each resuming."""
-        return self.machine.steps
 
     def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
         """Return the registers as the guest would find them; those that it changes itself may be in the real processor.
@@ -129,43 +86,23 @@ class TrapAndEmulate(System):
             return vcpu
         return self.switcher.look(vcpu, trapped=self.in_vmm)
 
-    def advance(self, steps: int) -> None:
-        """Run guests and hypervisor for at most `steps` steps."""
-        goal = self.steps + steps
-        while self.steps < goal and not self.finished:
-            if not self.machine.in_host:
-                self.machine.run(goal - self.steps)
-                assert self.machine.outcome is None, "a guest has stopped the host"
-            else:
-                self.machine.events += 1
-                if self.phase == "handle":
-                    self._handle()
-                    self.phase = "resume"
-                elif self._resume():
-                    self.phase = "handle"
-
     # -- an exit ---------------------------------------------------------------------------------------------------------
 
-    def _handle(self) -> None:
+    def handle(self) -> None:
         """Save the world, find out why the guest trapped, and do for it what it could not do itself."""
         guest, world = self.guest, self.worlds[self.current]
         vector, error_code = self.switcher.leave(world)
         if vector == TIMER_VECTOR:
-            self._exit(ExitReason.EXTERNAL_INTERRUPT, "time slice or virtual device")
+            self.count_exit(ExitReason.EXTERNAL_INTERRUPT, "time slice or virtual device")
         elif vector == PF:
             self._page_fault(guest, world, error_code)
         elif vector == DB and (causes := self.switcher.debug_causes()):
-            self._exit(ExitReason.GUEST_EXCEPTION, "single step" if causes & DR6_SINGLE_STEP else "breakpoint")
+            self.count_exit(ExitReason.GUEST_EXCEPTION, "single step" if causes & DR6_SINGLE_STEP else "breakpoint")
             guest.vcpu.debug_causes = causes
         else:
             if vector == DB:
                 self.switcher.undo_int1(guest.vcpu)
             self._emulate(guest, None)
-
-    def _exit(self, reason: ExitReason, detail: str) -> None:
-        self.guest.exits[reason.value] += 1
-        if self.trace.on:
-            self.trace.emit(Exit(self.steps, self.guest.instructions, self.current, reason.value, detail))
 
     def _page_fault(self, guest: Guest, world: World, error_code: int) -> None:
         """Tell a hidden page fault from a true one and from an access that must be emulated."""
@@ -179,7 +116,7 @@ class TrapAndEmulate(System):
         if found.kind != "hidden":
             self._emulate(guest, NOT_FILLED[found.kind])
             return
-        self._exit(ExitReason.HIDDEN_PAGE_FAULT, f"{found.linear:#x}")
+        self.count_exit(ExitReason.HIDDEN_PAGE_FAULT, f"{found.linear:#x}")
         self._tell(world)
 
     def _tell(self, world: World) -> None:
@@ -193,34 +130,23 @@ class TrapAndEmulate(System):
     def _emulate(self, guest: Guest, reason: ExitReason | None) -> None:
         """Execute the guest's next instruction on the VCPU; if that faults, the fault is the guest's own."""
         vcpu, world = guest.vcpu, self.worlds[self.current]
-        vcpu.forget_translations()  # the shadow is the guest's TLB; the VCPU's own must not outlive an exit
-        before = {name: getattr(vcpu, name) for name in ("cr0", "cr3", "cr4")}
-        address = vcpu.linear_ip
+        before, address = self.control_registers(vcpu), vcpu.linear_ip
         try:
-            instruction = vcpu.fetch()[1]
-            text = vcpu.disassemble(instruction) if self.trace.on else ""
-            vcpu.step()
+            instruction, text = self.execute(guest)
         except Fault as fault:
             is_page_fault = fault.vector == PF
             cause = reason or (ExitReason.TRUE_PAGE_FAULT if is_page_fault else ExitReason.GUEST_EXCEPTION)
-            self._exit(cause, vector_name(fault.vector))
+            self.count_exit(cause, vector_name(fault.vector))
             vector = fault.vector
             if is_page_fault:
                 world.shadow.drop(vcpu.cr2)
             self._inject(guest, partial(vcpu.take, fault), vector, vector_name(vector))
             self._tell(world)
             return
-        self.counters["emulated"] += 1
-        guest.emulated[instruction.mnemonic] += 1
-        self._exit(reason or reason_of(instruction), text)
-        if self.trace.on:
-            self.trace.emit(Emulate(self.steps, vcpu.retired, self.current, address, text))
+        self.count_exit(reason or reason_of(instruction), text)
+        self.note_emulation(instruction, address, text, before)
         world.after_emulation(instruction)
         self._tell(world)
-        for name, old in before.items():
-            new = getattr(vcpu, name)
-            if new != old and self.trace.on:
-                self.trace.emit(ControlWrite(self.steps, vcpu.retired, self.current, name, old, new))
         if guest.outcome is not None:
             self.end_guest(self.current, guest.outcome, guest.status)  # the debug-exit port was written
 
@@ -241,39 +167,20 @@ class TrapAndEmulate(System):
 
     # -- back to a guest -------------------------------------------------------------------------------------------------
 
-    def _resume(self) -> bool:
-        """Choose a guest, let its devices act, and return to it by IRET; False where it ended instead."""
-        if self.guest.outcome is None and self.guest.vcpu.retired >= self.limit:
-            self.end_guest(self.current, "limit")
-        self._schedule()
-        guest, world = self.guest, self.worlds[self.current]
-        vcpu, platform = guest.vcpu, guest.platform
-        if guest.outcome is None:
-            self._devices(guest)
-        if guest.outcome is not None:
-            return False
-        deadlines = [self.slice_end, self.limit]
+    def enter(self, guest: Guest, instructions: int) -> None:
+        """Return to a guest by IRET."""
+        vcpu = guest.vcpu
         if vcpu.interrupts.output and vcpu.flags & IF:
-            deadlines.append(vcpu.retired + 1)  # the guest is in the shadow of STI: take it back after one instruction
-        deadline = platform.next_deadline()
-        if deadline is not None:
-            deadlines.append(deadline)
-        self.switcher.enter(world, self.current, max(1, min(deadlines) - vcpu.retired))
-        self._tell(world)
-        if self.trace.on:
-            self.trace.emit(Resume(self.steps, vcpu.retired, self.current, guest.mode))
-        return True
+            instructions = 1  # the guest is in the shadow of STI: take it back after one instruction
+        self.switcher.enter(self.worlds[self.current], self.current, instructions)
 
-    def _devices(self, guest: Guest) -> None:
+    def devices(self, guest: Guest) -> None:
         """Do what the hardware does between two instructions: devices, the single-step trap, waking up, interrupts."""
-        vcpu, platform = guest.vcpu, guest.platform
-        platform.service(vcpu.retired)
+        vcpu = guest.vcpu
+        guest.platform.service(vcpu.retired)
         if vcpu.debug_pending:
             self._inject(guest, vcpu.single_step, DB, vector_name(DB))
-        if vcpu.halted and not vcpu.signals.has_nmi and not (vcpu.flags & IF and self._await(guest)):
-            self.end_guest(self.current, "halt")
-        elif platform.idle > self.most_idle:
-            self.end_guest(self.current, "limit")
+        self.sleep(guest)
         if vcpu.signals.has_nmi and guest.outcome is None and not vcpu.interrupt_shadow:
             self._inject(guest, partial(vcpu.signals.take_nmi, vcpu), NMI, vector_name(NMI))
         while vcpu.interrupts.output and vcpu.interruptible and guest.outcome is None:
@@ -281,42 +188,6 @@ class TrapAndEmulate(System):
             self._inject(guest, partial(vcpu.interrupt, vector), vector, f"interrupt {vector:#x}")
         while vcpu.ip > vcpu.segments[CS].limit and guest.outcome is None:  # IRET itself would fault for it
             self._inject(guest, partial(vcpu.take, Fault(GP, 0)), GP, vector_name(GP))
-
-    def _await(self, guest: Guest) -> bool:
-        """Pass the time of a guest that has halted; False where nothing will ever wake it."""
-        vcpu = guest.vcpu
-        return guest.platform.await_interrupt(vcpu.retired, lambda: vcpu.interrupts.output or vcpu.signals.has_nmi)
-
-    def _schedule(self) -> None:
-        """Round robin: the next guest gets the CPU when this one has used its time, waits, or has ended."""
-        guest = self.guest
-        if guest.outcome is None and not guest.vcpu.halted and guest.vcpu.retired < self.slice_end:
-            return
-        count = len(self.guests)
-        for distance in range(1, count + 1):
-            index = (self.current + distance) % count
-            if self.guests[index].outcome is None:
-                break
-        else:
-            return
-        previous, self.current = self.current, index
-        self.slice_end = self.guest.vcpu.retired + QUANTUM
-        if previous != index:
-            self.counters["world switches"] += 1
-            if self.trace.on:
-                self.trace.emit(Switch(self.steps, self.guest.instructions, index, previous))
-
-    def allow(self, instructions: int | None) -> None:
-        """Let each guest retire so many instructions more."""
-        super().allow(instructions)
-        machine = self.machine
-        if machine.counter_limit is not None:  # a guest runs now: take the CPU back in time
-            machine.counter_limit = min(machine.counter_limit, self.limit - machine.guest_time)
-
-    def interrupted(self, guest: int) -> None:
-        """Take the CPU back from the guest at once: its virtual device has an interrupt for it."""
-        if not self.in_vmm and guest == self.current:
-            self.machine.counter_limit = self.machine.cpu.retired
 
     # -- costs and saving ------------------------------------------------------------------------------------------------
 
@@ -332,17 +203,8 @@ class TrapAndEmulate(System):
 
     def save(self) -> dict[str, Any]:
         """Save everything but physical memory as plain data."""
-        return {
-            "version": 1,
-            "machine": self.machine.save(),
-            "guests": [guest.save() for guest in self.guests],
-            "worlds": [world.save() for world in self.worlds],
-            "switcher": self.switcher.save(),
-            "counters": dict(self.counters),
-            "phase": self.phase,
-            "current": self.current,
-            "slice_end": self.slice_end,
-        }
+        worlds, switcher = [world.save() for world in self.worlds], self.switcher.save()
+        return {"version": 1, **self.save_common(), "worlds": worlds, "switcher": switcher}
 
     def _loose_frames(self) -> list[int]:
         """Return the frames that are free or shadow tables: always the same ones, each once."""
@@ -350,21 +212,11 @@ class TrapAndEmulate(System):
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
-        count = len(self.guests)
-        others = {"machine": dict, "switcher": dict, "counters": Entries(str, COUNT), "phase": str, "slice_end": COUNT}
-        lists = {"guests": Items(dict, count), "worlds": Items(dict, count), "current": range(count)}
-        check_state(state, "trap-and-emulate", others | lists)
-        if state["phase"] not in PHASES:
-            raise StateError(f"trap-and-emulate: saved phase {state['phase']!r} is none of {', '.join(PHASES)}")
+        self.check_common(state, {"switcher": dict, "worlds": Items(dict, len(self.guests))})
         with rollback(self):
-            self.machine.load(state["machine"])
-            for guest, saved in zip(self.guests, state["guests"], strict=True):
-                guest.load(saved)
+            self.load_common(state)
             self.switcher.load(state["switcher"])
             for world, saved in zip(self.worlds, state["worlds"], strict=True):
                 world.load(saved)
             if self._loose_frames() != self._loose:
                 raise StateError("trap-and-emulate: a saved frame of the hypervisor is free and in use, or neither")
-            self.counters = Counter(state["counters"])
-            for name in ("phase", "current", "slice_end"):
-                setattr(self, name, state[name])

@@ -125,7 +125,8 @@ def _operand_size(row: Row, size: int, bits: int) -> tuple[int, bytes, bool]:
     if not sizes:
         raise OptionError(f"{row.mnemonic} {row.opcode.hex(' ')} is undefined in {bits}-bit code")
     operand_size = row.size if row.size in (16, 32, 64) else size if size in sizes else sizes[0]
-    if operand_size == sizes[0] or row.size == 8 or (row.operands and row.operands[0][1:] == "y"):
+    has_own = row.opcode[0] == 0x66 or (row.operands and row.operands[0][1:] == "y")
+    if operand_size == sizes[0] or row.size == 8 or has_own:
         return operand_size, b"", False
     return (operand_size, b"", True) if operand_size == 64 else (operand_size, b"\x66", False)
 

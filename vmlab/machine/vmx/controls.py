@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from vmlab.isa.x86.registers import CR0_NE, CR0_PE, CR0_PG, CR4_VMXE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmlab.machine.cpu_model import CpuModel
 
 __all__ = ["CAPABILITIES", "EPT_CAPABILITIES", "REVISION", "allowed", "fixed_cr0"]
@@ -104,20 +106,27 @@ def _ept_vpid(model: CpuModel) -> int:
     return (pages | dirty if model.has("ept") else 0) | (VPID_CAPABILITIES if model.has("vpid") else 0)
 
 
-CAPABILITIES = {
+def _control(number: int) -> Callable[[CpuModel], int]:
+    def read(model: CpuModel) -> int:
+        must, may = allowed(model, number)
+        return must | may << 32
+
+    return read
+
+
+_CONTROLS = (
+    PINBASED, PROCBASED, EXIT_CTLS, ENTRY_CTLS, PROCBASED2, TRUE_PINBASED, TRUE_PROCBASED, TRUE_EXIT, TRUE_ENTRY,
+)  # fmt: skip
+
+CAPABILITIES: dict[int, Callable[[CpuModel], int]] = {
     VMX_BASIC: _basic,
-    VMX_MISC: lambda model: MOST_CR3_TARGETS << 16 | 1 << 6,  # the activity state HLT
-    CR0_FIXED0: lambda model: CR0_NE | CR0_PE | CR0_PG,
-    CR0_FIXED1: lambda model: 0xFFFF_FFFF,
-    CR4_FIXED0: lambda model: CR4_VMXE,
+    VMX_MISC: lambda _: MOST_CR3_TARGETS << 16 | 1 << 6,  # the activity state HLT
+    CR0_FIXED0: lambda _: CR0_NE | CR0_PE | CR0_PG,
+    CR0_FIXED1: lambda _: 0xFFFF_FFFF,
+    CR4_FIXED0: lambda _: CR4_VMXE,
     CR4_FIXED1: lambda model: model.cr4_mask,
-    VMCS_ENUM: lambda model: 0x2E,  # greatest index of a field, in bits 9:1
+    VMCS_ENUM: lambda _: 0x2E,  # greatest index of a field, in bits 9:1
     EPT_VPID_CAP: _ept_vpid,
-    **{
-        number: lambda model, number=number: allowed(model, number)[0] | allowed(model, number)[1] << 32
-        for number in (
-            PINBASED, PROCBASED, EXIT_CTLS, ENTRY_CTLS, PROCBASED2, TRUE_PINBASED, TRUE_PROCBASED, TRUE_EXIT, TRUE_ENTRY,
-        )
-    },
-}  # fmt: skip
+    **{number: _control(number) for number in _CONTROLS},
+}
 """What each capability MSR reads as on a model."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from vmlab.isa.x86.faults import BP, DB, OF, undefined
 from vmlab.isa.x86.faults import general_protection as gp
 from vmlab.isa.x86.operands import MASKS, ControlRegister, DebugRegister, Memory
-from vmlab.isa.x86.registers import CR4_PCE, CR4_TSD, CR4_UMIP, DS, EAX, ECX, EDI, EDX, ES, ESI, ESP
+from vmlab.isa.x86.registers import CR4_PCE, CR4_TSD, CR4_UMIP, DS, ECX, EDI, EDX, ES, ESI
 from vmlab.isa.x86.registers import OF as OVERFLOW
 from vmlab.isa.x86.semantics import SEMANTICS
 from vmlab.isa.x86.semantics.control_registers import checked_cr0, require_ring_0
@@ -26,7 +26,8 @@ from vmlab.isa.x86.semantics.vmx import require_mode
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx import reasons as r
-from vmlab.machine.vmx.reasons import BasicReason, VmExit
+from vmlab.machine.vmx.reasons import BasicReason as Reason
+from vmlab.machine.vmx.reasons import VmExit
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     Guard = Callable[[Processor, Instruction], bool | None]
 
 __all__ = ["semantic_of"]
-
-Reason = BasicReason
 
 
 def _exit(cpu: Processor, i: Instruction, reason: Reason, qualification: int = 0, **more: int) -> VmExit:
@@ -162,12 +161,12 @@ def _control_qualification(number: int, access: int, register: int) -> int:
 def _move_to_control(cpu: Processor, i: Instruction, number: int, value: int, register: int) -> None:
     vmx, fields = cpu.vmx, cpu.vmx.fields
     leaves = {
-        0: lambda: (value ^ fields[f.CR0_SHADOW]) & fields[f.CR0_MASK],
-        3: lambda: vmx.primary & c.CR3_LOAD_EXITING and value not in _targets(fields),
-        4: lambda: (value ^ fields[f.CR4_SHADOW]) & fields[f.CR4_MASK],
-        8: lambda: vmx.primary & c.CR8_LOAD_EXITING,
+        0: (value ^ fields[f.CR0_SHADOW]) & fields[f.CR0_MASK],
+        3: vmx.primary & c.CR3_LOAD_EXITING and value not in _targets(fields),
+        4: (value ^ fields[f.CR4_SHADOW]) & fields[f.CR4_MASK],
+        8: vmx.primary & c.CR8_LOAD_EXITING,
     }
-    if number in leaves and leaves[number]():
+    if leaves.get(number):
         raise _exit(cpu, i, Reason.CR_ACCESS, _control_qualification(number, TO_CR, register))
 
 

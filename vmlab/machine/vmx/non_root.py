@@ -11,6 +11,8 @@ Read more: Intel SDM vol. 3, 25.2 (other causes of VM exits), 28.3 (EPT), 25.3 (
 
 from __future__ import annotations
 
+from typing import Any
+
 from vmlab.isa.x86.faults import GP, PF, Fault
 from vmlab.isa.x86.registers import CR0_WP, CR4_VMXE, MSR_TSC
 from vmlab.machine.event_delivery import EventDelivery
@@ -127,7 +129,7 @@ class NonRoot(EventDelivery):
         """Load the PDPTEs from where CR3 points, for a VM entry without EPT."""
         self._load_pdptes(self.cr3)
 
-    def _walk_nested(self, linear: int, *, paged: bool, mark: bool, **access: bool) -> NestedTranslation:
+    def _walk_nested(self, linear: int, *, paged: bool, mark: bool, **access: Any) -> NestedTranslation:  # noqa: ANN401 - as of walk_nested
         """Walk in two dimensions; where the host's tables refuse, that is a VM exit."""
         host = self.host_space
         assert host is not None

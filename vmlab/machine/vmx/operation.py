@@ -231,4 +231,3 @@ class Vmx:
         event = state["event"]
         self.event = None if event is None else (event[0], event[1], event[2])
         self.cpu.choose_operation(non_root=state["non_root"])
-

@@ -1,0 +1,87 @@
+"""The frames of a hypervisor that owns the processor in VMX root operation: 64-bit code, all memory mapped as it lies.
+
+It needs nothing of its own in the guests' address spaces: a VM exit loads CR3, the descriptor tables and the stack from
+the VMCS. So this is an ordinary kernel's memory: page tables that map what there is one to one, in pages of 2 MiB, a GDT,
+an IDT, a TSS, a stack, and an entry point at which VM exits arrive.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmlab.isa.x86.descriptors import TSS64_BUSY, encode_descriptor
+from vmlab.machine.memory import PAGE_SIZE
+from vmlab.machine.page_formats import four_level
+from vmlab.machine.page_tables import PageTables
+from vmlab.machine.state import Items, check_state
+
+if TYPE_CHECKING:
+    from vmlab.machine.memory import PhysicalMemory
+
+__all__ = ["FIRST", "OWN_FRAMES", "HostFrames"]
+
+FIRST = 0x100000
+"""Host-physical address of the first frame; below lies the VGA hole."""
+OWN_FRAMES = 32
+LARGE = 2 << 20
+HOST_CODE, HOST_DATA, HOST_TASK = 0x08, 0x10, 0x18
+CODE_64, DATA, TASK_BYTES = 0x9B, 0x93, 0x68
+
+
+class HostFrames:
+    """Frames of the hypervisor, and its own structures in some of them.
+
+    Parameters
+    ----------
+    memory : PhysicalMemory
+        The computer's.
+    count : int
+        How many frames from `FIRST` on are the hypervisor's.
+    physical_bits : int
+        Width of the processor's physical addresses.
+
+    Attributes
+    ----------
+    addresses : range
+        Host-physical addresses of its frames.
+    free : list of int
+        Those that nobody uses.
+    root : int
+        What goes into CR3.
+    gdt, idt, tss, stack_top, entry : int
+        Addresses of the descriptor tables, the task state segment, the end of the stack and the entry point.
+    """
+
+    def __init__(self, memory: PhysicalMemory, count: int, physical_bits: int) -> None:
+        self.memory = memory
+        self.addresses = range(FIRST, FIRST + count * PAGE_SIZE, PAGE_SIZE)
+        self.free = list(reversed(self.addresses))
+        tables = PageTables(four_level(physical_bits, no_execute=False, gigabyte_pages=False), memory, self.allocate)
+        for address in range(0, memory.size, LARGE):
+            tables.map(address, address, LARGE, user=False)
+        self.root = tables.root
+        self.gdt, self.idt, self.tss, stack, self.entry = (self.allocate() for _ in range(5))
+        self.stack_top = stack + PAGE_SIZE
+        memory.write(self.gdt + HOST_CODE, 8, encode_descriptor(0, 0xFFFFFFFF, CODE_64, big=False, long=True))
+        memory.write(self.gdt + HOST_DATA, 8, encode_descriptor(0, 0xFFFFFFFF, DATA))
+        task = encode_descriptor(self.tss, TASK_BYTES - 1, 0x80 | TSS64_BUSY, big=False)
+        memory.write(self.gdt + HOST_TASK, 8, task & (1 << 64) - 1)
+
+    def allocate(self, size: int = PAGE_SIZE) -> int:
+        """Take a frame, cleared; return its host-physical address."""
+        assert size == PAGE_SIZE, "frames are taken one by one"
+        address = self.free.pop()
+        self.memory.write_bytes(address, bytes(PAGE_SIZE))
+        return address
+
+    def release(self, address: int) -> None:
+        """Give a frame back."""
+        self.free.append(address)
+
+    def save(self) -> dict[str, Any]:
+        """Save which frames are free; their contents are in memory."""
+        return {"version": 1, "free": list(self.free)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave; StateError where it is damaged."""
+        self.free = list(check_state(state, "host frames", {"free": Items(self.addresses)})["free"])

@@ -1,0 +1,252 @@
+"""What hypervisors with VCPUs have in common: guests with virtual devices, time slices, and a loop of exits.
+
+When it has the CPU, a hypervisor first *handles* why the guest gave it up, then *resumes* a guest: it chooses one, lets
+its virtual devices act, and enters it for as many instructions as may pass before a device or another guest's time has
+come. A guest's time is what it has retired. How a guest is left and entered, and how events reach it, is the technique's.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from vmlab.errors import StateError
+from vmlab.isa.x86.registers import IF
+from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
+from vmlab.machine.platform import Platform
+from vmlab.machine.processor import Processor
+from vmlab.machine.state import COUNT, Entries, Items, check_state
+from vmlab.machine.trace import ControlWrite, Emulate, Exit, Resume, Switch
+from vmlab.vmm.guest import Guest
+from vmlab.vmm.system import System
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmlab.isa.x86.instruction import Instruction
+    from vmlab.machine.cpu_model import CpuModel
+    from vmlab.machine.image import Image
+    from vmlab.vmm.exits import ExitReason
+
+__all__ = ["TIMER_VECTOR", "Hypervisor"]
+
+QUANTUM = 20_000
+"""Instructions that a guest runs before another gets the CPU."""
+TIMER_VECTOR = 0xFE
+PHASES = ("handle", "resume")
+TRACED_REGISTERS = ("cr0", "cr3", "cr4")
+
+
+class Hypervisor(System):
+    """A type 1 hypervisor with time-sliced guests, one VCPU each.
+
+    Attributes
+    ----------
+    windows : list of MemoryWindow
+        Guest-physical memory of each guest.
+    counters : Counter
+        What the hypervisor did.
+    phase : {"handle", "resume"}
+        What it does next when it has the CPU.
+    """
+
+    name: str
+
+    def build_guests(self, images: Sequence[Image], memory_size: int, model: CpuModel, guest_base: int) -> None:
+        """Build a guest for each image, in host memory from `guest_base` on; the hypervisor has the CPU first."""
+        self.guests: list[Guest] = []
+        self.windows: list[MemoryWindow] = []
+        frames = memory_size >> PAGE_SHIFT
+        for index, image in enumerate(images):
+            first = (guest_base >> PAGE_SHIFT) + index * frames
+            memory = MemoryWindow(self.machine.memory, range(first, first + frames))
+            platform = Platform(memory, self.copy_disks(image))
+            guest = Guest(image.name if len(images) == 1 else f"{image.name} {index}", image,
+                          [Processor(platform, model)], platform)  # fmt: skip
+            platform.debug_exit.on_exit = partial(guest.end, "exit")
+            platform.on_reset = partial(guest.end, "reset")
+            self.guests.append(guest)
+            self.windows.append(memory)
+        self.counters: Counter[str] = Counter()
+        self.phase = "resume"
+        self.slice_end = QUANTUM
+        self.machine.in_host = True
+
+    # -- the loop --------------------------------------------------------------------------------------------------------
+
+    @property
+    def vmm(self) -> Hypervisor:
+        """The hypervisor, for views: this system."""
+        return self
+
+    @property
+    def in_vmm(self) -> bool:
+        """True while the hypervisor has the CPU."""
+        return self.machine.in_host
+
+    @property
+    def steps(self) -> int:
+        """Steps of the hardware; the hypervisor adds its own, one for each handling and each resuming."""
+        return self.machine.steps
+
+    def advance(self, steps: int) -> None:
+        """Run guests and hypervisor for at most `steps` steps."""
+        goal = self.steps + steps
+        while self.steps < goal and not self.finished:
+            if not self.machine.in_host:
+                self.machine.run(goal - self.steps)
+                assert self.machine.outcome is None, "a guest has stopped the host"
+            else:
+                self.machine.events += 1
+                if self.phase == "handle":
+                    self.handle()
+                    self.phase = "resume"
+                elif self._resume():
+                    self.phase = "handle"
+
+    @abstractmethod
+    def handle(self) -> None:
+        """Find out why the guest gave up the CPU, and do for it what it could not do itself."""
+
+    @abstractmethod
+    def devices(self, guest: Guest) -> None:
+        """Do what the hardware does between two instructions: devices, traps, waking up, interrupts."""
+
+    @abstractmethod
+    def enter(self, guest: Guest, instructions: int) -> None:
+        """Give the CPU to a guest, for so many instructions at most."""
+
+    def count_exit(self, reason: ExitReason, detail: str) -> None:
+        """Count why the guest gave up the CPU."""
+        self.guest.exits[reason.value] += 1
+        if self.trace.on:
+            self.trace.emit(Exit(self.steps, self.guest.instructions, self.current, reason.value, detail))
+
+    # -- emulation -------------------------------------------------------------------------------------------------------
+
+    def execute(self, guest: Guest) -> tuple[Instruction, str]:
+        """Execute the guest's next instruction on the VCPU; return it, and its text where events are wanted.
+
+        Raises
+        ------
+        Fault
+            It faults; the fault is the guest's own.
+        """
+        vcpu = guest.vcpu
+        vcpu.forget_translations()  # the VCPU's own must not outlive an exit: the guest's TLB is elsewhere
+        instruction = vcpu.fetch()[1]
+        text = vcpu.disassemble(instruction) if self.trace.on else ""
+        vcpu.step()
+        return instruction, text
+
+    def control_registers(self, vcpu: Processor) -> tuple[int, ...]:
+        """Return what `note_emulation` compares."""
+        return tuple(getattr(vcpu, name) for name in TRACED_REGISTERS)
+
+    def note_emulation(self, instruction: Instruction, address: int, text: str, before: tuple[int, ...]) -> None:
+        """Count an instruction that was executed on the VCPU, and tell what it changed."""
+        guest = self.guest
+        vcpu = guest.vcpu
+        self.counters["emulated"] += 1
+        guest.emulated[instruction.mnemonic] += 1
+        if not self.trace.on:
+            return
+        self.trace.emit(Emulate(self.steps, vcpu.retired, self.current, address, text))
+        for name, old, new in zip(TRACED_REGISTERS, before, self.control_registers(vcpu), strict=True):
+            if new != old:
+                self.trace.emit(ControlWrite(self.steps, vcpu.retired, self.current, name, old, new))
+
+    # -- back to a guest -------------------------------------------------------------------------------------------------
+
+    def _resume(self) -> bool:
+        """Choose a guest, let its devices act, and enter it; False where it ended instead."""
+        if self.guest.outcome is None and self.guest.vcpu.retired >= self.limit:
+            self.end_guest(self.current, "limit")
+        self._schedule()
+        guest = self.guest
+        if guest.outcome is None:
+            self.devices(guest)
+        if guest.outcome is not None:
+            return False
+        retired, deadline = guest.vcpu.retired, guest.platform.next_deadline()
+        until = min(self.slice_end, self.limit)
+        self.enter(guest, max(1, (until if deadline is None else min(until, deadline)) - retired))
+        if self.trace.on:
+            self.trace.emit(Resume(self.steps, retired, self.current, guest.mode))
+        return True
+
+    def sleep(self, guest: Guest) -> None:
+        """Pass the time of a guest that has halted until something wakes it; end one that nothing will ever wake."""
+        vcpu, platform = guest.vcpu, guest.platform
+
+        def wakes() -> bool:
+            return vcpu.interrupts.output or vcpu.signals.has_nmi
+
+        awake = not vcpu.halted or vcpu.signals.has_nmi
+        if not awake and not (vcpu.flags & IF and platform.await_interrupt(vcpu.retired, wakes)):
+            self.end_guest(self.current, "halt")
+        elif platform.idle > self.most_idle:
+            self.end_guest(self.current, "limit")
+
+    def _schedule(self) -> None:
+        """Round robin: the next guest gets the CPU when this one has used its time, waits, or has ended."""
+        guest = self.guest
+        if guest.outcome is None and not guest.vcpu.halted and guest.vcpu.retired < self.slice_end:
+            return
+        count = len(self.guests)
+        for distance in range(1, count + 1):
+            index = (self.current + distance) % count
+            if self.guests[index].outcome is None:
+                break
+        else:
+            return
+        previous, self.current = self.current, index
+        self.slice_end = self.guest.vcpu.retired + QUANTUM
+        if previous != index:
+            self.counters["world switches"] += 1
+            if self.trace.on:
+                self.trace.emit(Switch(self.steps, self.guest.instructions, index, previous))
+
+    def allow(self, instructions: int | None) -> None:
+        """Let each guest retire so many instructions more."""
+        super().allow(instructions)
+        machine = self.machine
+        if machine.counter_limit is not None:  # a guest runs now: take the CPU back in time
+            machine.counter_limit = min(machine.counter_limit, self.limit - machine.guest_time)
+
+    def interrupted(self, guest: int) -> None:
+        """Take the CPU back from the guest at once: its virtual device has an interrupt for it."""
+        if not self.in_vmm and guest == self.current:
+            self.machine.counter_limit = self.machine.cpu.retired
+
+    # -- saving ----------------------------------------------------------------------------------------------------------
+
+    def save_common(self) -> dict[str, Any]:
+        """Save what every hypervisor has."""
+        return {
+            "machine": self.machine.save(),
+            "guests": [guest.save() for guest in self.guests],
+            "counters": dict(self.counters),
+            "phase": self.phase,
+            "current": self.current,
+            "slice_end": self.slice_end,
+        }
+
+    def check_common(self, state: dict[str, Any], rules: dict[str, Any]) -> None:
+        """Check a saved state, whose other fields `rules` names; StateError where it is damaged."""
+        count = len(self.guests)
+        common = {"machine": dict, "counters": Entries(str, COUNT), "phase": str, "slice_end": COUNT}
+        check_state(state, self.technique, common | {"guests": Items(dict, count), "current": range(count)} | rules)
+        if state["phase"] not in PHASES:
+            raise StateError(f"{self.technique}: saved phase {state['phase']!r} is none of {', '.join(PHASES)}")
+
+    def load_common(self, state: dict[str, Any]) -> None:
+        """Load what `save_common` gave."""
+        self.machine.load(state["machine"])
+        for guest, saved in zip(self.guests, state["guests"], strict=True):
+            guest.load(saved)
+        self.counters = Counter(state["counters"])
+        for name in ("phase", "current", "slice_end"):
+            setattr(self, name, state[name])

@@ -1,0 +1,161 @@
+"""Nested paging: a table of the host that maps guest-physical to host-physical addresses (textbook 18.4.3).
+
+The guest owns its page tables and its TLB; the processor walks both dimensions itself. The hypervisor fills its extended
+page tables when the guest first touches a page (an EPT violation), with the largest page that the frames behind it allow.
+What is not RAM is never mapped: an access there is a violation each time, and is emulated.
+
+Dirty logging protects the pages from writing, and notes which are written to: what live migration asks for.
+
+Simplified: frames are never taken away from a guest, so that entries are only added; leaves grow no larger later.
+
+Read more: Bhargava et al., ASPLOS 2008; Intel SDM vol. 3, 28.3 (EPT).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
+from vmlab.machine.page_formats_host import WRITE_BACK, ept
+from vmlab.machine.page_tables import PageTables
+from vmlab.machine.state import COUNT, Items, check_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmlab.machine.bus import Bus
+    from vmlab.machine.cpu_model import CpuModel
+    from vmlab.machine.memory import MemoryWindow
+
+__all__ = ["LARGEST_PAGES", "NestedPaging", "frames_needed"]
+
+LARGEST_PAGES = {"4 KiB": 1 << 12, "2 MiB": 1 << 21, "1 GiB": 1 << 30}
+LEVELS = 4
+
+
+def frames_needed(memory_size: int) -> int:
+    """Return how many tables a guest with so much memory needs at most.
+
+    >>> frames_needed(16 << 20)
+    11
+    """
+    return 2 - (-memory_size >> 30) - (-memory_size >> 21)
+
+
+class NestedPaging:
+    """The extended page tables of one guest.
+
+    Parameters
+    ----------
+    window : MemoryWindow
+        Guest-physical memory, and the frames behind it.
+    bus : Bus
+        The guest's: it knows where RAM answers.
+    model : CpuModel
+        The host's processor.
+    allocate : callable
+        Gives a frame for a table.
+    largest : str
+        The largest page: a key of `LARGEST_PAGES`.
+
+    Attributes
+    ----------
+    tables : PageTables
+        The tables, in host memory.
+    fills : int
+        Entries filled so far.
+    logging : bool
+        True while dirty pages are noted.
+    dirty : set of int
+        Guest-physical page numbers written to since `start_log` or `collect`.
+    """
+
+    def __init__(
+        self, window: MemoryWindow, bus: Bus, model: CpuModel, allocate: Callable[[int], int], largest: str
+    ) -> None:
+        self._window = window
+        self._bus = bus
+        self.largest = LARGEST_PAGES[largest]
+        format_ = ept(LEVELS, physical_bits=model.physical_bits, execute_only=False, largest_page=largest)
+        self.tables = PageTables(format_, window.host, allocate)
+        self.fills = 0
+        self.logging = False
+        self.dirty: set[int] = set()
+
+    @property
+    def pointer(self) -> int:
+        """The EPT pointer: what goes into the VMCS."""
+        return self.tables.root | LEVELS - 1 << 3 | WRITE_BACK
+
+    def fill(self, gpa: int, *, write: bool) -> tuple[int, int] | None:
+        """Map the page around a guest-physical address; return where the address lies, and the size of the page.
+
+        None where the guest has no RAM there: what it does with the address must be emulated.
+        """
+        if not self._bus.is_ram(gpa):
+            return None
+        size = self._size(gpa)
+        base = gpa & -size
+        if write or not self.logging:
+            if self.logging:
+                self.dirty.add(gpa >> PAGE_SHIFT)
+            self.tables.map(base, self._window.host_address(base), size)
+        else:
+            self.tables.map(base, self._window.host_address(base), size, writable=False)
+        self.fills += 1
+        return self._window.host_address(gpa), size
+
+    def _size(self, gpa: int) -> int:
+        """Return the size of the largest page around an address of which the guest has all the RAM, in one piece."""
+        for size in sorted(LARGEST_PAGES.values(), reverse=True):
+            if size > self.largest or (self.logging and size > PAGE_SIZE):
+                continue
+            first, count = (gpa & -size) >> PAGE_SHIFT, size >> PAGE_SHIFT
+            frames = self._window.frames[first : first + count]
+            ram = self._bus.ram_pages[first : first + count]
+            aligned = not frames[0] % count
+            if len(frames) == count and all(ram) and aligned and frames[-1] - frames[0] == count - 1:
+                return size
+        return PAGE_SIZE
+
+    # -- dirty logging -----------------------------------------------------------------------------------------------------
+
+    def start_log(self) -> None:
+        """Note from now on which pages are written to. The caller drops what the TLB holds (INVEPT)."""
+        self.logging = True
+        self.collect()
+
+    def collect(self) -> set[int]:
+        """Return the pages written to since the last time, and begin anew; the caller drops what the TLB holds."""
+        found, self.dirty = self.dirty, set()
+        for entry in list(self.tables.entries()):
+            if entry.is_leaf and entry.span > PAGE_SIZE:
+                self.tables.unmap(entry.address)  # it comes back in small pages
+            elif entry.is_leaf:
+                self.tables.protect(entry.address, writable=False)
+        return found
+
+    def stop_log(self) -> None:
+        """Note no more; pages become writable again as they are written to."""
+        self.logging = False
+        self.dirty = set()
+
+    # -- saving ------------------------------------------------------------------------------------------------------------
+
+    def save(self) -> dict[str, Any]:
+        """Save the bookkeeping; the tables are in memory."""
+        return {
+            "version": 1,
+            "tables": list(self.tables.tables),
+            "fills": self.fills,
+            "logging": self.logging,
+            "dirty": sorted(self.dirty),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave; StateError where it is damaged."""
+        pages = range(len(self._window.frames))
+        rules = {"tables": Items(COUNT), "fills": COUNT, "logging": bool, "dirty": Items(pages)}
+        check_state(state, "nested paging", rules)
+        self.tables.tables[:] = state["tables"]
+        self.fills, self.logging, self.dirty = state["fills"], state["logging"], set(state["dirty"])

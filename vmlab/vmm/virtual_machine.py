@@ -1,0 +1,229 @@
+"""A guest's VMCS, as the hypervisor keeps it: what it asks the processor for, and how a VCPU gets in and out.
+
+The VCPU is what the guest believes; the VMCS is what the processor runs. Most of the two is the same, and goes from one to
+the other by VMREAD and VMWRITE. What differs:
+
+- CR0 and CR4 are the host's, all bits of them: the guest reads the read shadows, which are the VCPU's, and writing them is a
+  VM exit. The real ones have CR0.NE and CR4.VMXE set besides, which VMX operation demands.
+- A VCPU whose TR has never been loaded has an unusable one, which no VM entry takes: it gets a task of no length.
+
+The registers that a VMCS has no field for (general registers, CR2, DR0 to DR6, the MSRs of SYSCALL and SWAPGS) the
+hypervisor loads and saves itself.
+
+Read more: Intel SDM vol. 3, 24.4 to 24.9, 31.7 (what a VMM keeps for its guest).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmlab.isa.x86.registers import (
+    CR0_NE,
+    CR4_VMXE,
+    CS,
+    EFER_LMA,
+    EFER_LME,
+    ESP,
+    IF,
+    MSR_CSTAR,
+    MSR_FMASK,
+    MSR_KERNEL_GS_BASE,
+    MSR_LSTAR,
+    MSR_STAR,
+    MSR_TSC,
+    MSR_TSC_AUX,
+)  # fmt: skip
+from vmlab.machine.state import LONG, Items, check_state
+from vmlab.machine.vmx import controls as c
+from vmlab.machine.vmx import fields as f
+from vmlab.machine.vmx.guest_state import MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLOCKING, load_state, store_state
+from vmlab.machine.vmx.reasons import VALID, WITH_CODE
+from vmlab.vmm.host_frames import HOST_CODE, HOST_DATA, HOST_TASK
+
+if TYPE_CHECKING:
+    from vmlab.machine.processor import Processor
+    from vmlab.vmm.host_frames import HostFrames
+
+__all__ = ["VirtualMachine"]
+
+ALL_ONES = (1 << 64) - 1
+NO_TASK = 0x8B, 0  # access byte and limit of the task that a VCPU without one gets
+SWAPPED = (MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_KERNEL_GS_BASE, MSR_TSC_AUX)
+ATTENTION = c.INTERRUPT_WINDOW_EXITING | c.NMI_WINDOW_EXITING
+
+PIN = c.EXTERNAL_INTERRUPT_EXITING | c.NMI_EXITING | c.VIRTUAL_NMIS
+PRIMARY = (
+    c.USE_TSC_OFFSETTING | c.HLT_EXITING | c.RDPMC_EXITING | c.CR8_LOAD_EXITING | c.CR8_STORE_EXITING
+    | c.UNCONDITIONAL_IO_EXITING | c.ACTIVATE_SECONDARY
+)  # fmt: skip
+EXIT = c.HOST_ADDRESS_SPACE_SIZE | c.ACKNOWLEDGE_INTERRUPT | c.SAVE_EFER | c.LOAD_HOST_EFER
+
+
+class VirtualMachine:
+    """The VMCS of one guest.
+
+    Parameters
+    ----------
+    cpu : Processor
+        The real processor, in VMX root operation.
+    vcpu : Processor
+        The guest's.
+    host : HostFrames
+        Gives the region, and the host's state.
+
+    Attributes
+    ----------
+    region : int
+        Host-physical address of the VMCS.
+    event : tuple of int or None
+        Interruption information and error code of the event that the next VM entry injects.
+    """
+
+    def __init__(self, cpu: Processor, vcpu: Processor, host: HostFrames) -> None:
+        self._cpu, self._vcpu, self._vmx = cpu, vcpu, cpu.vmx
+        self.region = host.allocate()
+        self.event: tuple[int, int] | None = None
+        cpu.memory.write(self.region, 4, c.REVISION)
+        self._succeed(cpu.vmx.clear(self.region))
+        self.load_pointer()
+        self._host_state(host)
+
+    @staticmethod
+    def _succeed(error: int) -> None:
+        assert not error, f"VM-instruction error {error}"
+
+    def write(self, field: int, value: int) -> None:
+        """VMWRITE."""
+        self._succeed(self._vmx.write_field(field, value))
+
+    def read(self, field: int) -> int:
+        """VMREAD."""
+        error, value = self._vmx.read_field(field)
+        self._succeed(error)
+        return value
+
+    def load_pointer(self) -> None:
+        """VMPTRLD."""
+        self._succeed(self._vmx.load_pointer(self.region))
+
+    def _host_state(self, host: HostFrames) -> None:
+        cpu = self._cpu
+        values = {
+            f.HOST_CR0: cpu.cr0, f.HOST_CR3: cpu.cr3, f.HOST_CR4: cpu.cr4, f.HOST_EFER: cpu.efer,
+            f.HOST_CS: HOST_CODE, f.HOST_SS: HOST_DATA, f.HOST_DS: HOST_DATA, f.HOST_ES: HOST_DATA, f.HOST_TR: HOST_TASK,
+            f.HOST_TR_BASE: host.tss, f.HOST_GDTR_BASE: host.gdt, f.HOST_IDTR_BASE: host.idt,
+            f.HOST_RSP: host.stack_top, f.HOST_RIP: host.entry,
+            f.VMCS_LINK_POINTER: ALL_ONES, f.CR0_MASK: ALL_ONES, f.CR4_MASK: ALL_ONES,
+        }  # fmt: skip
+        for field, value in values.items():
+            self.write(field, value)
+
+    def control(self, *, primary: int = 0, secondary: int = 0, exceptions: int = 0) -> None:
+        """Ask the processor for what every guest needs, and for these bits."""
+        model = self._cpu.model
+        values = {
+            f.PIN_BASED_CONTROLS: PIN | c.PIN_DEFAULT,
+            f.PRIMARY_CONTROLS: PRIMARY | primary | c.PRIMARY_TRUE_DEFAULT,
+            f.SECONDARY_CONTROLS: secondary,
+            f.EXIT_CONTROLS: EXIT | c.EXIT_DEFAULT,
+            f.ENTRY_CONTROLS: c.LOAD_GUEST_EFER | c.ENTRY_DEFAULT,
+            f.EXCEPTION_BITMAP: exceptions,
+        }
+        for feature, bit in (("rdtscp", c.ENABLE_RDTSCP), ("invpcid", c.ENABLE_INVPCID)):
+            if self._vcpu.has(feature) and model.has(feature):
+                values[f.SECONDARY_CONTROLS] |= bit
+        for field, value in values.items():
+            self.write(field, value)
+
+    # -- in ------------------------------------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """Load the VCPU into VMCS and processor, and enter the guest; or find out by a VM exit that it cannot be."""
+        cpu, vcpu = self._cpu, self._vcpu
+        self.load_pointer()
+        fields = self._vmx.fields
+        store_state(vcpu, fields)
+        if not vcpu.tr.access:
+            fields[f.GUEST_TR_ACCESS], fields[f.GUEST_TR_LIMIT] = NO_TASK
+        fields[f.CR0_SHADOW], fields[f.CR4_SHADOW] = vcpu.cr0, vcpu.cr4
+        fields[f.GUEST_CR0], fields[f.GUEST_CR3], fields[f.GUEST_CR4] = self.real_control_registers()
+        long = bool(vcpu.efer & EFER_LMA)
+        fields[f.GUEST_EFER] = vcpu.efer
+        entry = fields[f.ENTRY_CONTROLS] & ~c.IA32E_MODE_GUEST
+        fields[f.ENTRY_CONTROLS] = entry | (c.IA32E_MODE_GUEST if long else 0)
+        shadow = (STI_BLOCKING if vcpu.flags & IF else MOV_SS_BLOCKING) if vcpu.interrupt_shadow else 0
+        fields[f.GUEST_INTERRUPTIBILITY] = shadow | (NMI_BLOCKING if vcpu.signals.nmi_blocked else 0)
+        fields[f.GUEST_PENDING_DEBUG] = vcpu.debug_causes
+        offset = vcpu.ticks + vcpu.msrs.get(MSR_TSC, 0) - cpu.ticks - cpu.msrs.get(MSR_TSC, 0)
+        fields[f.TSC_OFFSET] = offset & ALL_ONES
+        fields[f.PRIMARY_CONTROLS] = fields[f.PRIMARY_CONTROLS] & ~ATTENTION | self._windows()
+        if self.event:
+            fields[f.ENTRY_INTERRUPTION], fields[f.ENTRY_ERROR_CODE] = self.event
+        cpu.registers[:] = vcpu.registers
+        cpu.cr2, cpu.debug[:7] = vcpu.cr2, vcpu.debug[:7]
+        if vcpu.efer & EFER_LME:
+            for number in SWAPPED:
+                cpu.msrs[number] = vcpu.msrs.get(number, 0)
+        cpu.user_spaces = vcpu.user_spaces
+        self._succeed(self._vmx.enter(launch=not self._vmx.launched))
+
+    def real_control_registers(self) -> tuple[int, int, int]:
+        """Return what the real CR0, CR3 and CR4 are while the guest runs."""
+        vcpu = self._vcpu
+        return vcpu.cr0 | CR0_NE, vcpu.cr3, vcpu.cr4 | CR4_VMXE
+
+    def _windows(self) -> int:
+        """Return the controls that give the CPU back as soon as the guest can take what waits for it."""
+        vcpu = self._vcpu
+        waits = c.NMI_WINDOW_EXITING if vcpu.signals.nmi else 0
+        return waits | (c.INTERRUPT_WINDOW_EXITING if vcpu.interrupts.output else 0)
+
+    # -- out -----------------------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Save VMCS and processor into the VCPU after a VM exit."""
+        cpu, vcpu = self._cpu, self._vcpu
+        fields = self._vmx.fields
+        tasks = vcpu.tr.access
+        vcpu.registers[:] = cpu.registers
+        load_state(vcpu, fields)
+        if not tasks and (vcpu.tr.access, vcpu.tr.limit) == NO_TASK:
+            vcpu.tr.set(vcpu.tr.selector, vcpu.tr.base, vcpu.tr.limit, 0, big=vcpu.tr.big)
+        self.save_paging()
+        blocking = fields[f.GUEST_INTERRUPTIBILITY]
+        vcpu.shadow_at = vcpu.retired if blocking & (STI_BLOCKING | MOV_SS_BLOCKING) else -1
+        vcpu.signals.block_nmi(blocked=bool(blocking & NMI_BLOCKING))
+        vcpu.debug_causes = fields[f.GUEST_PENDING_DEBUG]
+        vcpu.cr2, vcpu.debug[:7] = cpu.cr2, cpu.debug[:7]
+        if vcpu.efer & EFER_LME:
+            for number in SWAPPED:
+                if cpu.msrs[number] or number in vcpu.msrs:
+                    vcpu.msrs[number] = cpu.msrs[number]
+        cpu.user_spaces = {}
+        vectoring = fields[f.IDT_VECTORING]
+        self.event = None
+        if vectoring & VALID:
+            self.event = vectoring & ~(1 << 12), fields[f.IDT_VECTORING_ERROR_CODE] if vectoring & WITH_CODE else 0
+            fields[f.ENTRY_INSTRUCTION_LENGTH] = fields[f.EXIT_INSTRUCTION_LENGTH]
+
+    def save_paging(self) -> None:
+        """Save what of paging the guest changes without an exit: CR3."""
+        self._vcpu.cr3 = self._vmx.fields[f.GUEST_CR3]
+
+    def look(self) -> dict[str, Any]:
+        """Return general registers, RIP and RFLAGS of the guest while it runs, or right after its VM exit."""
+        cpu, fields = self._cpu, self._vmx.fields
+        registers = list(cpu.registers)
+        if cpu.non_root:
+            return {"registers": registers, "ip": cpu.ip, "flags": cpu.flags, "cr3": cpu.cr3, "code": cpu.segments[CS]}
+        registers[ESP] = fields[f.GUEST_RSP]
+        return {"registers": registers, "ip": fields[f.GUEST_RIP], "flags": fields[f.GUEST_RFLAGS]}
+
+    def save(self) -> dict[str, Any]:
+        """Save what is neither in the processor nor in memory."""
+        return {"version": 1, "event": None if self.event is None else list(self.event)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave; StateError where it is damaged."""
+        event = check_state(state, "virtual machine", {"event": (Items(LONG, 2), type(None))})["event"]
+        self.event = None if event is None else (event[0], event[1])
