@@ -338,7 +338,6 @@ HANDLERS: dict[BasicReason, Callable[[HardwareAssist, Guest, BasicReason], None]
     BasicReason.EXTERNAL_INTERRUPT: HardwareAssist.go_on,
     BasicReason.INTERRUPT_WINDOW: HardwareAssist.go_on,
     BasicReason.NMI_WINDOW: HardwareAssist.go_on,
-    BasicReason.EXCEPTION_OR_NMI: HardwareAssist.go_on,
     BasicReason.EPT_VIOLATION: HardwareAssist.violation,
     BasicReason.TRIPLE_FAULT: HardwareAssist.shut_down,
     BasicReason.NOTIFY: HardwareAssist.stuck,

@@ -17,8 +17,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vmlab.isa.x86.faults import PF, PF_PRESENT, PF_RESERVED
 from vmlab.isa.x86.registers import (
     CR0_NE,
+    CR0_PG,
+    CR4_PAE,
     CR4_VMXE,
     CS,
     EFER_LMA,
@@ -77,12 +80,15 @@ class VirtualMachine:
         Host-physical address of the VMCS.
     event : tuple of int or None
         Interruption information and error code of the event that the next VM entry injects.
+    exceptions : int
+        Exceptions that the hypervisor wants, by vector.
     """
 
     def __init__(self, cpu: Processor, vcpu: Processor, host: HostFrames) -> None:
         self._cpu, self._vcpu, self._vmx = cpu, vcpu, cpu.vmx
         self.region = host.allocate()
         self.event: tuple[int, int] | None = None
+        self.exceptions = 0
         cpu.memory.write(self.region, 4, c.REVISION)
         self._succeed(cpu.vmx.clear(self.region))
         self.load_pointer()
@@ -127,8 +133,10 @@ class VirtualMachine:
             f.SECONDARY_CONTROLS: secondary,
             f.EXIT_CONTROLS: EXIT | c.EXIT_DEFAULT,
             f.ENTRY_CONTROLS: c.LOAD_GUEST_EFER | c.ENTRY_DEFAULT,
-            f.EXCEPTION_BITMAP: exceptions,
+            f.PAGE_FAULT_MASK: 0 if exceptions else PF_PRESENT | PF_RESERVED,
+            f.PAGE_FAULT_MATCH: 0 if exceptions else PF_PRESENT,
         }
+        self.exceptions = exceptions
         for feature, bit in (("rdtscp", c.ENABLE_RDTSCP), ("invpcid", c.ENABLE_INVPCID)):
             if self._vcpu.has(feature) and model.has(feature):
                 values[f.SECONDARY_CONTROLS] |= bit
@@ -157,6 +165,7 @@ class VirtualMachine:
         offset = vcpu.ticks + vcpu.msrs.get(MSR_TSC, 0) - cpu.ticks - cpu.msrs.get(MSR_TSC, 0)
         fields[f.TSC_OFFSET] = offset & ALL_ONES
         fields[f.PRIMARY_CONTROLS] = fields[f.PRIMARY_CONTROLS] & ~ATTENTION | self._windows()
+        fields[f.EXCEPTION_BITMAP] = self._exceptions()
         if self.event:
             fields[f.ENTRY_INTERRUPTION], fields[f.ENTRY_ERROR_CODE] = self.event
         cpu.registers[:] = vcpu.registers
@@ -171,6 +180,15 @@ class VirtualMachine:
         """Return what the real CR0, CR3 and CR4 are while the guest runs."""
         vcpu = self._vcpu
         return vcpu.cr0 | CR0_NE, vcpu.cr3, vcpu.cr4 | CR4_VMXE
+
+    def _exceptions(self) -> int:
+        """Return the exception bitmap: where the guest's physical addresses are narrower, #PF, for its error code.
+
+        What is a reserved bit to the guest is none to the host: a page fault for another reason must be looked at again.
+        """
+        vcpu = self._vcpu
+        narrower = vcpu.model.physical_bits < self._cpu.model.physical_bits
+        return self.exceptions | (1 << PF if narrower and vcpu.cr0 & CR0_PG and vcpu.cr4 & CR4_PAE else 0)
 
     def _windows(self) -> int:
         """Return the controls that give the CPU back as soon as the guest can take what waits for it."""
