@@ -9,7 +9,7 @@ Read more: Intel SDM vol. 3, chapter 4 (paging), 4.6 (access rights), 4.10 (TLBs
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.faults import GP, PF, Fault
@@ -135,6 +135,8 @@ class AddressTranslation(PageMaps):
         page, user, tlb = key >> 12, self.ring == 3, self.tlb
         try:
             if not self.cr0 & CR0_PG or tlb.find(page):
+                if self.host_space is not None and tlb.victim() is not None:
+                    raise KeyError(key)
                 if self.cr0 & CR0_PG:  # a fault would drop this translation
                     self.page_walk(key, write=write, user=user, mark=False)
                 self.translate(key, write=write, user=user)
@@ -249,7 +251,7 @@ class AddressTranslation(PageMaps):
             raise (self.page_fault(fault, linear) if fault.vector == PF else fault) from None
         return self._enter(page, found)
 
-    def _enter(self, page: int, found: Translation | NestedTranslation) -> TlbEntry:
+    def _enter(self, page: int, found: Translation) -> TlbEntry:
         """Enter what a walk has found into the TLB."""
         self.walk_references += found.references
         entry = TlbEntry(
@@ -281,7 +283,7 @@ class AddressTranslation(PageMaps):
 
     def page_walk(
         self, linear: int, *, write: bool, user: bool, fetch: bool = False, implicit: bool = False, mark: bool = True
-    ) -> Translation | NestedTranslation:
+    ) -> Translation:
         """Walk the tables for a linear address; `mark` sets the accessed and dirty bits as the processor does.
 
         A walk that would read the same entries as one before has its result.
@@ -289,7 +291,8 @@ class AddressTranslation(PageMaps):
         if self.host_space is not None:
             user_pages = user or self._user_pages(fetch=fetch, implicit=implicit)
             access = {"is_write": write, "is_user": user, "is_fetch": fetch, "user_pages": user_pages}
-            return self._walk_nested(linear, paged=True, mark=mark, **access)
+            nested = self._walk_nested(linear, paged=True, mark=mark, **access)
+            return cast("Translation", nested)  # it has what callers need of one
         key = self.cr3, linear >> 12, write, user, fetch, implicit
         known = self._walks.get(key)
         if known:

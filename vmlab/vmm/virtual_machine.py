@@ -133,8 +133,6 @@ class VirtualMachine:
             f.SECONDARY_CONTROLS: secondary,
             f.EXIT_CONTROLS: EXIT | c.EXIT_DEFAULT,
             f.ENTRY_CONTROLS: c.LOAD_GUEST_EFER | c.ENTRY_DEFAULT,
-            f.PAGE_FAULT_MASK: 0 if exceptions else PF_PRESENT | PF_RESERVED,
-            f.PAGE_FAULT_MATCH: 0 if exceptions else PF_PRESENT,
         }
         self.exceptions = exceptions
         for feature, bit in (("rdtscp", c.ENABLE_RDTSCP), ("invpcid", c.ENABLE_INVPCID)):
@@ -165,7 +163,7 @@ class VirtualMachine:
         offset = vcpu.ticks + vcpu.msrs.get(MSR_TSC, 0) - cpu.ticks - cpu.msrs.get(MSR_TSC, 0)
         fields[f.TSC_OFFSET] = offset & ALL_ONES
         fields[f.PRIMARY_CONTROLS] = fields[f.PRIMARY_CONTROLS] & ~ATTENTION | self._windows()
-        fields[f.EXCEPTION_BITMAP] = self._exceptions()
+        self._want_exceptions()
         if self.event:
             fields[f.ENTRY_INTERRUPTION], fields[f.ENTRY_ERROR_CODE] = self.event
         cpu.registers[:] = vcpu.registers
@@ -181,14 +179,17 @@ class VirtualMachine:
         vcpu = self._vcpu
         return vcpu.cr0 | CR0_NE, vcpu.cr3, vcpu.cr4 | CR4_VMXE
 
-    def _exceptions(self) -> int:
-        """Return the exception bitmap: where the guest's physical addresses are narrower, #PF, for its error code.
+    def _want_exceptions(self) -> None:
+        """Ask for exceptions: where the guest's physical addresses are narrower than the host's, for some of #PF, too.
 
         What is a reserved bit to the guest is none to the host: a page fault for another reason must be looked at again.
         """
-        vcpu = self._vcpu
+        vcpu, fields = self._vcpu, self._vmx.fields
         narrower = vcpu.model.physical_bits < self._cpu.model.physical_bits
-        return self.exceptions | (1 << PF if narrower and vcpu.cr0 & CR0_PG and vcpu.cr4 & CR4_PAE else 0)
+        again = narrower and vcpu.cr0 & CR0_PG and vcpu.cr4 & CR4_PAE and not self.exceptions >> PF & 1
+        fields[f.EXCEPTION_BITMAP] = self.exceptions | (1 << PF if again else 0)
+        fields[f.PAGE_FAULT_MASK] = PF_PRESENT | PF_RESERVED if again else 0
+        fields[f.PAGE_FAULT_MATCH] = PF_PRESENT if again else 0
 
     def _windows(self) -> int:
         """Return the controls that give the CPU back as soon as the guest can take what waits for it."""

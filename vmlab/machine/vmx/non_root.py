@@ -135,12 +135,14 @@ class NonRoot(EventDelivery):
         assert host is not None
         guest = AddressSpace(self._format, self.cr3, self.pdptes) if paged else None
         try:
-            return walk_nested(
+            found = walk_nested(
                 guest, host, linear, self.bus.read, self.bus.write if mark else None,
                 write_protect=bool(self.cr0 & CR0_WP), reports_fetch=self._reports_fetch, **access,
             )  # fmt: skip
         except HostFault as fault:
             raise self._host_fault(fault) from None
+        # No write may go by what the TLB holds to a page that the host protects, whatever CR0.WP says.
+        return found if found.hosts[-1].writable else found._replace(dirty=False)
 
     @staticmethod
     def _host_fault(fault: HostFault) -> VmExit:
