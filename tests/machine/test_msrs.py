@@ -49,7 +49,7 @@ def test_a_model_has_the_registers_of_its_features(name: str) -> None:
         assert refused(cpu.read_msr, number) == absent, msr.name
         if absent:
             assert refused(cpu.write_msr, number, 0), msr.name
-    for number in (0, 0x11, 0x3A, 0xFFFF_FFFF, 0xC000_0104):
+    for number in (0, 0x11, 0x3B, 0xFFFF_FFFF, 0xC000_0104):
         assert refused(cpu.read_msr, number)
         assert refused(cpu.write_msr, number, 0)
 
