@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TableMemory", "Walk2d"]
 
 PAIRS = (
-    ("4-level", "ept"), ("4-level", "npt"), ("ia32", "ept"), ("5-level", "ept"), ("4-level", "ept-5"), ("ia32", "npt"),
+    ("4-level", "npt"), ("4-level", "ept"), ("ia32", "ept"), ("5-level", "ept"), ("4-level", "ept-5"), ("ia32", "npt"),
     ("5-level", "ept-5"),
 )  # fmt: skip
 SIZES = {12: "4 KiB", 21: "2 MiB", 30: "1 GiB"}
