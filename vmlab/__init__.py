@@ -26,19 +26,21 @@ if TYPE_CHECKING:
     from vmlab.machine.program import assemble, boot_sector
     from vmlab.machine.recording import Recording
     from vmlab.views.layers import layers
+    from vmlab.views.page_walk import walk
     from vmlab.vmm.compare import compare
     from vmlab.vmm.debugger import Debugger
     from vmlab.vmm.run import Run, record, run
     from vmlab.vmm.snapshot import Snapshot, load_state, save
     from vmlab.vmm.techniques import TECHNIQUES
-    from vmlab.widgets import console, debug, show
+    from vmlab.vmm.walk_lab import WalkLab
+    from vmlab.widgets import console, debug, show, show_walk
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
-    "VmlabError", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests", "labs", "layers", "load",
-    "load_state", "record", "run", "save", "show", "views", "when",
+    "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests", "labs",
+    "layers", "load", "load_state", "record", "run", "save", "show", "show_walk", "views", "walk", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -54,6 +56,7 @@ _PLACES = {
     "Snapshot": "vmlab.vmm.snapshot",
     "StateError": "vmlab.errors",
     "VmlabError": "vmlab.errors",
+    "WalkLab": "vmlab.vmm.walk_lab",
     "assemble": "vmlab.machine.program",
     "boot_sector": "vmlab.machine.program",
     "classify": "vmlab.isa.x86",
@@ -68,6 +71,8 @@ _PLACES = {
     "run": "vmlab.vmm.run",
     "save": "vmlab.vmm.snapshot",
     "show": "vmlab.widgets",
+    "show_walk": "vmlab.widgets",
+    "walk": "vmlab.views.page_walk",
 }
 _MODULES = {"guests": "vmlab.guests", "labs": "vmlab.labs", "views": "vmlab.views", "when": "vmlab.machine.when"}
 

@@ -332,6 +332,20 @@ class AddressTranslation(PageMaps):
             return self.ram.read(self._window.host_address(physical) if self._window else physical, size)
         return self.bus.read(physical, size)
 
+    def walk_rules(self, *, user: bool, fetch: bool = False) -> dict[str, bool]:
+        """Return what else a walk depends on, as `walk` takes it: CR0.WP, SMEP and SMAP, and what an error code tells."""
+        return {
+            "write_protect": bool(self.cr0 & CR0_WP),
+            "user_pages": user or self._user_pages(fetch=fetch, implicit=False),
+            "reports_fetch": self._reports_fetch,
+        }
+
+    def held(self, linear: int, *, write: bool, user: bool, fetch: bool) -> tuple[TlbEntry | None, bool]:
+        """Return what the TLB holds for an address, and whether it allows an access; nothing changes."""
+        entry = self.tlb.find(linear >> 12)
+        allows = entry is not None and self._permits(entry, write=write, user=user, fetch=fetch, implicit=False)
+        return entry, allows
+
     def look_up(self, linear: int) -> int | None:
         """Return where the tables lead for a linear address, None for nowhere; no bit is set and no device is read."""
         if not self.cr0 & CR0_PG:

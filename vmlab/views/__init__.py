@@ -9,10 +9,11 @@ from __future__ import annotations
 from vmlab.views.cycles import cycles_figure, cycles_table
 from vmlab.views.figure import layers_figure
 from vmlab.views.layers import describe, layers, rows
+from vmlab.views.page_walk import PageWalk, walk
 from vmlab.views.scene import SceneWriter
 from vmlab.views.svg import describe_scene, scene_svg
 
 __all__ = [
-    "SceneWriter", "cycles_figure", "cycles_table", "describe", "describe_scene", "layers", "layers_figure", "rows",
-    "scene_svg",
+    "PageWalk", "SceneWriter", "cycles_figure", "cycles_table", "describe", "describe_scene", "layers", "layers_figure",
+    "rows", "scene_svg", "walk",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Jupyter widgets: the stage and the theatre (`vmlab.show`), the console (`vmlab.console`), the debugger (`vmlab.debug`)."""
+"""Jupyter widgets: the stage and the theatre (`vmlab.show`), the page walk (`vmlab.show_walk`), console and debugger."""
 
 from __future__ import annotations
 
@@ -6,5 +6,6 @@ from vmlab.widgets.console import Console, console
 from vmlab.widgets.debugger import DebuggerView, debug
 from vmlab.widgets.stage import Stage
 from vmlab.widgets.theatre import Theatre, show
+from vmlab.widgets.walk_theatre import WalkTheatre, show_walk
 
-__all__ = ["Console", "DebuggerView", "Stage", "Theatre", "console", "debug", "show"]
+__all__ = ["Console", "DebuggerView", "Stage", "Theatre", "WalkTheatre", "console", "debug", "show", "show_walk"]

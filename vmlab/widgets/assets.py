@@ -21,4 +21,6 @@ def module(name: str) -> str:
 
 def style(name: str) -> str:
     """Return the style sheet of a widget whose root has the class `vmlab-NAME`."""
-    return css_variables(f".vmlab-{name}") + (STATIC / f"{name}.css").read_text(encoding="utf-8")
+    root = f".vmlab-{name}"
+    common = (STATIC / "common.css").read_text(encoding="utf-8").replace(".vmlab-widget", root)
+    return css_variables(root) + common + (STATIC / f"{name}.css").read_text(encoding="utf-8")

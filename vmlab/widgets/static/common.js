@@ -29,3 +29,27 @@ function setText(element, text) {
 async function feedOf(model) {
   return model.widget_manager.get_model(model.get("feed").replace("IPY_MODEL_", ""));
 }
+
+function reducedMotion() {
+  return window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+}
+
+// Transport: what a button shows, and a button that shows it.
+const ICONS = {
+  first: "M3 3v10M13 3L6 8l7 5z", last: "M13 3v10M3 3l7 5-7 5z", back: "M11 3L5 8l6 5z", step: "M5 3l6 5-6 5z",
+  play: "M4 2.5l9 5.5-9 5.5z", pause: "M4 3h3v10H4zM9 3h3v10H9z",
+  previous: "M9 3.5L4.5 8 9 12.5", next: "M7 3.5L11.5 8 7 12.5",
+};
+
+function iconButton(name, label, key) {
+  const icon = draw("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" });
+  icon.append(draw("path", { d: ICONS[name] }));
+  return make("button", { type: "button", class: `vm-button vm-${name}`, "data-testid": name, "aria-label": label, title: `${label} (${key})` }, icon);
+}
+
+function select(name, label, options, value, change) {
+  const box = make("select", { "data-testid": name, "aria-label": label });
+  for (const [key, text] of options) box.append(new Option(text, key, false, key === value));
+  box.addEventListener("change", () => change(box.value));
+  return make("label", { class: "vm-choice" }, make("span", {}, label), box);
+}

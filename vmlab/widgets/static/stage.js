@@ -15,10 +15,6 @@ const SPEEDS = [1, 2, 4, 10, 30, 60];
 const TOKEN = 560; // milliseconds of a token's way
 const STORES = new WeakMap(); // feed -> store: all views of one stage share one cursor
 
-function reducedMotion() {
-  return window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-}
-
 // ------------------------------------------------------------------------------- the store: scenes, cursor, transport
 
 function storeOf(feed) {
@@ -191,11 +187,6 @@ function repaint(store, all = false) {
 
 // ------------------------------------------------------------------------------------------------------- the controls
 
-const ICONS = {
-  first: "M3 3v10M13 3L6 8l7 5z", last: "M13 3v10M3 3l7 5-7 5z", back: "M11 3L5 8l6 5z", step: "M5 3l6 5-6 5z",
-  play: "M4 2.5l9 5.5-9 5.5z", pause: "M4 3h3v10H4zM9 3h3v10H9z",
-  previous: "M9 3.5L4.5 8 9 12.5", next: "M7 3.5L11.5 8 7 12.5",
-};
 const BUTTONS = [
   ["first", "First step", "Home", (store) => { pause(store); go(store, 0); }],
   ["previous", "Previous trap", "p", (store) => seek(store, -1)],
@@ -213,9 +204,7 @@ function buildButtons(store) {
   const buttons = {};
   const row = make("div", { class: "vm-buttons", role: "toolbar", "aria-label": "Transport" });
   for (const [name, label, key, action] of BUTTONS) {
-    const icon = draw("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" });
-    icon.append(draw("path", { d: ICONS[name] }));
-    const button = make("button", { type: "button", class: `vm-button vm-${name}`, "data-testid": name, "aria-label": label, title: `${label} (${key})` }, icon);
+    const button = iconButton(name, label, key);
     const word = make("span", {}, make("i", {}, "▼"), " trap");
     if (name === "previous") button.append(word);
     if (name === "next") button.prepend(word);
@@ -237,13 +226,6 @@ function keyboard(root, store) {
     event.stopPropagation();
     actions[name](store);
   });
-}
-
-function select(name, label, options, value, change) {
-  const box = make("select", { "data-testid": name, "aria-label": label });
-  for (const [key, text] of options) box.append(new Option(text, key, false, key === value));
-  box.addEventListener("change", () => change(box.value));
-  return make("label", { class: "vm-choice" }, make("span", {}, label), box);
 }
 
 function buildToolbar(store) {

@@ -1,0 +1,260 @@
+"""A look at page tables: a walk whose steps are kept, of a running system or of any tables, that changes nothing.
+
+The processor's own walker follows the tables, without a way to write: no accessed or dirty bit is set, no cache is
+filled, no device is read. Under shadow paging there are two walks, of the guest's tables and of those that the hardware
+uses; under nested paging there is one in two dimensions.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vmlab.errors import OptionError
+from vmlab.isa.x86.faults import Fault
+from vmlab.isa.x86.registers import CR0_PG, EFER_LMA
+from vmlab.machine.nested_walk import AddressSpace, NestedStep, NestedTranslation, walk_nested
+from vmlab.machine.page_formats import IA32
+from vmlab.machine.paging import PAGE, Translation, WalkStep, walk
+from vmlab.machine.walk_faults import WalkFault
+from vmlab.vmm.viewpoint import Viewpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from vmlab.machine.processor import Processor
+    from vmlab.machine.tlb import TlbEntry
+    from vmlab.machine.walk_caches import NestedCaches
+    from vmlab.vmm.system import System
+
+__all__ = ["ACCESSES", "Sight", "Walked", "check_access", "look", "look_at"]
+
+ACCESSES = ("read", "write", "fetch")
+"""What an access may be for."""
+
+OFFSET = PAGE - 1
+
+
+class _Host(Protocol):
+    """A hypervisor that translates guest-physical addresses by tables of its own."""
+
+    def host_space(self, guest: int) -> AddressSpace: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """A walk as it was taken.
+
+    Attributes
+    ----------
+    address : int
+        Where to.
+    access : {"read", "write", "fetch"}
+        What for.
+    user : bool
+        True for code of CPL 3.
+    guest, host : AddressSpace or None
+        The tables of both dimensions; None where there are none.
+    steps : tuple of NestedStep
+        What was read, in this order. In one dimension all are the guest's.
+    found : Translation, NestedTranslation or None
+        What came of it; None after a fault, and where paging is off.
+    fault : Exception or None
+        The fault that the access would raise.
+    """
+
+    address: int
+    access: str
+    user: bool
+    guest: AddressSpace | None
+    host: AddressSpace | None
+    steps: tuple[NestedStep, ...]
+    found: Translation | NestedTranslation | None
+    fault: Exception | None
+
+    @property
+    def references(self) -> int:
+        """Memory references, those before a fault included."""
+        return sum(not (step.in_register or step.cached) for step in self.steps)
+
+    @property
+    def physical(self) -> int | None:
+        """The physical address (of the host, in two dimensions) that was found."""
+        if self.found:
+            return self.found.frame | self.address & OFFSET
+        return None if self.fault or self.guest or self.host else self.address
+
+
+def check_access(address: object, access: object, user: object) -> None:
+    """Refuse what is no address, and no access."""
+    if type(address) is not int:
+        raise OptionError(f"an address is an int, as 0x401000, not {address!r}")
+    if access not in ACCESSES:
+        raise OptionError(f"an access is one of {', '.join(ACCESSES)}, not {access!r}")
+    if user is not None and type(user) is not bool:
+        raise OptionError(f"user is True, False or None (as the guest runs now), not {user!r}")
+
+
+def look(
+    guest: AddressSpace | None,
+    host: AddressSpace | None,
+    address: int,
+    read: Callable[[int, int], int],
+    *,
+    access: str = "read",
+    user: bool = False,
+    caches: NestedCaches | None = None,
+    rules: Mapping[str, bool] | None = None,
+) -> Walked:
+    """Walk one dimension or two, and change nothing.
+
+    Parameters
+    ----------
+    guest, host : AddressSpace or None
+        The tables; None for a dimension that there is not.
+    address : int
+        Where to.
+    read : callable
+        `read(physical, bytes)`, of the memory that holds the tables.
+    access, user
+        What for, and who.
+    caches : NestedCaches or None
+        Walk caches, which are looked at as they are now.
+    rules : mapping of str to bool, optional
+        `write_protect`, `user_pages`, `reports_fetch`, as for `vmlab.machine.paging.walk`.
+    """
+    how: dict[str, Any] = {"is_write": access == "write", "is_fetch": access == "fetch", "is_user": user}
+    how |= rules or {}
+    caches = deepcopy(caches)
+    steps: list[NestedStep] = []
+    plain: list[WalkStep] = []
+    found: Translation | NestedTranslation | None = None
+    fault: Exception | None = None
+    only = host if guest is None else guest
+    try:
+        if host and guest:
+            found = walk_nested(guest, host, address, read, None, caches=caches, trail=steps, **how)
+        elif only:
+            cache = None if caches is None else caches.guest if guest else caches.host
+            found = walk(
+                only.format, only.root, address, read, None, registers=only.registers, cache=cache, trail=plain, **how
+            )
+    except (Fault, WalkFault) as raised:
+        fault = raised
+    steps += [NestedStep("guest", row, None, *step) for row, step in enumerate(plain)]
+    return Walked(address, access, user, guest, host, tuple(steps), found, fault)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What there is to see of an address in a system.
+
+    Attributes
+    ----------
+    guest : Walked
+        The walk of the guest's own tables; under nested paging in two dimensions.
+    shadow : Walked or None
+        That of the tables which the hardware walks in their place.
+    expected : int or None
+        Host-physical address that the guest's tables mean.
+    tlb : TlbEntry or None
+        What the TLB holds for the page.
+    tlb_state : str
+        `"hit"`, `"miss"`, `"rights"` (held, but it does not allow the access) or `"other"` (another guest has the CPU).
+    byte : int or None
+        What lies at the address.
+    width : int
+        Bits of an address.
+    """
+
+    guest: Walked
+    shadow: Walked | None
+    expected: int | None
+    tlb: TlbEntry | None
+    tlb_state: str
+    byte: int | None
+    width: int
+
+
+def _reader(cpu: Processor) -> Callable[[int, int], int]:
+    """Return how to read physical memory without a touch of a device: where there is no RAM all bits are set."""
+    is_ram, memory = cpu.bus.is_ram, cpu.memory
+    return lambda physical, size: memory.read(physical, size) if is_ram(physical) else (1 << 8 * size) - 1
+
+
+def look_at(system: System, address: int, *, guest: int = 0, access: str = "read", user: bool | None = None) -> Sight:
+    """Look at an address as a guest of a running system would access it.
+
+    Parameters
+    ----------
+    system : System
+        The system.
+    address : int
+        A linear address of the guest.
+    guest : int
+        Which guest.
+    access : {"read", "write", "fetch"}
+        What for.
+    user : bool or None
+        Whether by code of CPL 3; None for what the guest runs now.
+
+    Raises
+    ------
+    OptionError
+        No address of the guest, no access, no guest.
+    """
+    check_access(address, access, user)
+    if type(guest) is not int or not 0 <= guest < len(system.guests):
+        raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(system.guests) - 1}")
+    view = Viewpoint(system, guest)
+    vcpu, cpu = view.vcpu, system.machine.cpu
+    width = 64 if vcpu.efer & EFER_LMA else 32
+    if not 0 <= address < 1 << width:
+        raise OptionError(f"{address:#x} is no address of {width} bits: give one from 0 to {(1 << width) - 1:#x}")
+    is_user = vcpu.cpl == 3 if user is None else user
+    kind: dict[str, Any] = {"access": access, "user": is_user}
+    rules = vcpu.walk_rules(user=is_user, fetch=access == "fetch")
+    space = AddressSpace(vcpu.page_format, vcpu.cr3, tuple(vcpu.pdptes)) if vcpu.cr0 & CR0_PG else None
+    hosts: _Host | None = getattr(system, "vmm", None) if system.memory_virtualization == "nested" else None
+    if hosts is not None:
+        walked = look(space, hosts.host_space(guest), address, _reader(cpu), **kind, rules=rules)
+        expected, shadow = walked.physical, None
+    else:
+        walked = look(space, None, address, _reader(vcpu), **kind, rules=rules)
+        shadow = _look_at_shadow(system, guest, address, kind)
+        expected = _host_address(system, guest, walked.physical)
+    entry, state = _look_at_tlb(system, guest, address, access, user=is_user)
+    byte = None
+    if expected is not None and cpu.bus.is_ram(expected):
+        byte = cpu.memory.read(expected, 1)
+    return Sight(walked, shadow, expected, entry, state, byte, width)
+
+
+def _look_at_shadow(system: System, guest: int, address: int, kind: dict[str, Any]) -> Walked | None:
+    """Walk the tables that the hardware uses for a guest in place of its own."""
+    if system.memory_virtualization != "shadow":
+        return None
+    worlds: Any = system
+    root = worlds.worlds[guest].shadow.root(user=kind["user"])
+    space = AddressSpace(IA32, root)
+    # A deprivileged guest runs in ring 3 in both of its modes: to the hardware each of its accesses is a user's.
+    return look(space, None, address, _reader(system.machine.cpu), access=kind["access"], user=True)
+
+
+def _host_address(system: System, guest: int, physical: int | None) -> int | None:
+    """Return the host-physical address behind a guest-physical one; None where there is no RAM."""
+    memory: Any = system.guests[guest].memory
+    if physical is None or not system.guests[guest].vcpu.bus.is_ram(physical):
+        return None if hasattr(memory, "host_address") else physical
+    return int(memory.host_address(physical)) if hasattr(memory, "host_address") else physical
+
+
+def _look_at_tlb(system: System, guest: int, address: int, access: str, *, user: bool) -> tuple[TlbEntry | None, str]:
+    """Return what the processor's TLB holds for a page, and what that is worth to an access."""
+    if system.current != guest:
+        return None, "other"
+    as_user = user or system.memory_virtualization == "shadow"
+    kind = {"write": access == "write", "fetch": access == "fetch", "user": as_user}
+    entry, allows = system.machine.cpu.held(address, **kind)
+    return entry, "hit" if allows else "miss" if entry is None else "rights"
