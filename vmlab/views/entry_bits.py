@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmlab.machine.paging import PSE36_SHIFT
+from vmlab.machine.paging import LARGE, PSE36_SHIFT
 from vmlab.machine.walk_faults import (
     DmaFault,
     EptMisconfiguration,
@@ -188,13 +188,13 @@ def decode_entry(format_: PageTableFormat, level: Level, entry: int) -> tuple[En
     if level.in_registers and not level.grants and format_.fault is page_fault:
         fields = X86[:1]  # a PDPTE of PAE paging has no rights (SDM vol. 3, table 4-8)
     leaf = is_leaf(format_, level, entry)
-    large = format_.large
     chosen = [
         field
         for field in fields
         if field.leaf in (None, leaf)
         and field.low < 8 * format_.entry_bytes
-        and not (large == 1 << field.low and level.leaf in (0, format_.present))  # bit 7 of the lowest level is PAT
+        # Bit 7 means something else where there is no choice between a table and a page.
+        and not (format_.large == 1 << field.low == LARGE and level.leaf in (0, format_.present))
     ]
     return tuple(_decoded(field, entry) for field in chosen)
 

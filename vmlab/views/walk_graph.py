@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 if TYPE_CHECKING:
-    from vmlab.views.page_walk import PageWalk, Reference
+    from vmlab.views.page_walk import PageWalk
+    from vmlab.views.walk_references import Reference
 
 __all__ = ["walk_graph"]
 

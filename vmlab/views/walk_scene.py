@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from vmlab.machine.nested_walk import AddressSpace
     from vmlab.machine.paging import Level, PageTableFormat
-    from vmlab.views.page_walk import PageWalk, Reference
+    from vmlab.views.page_walk import PageWalk
+    from vmlab.views.walk_references import Reference
 
 __all__ = ["walk_scenes", "walk_script"]
 
@@ -258,7 +259,8 @@ def _result(walk: PageWalk, *, first: bool) -> dict[str, Any] | None:
     byte = walk.sight.byte
     found = walk.found
     names = ("readable", "writable", "executable", "user")
-    bits = [[name, -1, int(getattr(found, name)), "yes" if getattr(found, name) else "no", True] for name in names]
+    rights = {name: bool(getattr(found, name)) for name in names} if found else {}
+    bits = [[name, -1, int(has), "yes" if has else "no", True] for name, has in rights.items()]
     return {
         "title": "the byte",
         "owner": "guest",
@@ -266,7 +268,7 @@ def _result(walk: PageWalk, *, first: bool) -> dict[str, Any] | None:
         "value": "" if byte is None else f"{byte:#04x}",
         "leads": "rights along the whole path:" if found else "",
         "leaf": True,
-        "bits": bits if found else [],
+        "bits": bits,
         "served": "",
     }
 

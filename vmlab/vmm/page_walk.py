@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vmlab.errors import OptionError
-from vmlab.isa.x86.faults import Fault
+from vmlab.isa.x86.faults import PF, PF_USER, PF_WRITE, Fault
 from vmlab.isa.x86.registers import CR0_PG, EFER_LMA
 from vmlab.machine.nested_walk import AddressSpace, NestedStep, NestedTranslation, walk_nested
-from vmlab.machine.page_formats import IA32
+from vmlab.machine.page_formats import IA32, four_level, pae
 from vmlab.machine.paging import PAGE, Translation, WalkStep, walk
 from vmlab.machine.walk_faults import WalkFault
+from vmlab.vmm.shadow_roles import root_role
 from vmlab.vmm.viewpoint import Viewpoint
 
 if TYPE_CHECKING:
@@ -236,10 +237,22 @@ def _look_at_shadow(system: System, guest: int, address: int, kind: dict[str, An
     if system.memory_virtualization != "shadow":
         return None
     worlds: Any = system
-    root = worlds.worlds[guest].shadow.root(user=kind["user"])
-    space = AddressSpace(IA32, root)
+    shadow, cpu = worlds.worlds[guest].shadow, system.machine.cpu
+    model, shape = cpu.model, shadow.shape
+    formats = {2: IA32, 3: pae(model.physical_bits, no_execute=model.has("nx"))}
+    format_ = formats.get(shape) or four_level(
+        model.physical_bits, no_execute=model.has("nx"), gigabyte_pages=model.has("pdpe1gb")
+    )
     # A deprivileged guest runs in ring 3 in both of its modes: to the hardware each of its accesses is a user's.
-    return look(space, None, address, _reader(system.machine.cpu), access=kind["access"], user=True)
+    user = kind["user"] or shadow.deprivileged
+    page = shadow.pages.find(root_role(system.guests[guest].vcpu, deprivileged=shadow.deprivileged, user=kind["user"]))
+    if page is None:  # it will be made when the guest is entered, and be empty
+        fault = Fault(PF, PF_USER * user | PF_WRITE * (kind["access"] == "write"))
+        return Walked(address, kind["access"], user, AddressSpace(format_, 0), None, (), None, fault)
+    read = _reader(cpu)
+    in_registers = format_.levels[0].in_registers
+    registers = tuple(read(page.address + 8 * slot, 8) for slot in range(4)) if in_registers else ()
+    return look(AddressSpace(format_, page.address, registers), None, address, read, access=kind["access"], user=user)
 
 
 def _host_address(system: System, guest: int, physical: int | None) -> int | None:

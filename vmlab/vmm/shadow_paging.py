@@ -137,7 +137,7 @@ class ShadowPaging:
     ) -> None:
         self._vcpu = vcpu
         self._memory = memory
-        self._deprivileged = deprivileged
+        self.deprivileged = deprivileged
         self.policy = policy
         self.pages = ShadowPages(host, memory)
         self.traces = TableTraces(self.pages, memory, traces=policy != "flush", may_leave=policy == "cached")
@@ -182,7 +182,7 @@ class ShadowPaging:
         return page.address
 
     def _root_role(self, *, user: bool) -> Role:
-        return root_role(self._vcpu, deprivileged=self._deprivileged, user=user)
+        return root_role(self._vcpu, deprivileged=self.deprivileged, user=user)
 
     def _link_pointers(self, root: ShadowPage) -> None:
         """Bring the root of PAE paging up to date with the guest's PDPTE registers."""
@@ -198,7 +198,7 @@ class ShadowPaging:
 
     def _below(self, role: Role, slot: int, table: int, access: int) -> Role:
         """Return the role of a guest's table that an entry leads to."""
-        window = self._deprivileged and role.in_registers and slot == 3
+        window = self.deprivileged and role.in_registers and slot == 3
         return role._replace(table=table, level=role.level - 1, access=access, window=window)
 
     # -- page faults -----------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ class ShadowPaging:
                 raise
             gpa, steps = found.frame | linear & PAGE_SIZE - 1, found.steps
         is_ram = vcpu.bus.is_ram
-        if self._deprivileged and linear >= WINDOW:
+        if self.deprivileged and linear >= WINDOW:
             return PageFault("window" if is_ram(gpa) else "device", linear, gpa)
         if not is_ram(gpa) or not all(step.in_register or is_ram(step.address) for step in steps):
             return PageFault("device", linear, gpa)
@@ -283,7 +283,7 @@ class ShadowPaging:
         assert rights is not None, "the guest's tables allow what its rights do not"
         while page.role.level > 1:  # a large page, or no table at all: of direct pages
             base = gpa & -(1 << shift_of(page.role.shape, page.role.level))
-            direct = direct_role(base, page.role.level - 1, page.role.shape, rights, deprivileged=self._deprivileged)
+            direct = direct_role(base, page.role.level - 1, page.role.shape, rights, deprivileged=self.deprivileged)
             page = self._child(page, slot_of(page.role, linear), source, direct, path)
             source = 0
         if self.traces.is_protected(frame):

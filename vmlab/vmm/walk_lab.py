@@ -102,6 +102,8 @@ def sizes_of(name: str) -> list[str]:
     >>> sizes_of("4-level")
     ['4 KiB', '2 MiB', '1 GiB']
     """
+    if name not in FORMATS:
+        raise OptionError(f"there is no format {name!r}: choose from {', '.join(FORMATS)}")
     shifts = [level.shift for level in FORMATS[name].levels if level.maps is not None]
     return [size for size, count in PAGE_SIZES.items() if count.bit_length() - 1 in shifts]
 
@@ -186,7 +188,10 @@ class WalkLab:
             self.caches: NestedCaches | None = caches
         else:
             self.caches = NestedCaches(WalkCache(), WalkCache(), NestedTlb()) if caches else None
-        self._frames = count(max(DATA_AT, self.guest_page), self.guest_page or PAGE)
+        if self.guest:
+            self._frames = count(max(DATA_AT, self.guest_page), self.guest_page)
+        else:
+            self._frames = count(GUEST_AT, self.host_page)
         step = self.guest_page or self.host_page
         for n in range(PAGES):
             self.map(self.address + n * step)
@@ -222,7 +227,8 @@ class WalkLab:
         """Let the host map a guest-physical page."""
         if self.host and look(None, self.host.space, physical, self.memory.read).fault:
             first = physical & -self.host_page
-            self.host.map(first, GUEST_AT + first, self.host_page)
+            # Under a guest all of its memory in one piece; alone, a page's frame is the next one.
+            self.host.map(first, GUEST_AT + first if self.guest else next(self._frames), self.host_page)
 
     def look(self, address: int, access: str = "read", *, user: bool = True) -> Walked:
         """Walk for an address, and change nothing.

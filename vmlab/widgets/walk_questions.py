@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.faults import Fault
-from vmlab.machine.page_format_names import HOST_FORMATS
+from vmlab.machine.page_format_names import FORMATS, HOST_FORMATS
 from vmlab.machine.walk_faults import WalkFault
 from vmlab.views.page_walk import PageWalk, walk
 from vmlab.vmm.page_walk import ACCESSES, check_access
 from vmlab.vmm.viewpoint import Viewpoint
-from vmlab.vmm.walk_lab import GUEST_FORMATS, WalkLab, sizes_of
+from vmlab.vmm.walk_lab import GUEST_FORMATS, WalkLab, size_of, sizes_of
 
 if TYPE_CHECKING:
     from vmlab.machine.recording import Recording
@@ -182,7 +182,7 @@ class LabQuestion(_Question):
         elif name == "caches":
             rest["caches"] = bool(value)
         elif name in rest:
-            rest[name] = _bytes(str(value))
+            rest[name] = size_of(value, (lab.names[0] if name == "guest_page" else lab.names[1]) or "")
         else:
             super()._set(name, value)
             return
@@ -191,7 +191,7 @@ class LabQuestion(_Question):
     def _rebuild(self, formats: dict[str, str | None], rest: dict[str, Any]) -> None:
         guest, host = formats["guest_format"], formats["host_format"]
         for name, what in ((guest, "guest_page"), (host, "host_page")):
-            sizes = [_bytes(size) for size in sizes_of(name)] if name else []
+            sizes = [_bytes(size) for size in sizes_of(name)] if name in FORMATS else []
             if sizes and rest[what] not in sizes:
                 rest[what] = sizes[0]
         old = self.lab

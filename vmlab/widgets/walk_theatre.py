@@ -41,10 +41,13 @@ class WalkFeed(ipywidgets.Widget):
         See `vmlab.views.walk_scene`; with the controls and a `serial` of its own.
     step : int
         Which scene is shown.
+    note : dict
+        What was wrong with a value: `text`, and a `serial` of its own.
     """
 
     walk = traitlets.Dict().tag(sync=True)
     step = traitlets.Int(0).tag(sync=True)
+    note = traitlets.Dict().tag(sync=True)
 
 
 class WalkTheatre(anywidget.AnyWidget):
@@ -135,7 +138,7 @@ class WalkTheatre(anywidget.AnyWidget):
             elif kind == "flip":
                 self._flip(content)
         except VmlabError as error:
-            self.feed.send({"type": "note", "text": str(error)})
+            self.feed.note = {"text": str(error), "serial": next(_serials)}
 
     def _flip(self, content: dict[str, Any]) -> None:
         """Change a bit of the entry that a scene shows, and show what comes of it."""

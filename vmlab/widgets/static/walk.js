@@ -1,7 +1,7 @@
 // The walk theatre: plays the scenes of one page walk, which all come at once, so that stepping needs no kernel.
 //
 // It holds no truth: a control is a question to the kernel, which answers with the scenes of another walk. State comes
-// through a plain core model, the feed (traits walk, step), as for the stage: see stage.js.
+// through a plain core model, the feed (traits walk, step, note), as for the stage: see stage.js.
 
 const STORES = new WeakMap();
 const SPEEDS = [1, 2, 4, 8];
@@ -17,10 +17,9 @@ function createStore(feed) {
   feed.on("change:step", () => {
     if (!store.saving && feed.get("step") !== store.step) go(store, feed.get("step"));
   });
-  feed.on("msg:custom", (message) => {
-    if (message.type !== "note") return;
+  feed.on("change:note", () => {
     store.asked = false;
-    for (const view of store.views) view.note(message.text);
+    for (const view of store.views) view.note(feed.get("note").text);
   });
   takeWalk(store);
   return store;
