@@ -9,6 +9,7 @@ import pytest
 import vmlab
 from vmlab.errors import OptionError
 from vmlab.views import cycles_figure, cycles_table
+from vmlab.views.cycles import MARKS
 from vmlab.views.theme import MODES
 
 
@@ -35,8 +36,15 @@ def test_a_bar_is_as_long_as_the_run(runs, mode):
 def test_no_two_parts_look_alike(runs):
     figure = cycles_figure(runs)
     marks = [(trace.marker.color, trace.marker.pattern.shape) for trace in figure.data]
-    assert len({colour for colour, _ in marks}) == len({shape for _, shape in marks}) == len(marks)
+    assert len({colour for colour, _ in marks}) == len(set(marks)) == len(marks)
     assert len(marks) > 4
+    assert len(set(MARKS.values())) == len(MARKS)
+
+
+@pytest.mark.parametrize("technique", vmlab.TECHNIQUES)
+def test_each_cause_has_a_mark(technique):
+    run = vmlab.run(vmlab.guests.load("hello"), under=technique, memory=8 << 20)
+    assert set(run.cycles_by_cause) <= set(MARKS)
 
 
 def test_the_table_says_the_same(runs):

@@ -18,9 +18,21 @@ if TYPE_CHECKING:
 
 __all__ = ["cycles_figure", "cycles_table"]
 
-# By the place of a cause among those that the runs know, with cycles or not: what all runs have comes first.
-ROLES = ("user", "shadow", "trap", "hardware", "inject", "kernel", "emulate", "neutral")
-SHAPES = ("", "/", "x", ".", "-", "\\", "|", "+")
+# Role of the colour (`TEXT`: that of text) and pattern by cause.
+TEXT = "text"
+MARKS = {
+    "instructions": ("user", ""),
+    "page walks": ("shadow", "/"),
+    "traps": ("trap", "x"),
+    "port accesses": ("hardware", "."),
+    "control registers": ("inject", "-"),
+    "VM exits and entries": ("kernel", "\\"),
+    "emulation": ("emulate", "|"),
+    "shadow paging": (TEXT, "/"),
+    "nested paging": (TEXT, "x"),
+    "world switches": ("neutral", "+"),
+}
+OTHERS = ("neutral", "")
 BAR, FRAME = 44, 150
 
 
@@ -82,10 +94,10 @@ def cycles_figure(runs: Mapping[str, Run], mode: str = "light") -> go.Figure:
     colours = MODES[mode]
     labels = [str(label) for label in runs]
     figure = go.Figure()
-    for n, (cause, cycles) in enumerate(table.items()):
+    for cause, cycles in table.items():
         if not any(cycles):
             continue
-        role, shape = ROLES[n % len(ROLES)], SHAPES[(n + n // len(ROLES)) % len(SHAPES)]
+        role, shape = MARKS.get(cause, OTHERS)
         figure.add_trace(
             go.Bar(
                 name=cause,
@@ -94,7 +106,7 @@ def cycles_figure(runs: Mapping[str, Run], mode: str = "light") -> go.Figure:
                 orientation="h",
                 hovertemplate=f"%{{y}}: %{{x:,}} cycles, {cause}<extra></extra>",
                 marker={
-                    "color": colours.line[role],
+                    "color": colours.text if role == TEXT else colours.line[role],
                     "line": {"color": colours.page, "width": 1},
                     "pattern": {"shape": shape, "fgcolor": colours.page, "solidity": 0.25, "size": 7},
                 },
