@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vmlab.machine.program import assemble, boot_sector
     from vmlab.machine.recording import Recording
     from vmlab.views.layers import layers
+    from vmlab.views.memory_map import memory_map
+    from vmlab.views.page_tables import page_tables
     from vmlab.views.page_walk import walk
     from vmlab.vmm.compare import compare
     from vmlab.vmm.debugger import Debugger
@@ -40,7 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
     "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests", "labs",
-    "layers", "load", "load_state", "record", "run", "save", "show", "show_walk", "views", "walk", "when",
+    "layers", "load", "load_state", "memory_map", "page_tables", "record", "run", "save", "show", "show_walk", "views", "walk", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -67,6 +69,8 @@ _PLACES = {
     "layers": "vmlab.views.layers",
     "load": "vmlab.machine.image",
     "load_state": "vmlab.vmm.snapshot",
+    "memory_map": "vmlab.views.memory_map",
+    "page_tables": "vmlab.views.page_tables",
     "record": "vmlab.vmm.run",
     "run": "vmlab.vmm.run",
     "save": "vmlab.vmm.snapshot",

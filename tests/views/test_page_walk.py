@@ -12,7 +12,7 @@ from vmlab.machine.page_format_names import FORMATS, HOST_FORMATS
 from vmlab.views.entry_bits import decode_entry
 from vmlab.views.theme import MODES
 from vmlab.views.walk_scene import walk_script
-from vmlab.vmm.walk_lab import GUEST_FORMATS, WalkLab, sizes_of
+from vmlab.vmm.walk_lab import GUEST_AT, GUEST_FORMATS, WalkLab, sizes_of
 
 MEMORY = 2 << 20
 USER_PAGE = 0x400000  # where minios maps its process
@@ -178,6 +178,10 @@ def test_every_pair_of_formats_can_be_walked(guest, host):
         assert set(cells) <= {tuple(cell) for cell in script["grids"][0]["cells"]}
         assert tuple(script["scenes"][-1]["cell"][1:]) in {tuple(cell) for cell in script["grids"][0]["cells"]}
         assert lab.memory.read(seen.physical, 1) == seen.sight.byte
+        for before, step in itertools.pairwise(seen.steps if guest and host else ()):
+            if before.dimension == "host" and step.dimension == "guest":  # each row leads to the entry behind it
+                assert step.address == GUEST_AT + before.walked
+        assert not (guest and host) or seen.physical == GUEST_AT + seen.steps[-1].walked
 
 
 def _tables(name, page):

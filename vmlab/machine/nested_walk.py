@@ -43,6 +43,11 @@ class AddressSpace(NamedTuple):
     root: int
     registers: Sequence[int] = ()
 
+    @property
+    def top(self) -> int:
+        """Physical address of the root table; 0 where no register points to one."""
+        return (self.root & self.format.root_mask) << self.format.root_shift
+
 
 class NestedStep(NamedTuple):
     """One table of a walk in two dimensions.

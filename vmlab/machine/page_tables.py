@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vmlab.machine.paging import Level, PageTableFormat
 
-__all__ = ["PageTables", "TableEntry"]
+__all__ = ["PageTables", "TableEntry", "table_entries"]
 
 READ, WRITE, USER, EXECUTE = "readable", "writable", "user", "executable"
 _ALL = (READ, WRITE, USER, EXECUTE)
@@ -274,34 +274,7 @@ class PageTables:
 
     def entries(self) -> Iterator[TableEntry]:
         """Yield the entries that are present: each table's in order, and what an entry points to after it."""
-        yield from self._entries_of(0, self._top(), 0)
-
-    def _entries_of(self, n: int, table: int, base: int) -> Iterator[TableEntry]:
-        level = self.format.levels[n]
-        for slot in range(1 << level.bits):
-            entry = self._read(level, table, slot)
-            if not entry & self.format.present:
-                continue
-            leaf = self._is_leaf(level, entry)
-            span = 1 << level.shift
-            address = base | slot << level.shift
-            target = self._target(entry)
-            if leaf:
-                target = target & -span | (entry & level.leaf_high) << PSE36_SHIFT
-            place = table + slot * self.format.entry_bytes if self._in_memory(level) else -1
-            yield TableEntry(n, table, slot, place, entry, self._extended(address), span, target, leaf)
-            if not leaf and n + 1 < len(self.format.levels):
-                yield from self._entries_of(n + 1, target, address)
-
-    def _in_memory(self, level: Level) -> bool:
-        return not level.in_registers or bool(self.format.root_mask)
-
-    def _extended(self, address: int) -> int:
-        """Return an address with the upper bits that it must have."""
-        tops = self.format.tops
-        if tops is None or address >> self.format.top_shift in tops:
-            return address
-        return max(tops) << self.format.top_shift | address & (1 << self.format.top_shift) - 1
+        return table_entries(self.space, self._memory.read)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -332,3 +305,47 @@ class PageTables:
             inside = 0 <= address < HIGHEST and address >> format_.top_shift in format_.tops
         if not inside:
             raise OptionError(f"{address:#x} is no address that {format_.name} can map")
+
+
+def table_entries(space: AddressSpace, read: Callable[[int, int], int]) -> Iterator[TableEntry]:
+    """Yield the entries of any tables that are present: each table's in order, and what an entry points to after it.
+
+    Parameters
+    ----------
+    space : AddressSpace
+        The tables.
+    read : callable
+        `read(physical, bytes)`, of the memory that holds them.
+    """
+    return _entries_of(space, read, 0, space.top, 0)
+
+
+def _entries_of(
+    space: AddressSpace, read: Callable[[int, int], int], n: int, table: int, base: int
+) -> Iterator[TableEntry]:
+    format_ = space.format
+    level, size = format_.levels[n], format_.entry_bytes
+    in_memory = not level.in_registers or bool(format_.root_mask)
+    for slot in range(1 << level.bits):
+        place = table + slot * size
+        entry = space.registers[slot] if level.in_registers else read(place, size)
+        if not entry & format_.present:
+            continue
+        leaf = bool((entry ^ format_.inverted) & level.leaf)
+        span = 1 << level.shift
+        address = base | slot << level.shift
+        target = (entry & format_.frame_mask) << format_.frame_shift
+        if leaf:
+            target = target & -span | (entry & level.leaf_high) << PSE36_SHIFT
+        yield TableEntry(
+            n, table, slot, place if in_memory else -1, entry, _extended(format_, address), span, target, leaf
+        )
+        if not leaf and n + 1 < len(format_.levels):
+            yield from _entries_of(space, read, n + 1, target, address)
+
+
+def _extended(format_: PageTableFormat, address: int) -> int:
+    """Return an address with the upper bits that it must have."""
+    if format_.tops is None or address >> format_.top_shift in format_.tops:
+        return address
+    return max(format_.tops) << format_.top_shift | address & (1 << format_.top_shift) - 1

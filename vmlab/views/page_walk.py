@@ -138,7 +138,7 @@ class PageWalk:
         if state == "none":
             return "no TLB"
         if state == "other":
-            return "not known: another guest has the processor"
+            return "not known: another guest or the hypervisor has the processor"
         if entry is None:
             return "miss: the tables have to be walked"
         rights = f"{'writable' if entry.writable else 'read only'}, {'user' if entry.user else 'supervisor'}, {'dirty' if entry.dirty else 'clean'}"  # fmt: skip

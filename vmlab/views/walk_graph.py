@@ -53,7 +53,7 @@ def _base(walk: PageWalk, step: Reference) -> int:
         space = walk.sight.shadow.guest
     if space is None or not space.format.root_mask:
         return step.table
-    return (space.root & space.format.root_mask) << space.format.frame_shift
+    return space.top
 
 
 def _enter(graph: nx.DiGraph, source: str, step: Reference, base: int, label: str) -> str:

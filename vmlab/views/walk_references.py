@@ -135,7 +135,7 @@ def _guest_physical(walked: Walked, step: NestedStep, below: int | None, *, at_p
     levels = guest.format.levels
     if at_page:
         return below
-    table = (guest.root & guest.format.root_mask) << guest.format.frame_shift if step.guest_level == 0 else below
+    table = guest.top if step.guest_level == 0 else below
     if table is None:
         return None
     level = levels[step.guest_level]

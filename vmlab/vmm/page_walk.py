@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.faults import PF, PF_USER, PF_WRITE, Fault
@@ -18,29 +18,28 @@ from vmlab.machine.nested_walk import AddressSpace, NestedStep, NestedTranslatio
 from vmlab.machine.page_formats import IA32, four_level, pae
 from vmlab.machine.paging import PAGE, Translation, WalkStep, walk
 from vmlab.machine.walk_faults import WalkFault
-from vmlab.vmm.shadow_roles import root_role
+from vmlab.vmm.shadow_roles import PAE, TWO_LEVEL, root_role
 from vmlab.vmm.viewpoint import Viewpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from vmlab.machine.paging import PageTableFormat
     from vmlab.machine.processor import Processor
     from vmlab.machine.tlb import TlbEntry
     from vmlab.machine.walk_caches import NestedCaches
+    from vmlab.vmm.shadow_paging import ShadowPaging
     from vmlab.vmm.system import System
 
-__all__ = ["ACCESSES", "Sight", "Walked", "check_access", "look", "look_at"]
+__all__ = [
+    "ACCESSES", "Sight", "Walked", "check_access", "guest_space", "host_space", "look", "look_at", "reader", "runs_as_user",
+    "shadow_format", "shadow_of",
+]  # fmt: skip
 
 ACCESSES = ("read", "write", "fetch")
 """What an access may be for."""
 
 OFFSET = PAGE - 1
-
-
-class _Host(Protocol):
-    """A hypervisor that translates guest-physical addresses by tables of its own."""
-
-    def host_space(self, guest: int) -> AddressSpace: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +161,7 @@ class Sight:
     tlb : TlbEntry or None
         What the TLB holds for the page.
     tlb_state : str
-        `"hit"`, `"miss"`, `"rights"` (held, but it does not allow the access) or `"other"` (another guest has the CPU).
+        `"hit"`, `"miss"`, `"rights"` (held, but it does not allow the access) or `"other"` (another guest or the hypervisor has the CPU).
     byte : int or None
         What lies at the address.
     width : int
@@ -178,7 +177,7 @@ class Sight:
     width: int
 
 
-def _reader(cpu: Processor) -> Callable[[int, int], int]:
+def reader(cpu: Processor) -> Callable[[int, int], int]:
     """Return how to read physical memory without a touch of a device: where there is no RAM all bits are set."""
     is_ram, memory = cpu.bus.is_ram, cpu.memory
     return lambda physical, size: memory.read(physical, size) if is_ram(physical) else (1 << 8 * size) - 1
@@ -208,21 +207,20 @@ def look_at(system: System, address: int, *, guest: int = 0, access: str = "read
     check_access(address, access, user)
     if type(guest) is not int or not 0 <= guest < len(system.guests):
         raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(system.guests) - 1}")
-    view = Viewpoint(system, guest)
-    vcpu, cpu = view.vcpu, system.machine.cpu
+    vcpu, space = guest_space(system, guest)
     width = 64 if vcpu.efer & EFER_LMA else 32
     if not 0 <= address < 1 << width:
         raise OptionError(f"{address:#x} is no address of {width} bits: give one from 0 to {(1 << width) - 1:#x}")
-    is_user = vcpu.cpl == 3 if user is None else user
+    cpu = system.machine.cpu
+    is_user = runs_as_user(system, guest) if user is None else user
     kind: dict[str, Any] = {"access": access, "user": is_user}
     rules = vcpu.walk_rules(user=is_user, fetch=access == "fetch")
-    space = AddressSpace(vcpu.page_format, vcpu.cr3, tuple(vcpu.pdptes)) if vcpu.cr0 & CR0_PG else None
-    hosts: _Host | None = getattr(system, "vmm", None) if system.memory_virtualization == "nested" else None
-    if hosts is not None:
-        walked = look(space, hosts.host_space(guest), address, _reader(cpu), **kind, rules=rules)
+    host = host_space(system, guest)
+    if host is not None:
+        walked = look(space, host, address, reader(cpu), **kind, rules=rules)
         expected, shadow = walked.physical, None
     else:
-        walked = look(space, None, address, _reader(vcpu), **kind, rules=rules)
+        walked = look(space, None, address, reader(vcpu), **kind, rules=rules)
         shadow = _look_at_shadow(system, guest, address, kind)
         expected = _host_address(system, guest, walked.physical)
     entry, state = _look_at_tlb(system, guest, address, access, user=is_user)
@@ -232,24 +230,70 @@ def look_at(system: System, address: int, *, guest: int = 0, access: str = "read
     return Sight(walked, shadow, expected, entry, state, byte, width)
 
 
-def _look_at_shadow(system: System, guest: int, address: int, kind: dict[str, Any]) -> Walked | None:
-    """Walk the tables that the hardware uses for a guest in place of its own."""
+def guest_space(system: System, guest: int) -> tuple[Processor, AddressSpace | None]:
+    """Return what a guest believes to be its processor, and its page tables; None where its paging is off.
+
+    Under nested paging CR3 is the guest's own, and while the guest runs it is in the processor.
+    """
+    vcpu, cpu = Viewpoint(system, guest).vcpu, system.machine.cpu
+    if not vcpu.cr0 & CR0_PG:
+        return vcpu, None
+    root, registers = vcpu.cr3, tuple(vcpu.pdptes)
+    if system.memory_virtualization == "nested" and system.current == guest and cpu.non_root:
+        root, registers = cpu.cr3, tuple(cpu.pdptes)
+    return vcpu, AddressSpace(vcpu.page_format, root, registers)
+
+
+def runs_as_user(system: System, guest: int) -> bool:
+    """Say whether a guest runs in its user mode now."""
+    cpu = system.machine.cpu
+    if cpu.non_root and system.current == guest:  # with hardware assistance the rings are real
+        return cpu.cpl == 3
+    return Viewpoint(system, guest).vcpu.cpl == 3
+
+
+def host_space(system: System, guest: int) -> AddressSpace | None:
+    """Return the tables that map a guest's physical addresses; None where there are none."""
+    if system.memory_virtualization != "nested":
+        return None
+    assisted: Any = system
+    space: AddressSpace = assisted.memories[guest].paging.tables.space
+    return space
+
+
+def shadow_of(system: System, guest: int) -> ShadowPaging | None:
+    """Return the shadow page tables of a guest; None where there are none."""
     if system.memory_virtualization != "shadow":
         return None
-    worlds: Any = system
-    shadow, cpu = worlds.worlds[guest].shadow, system.machine.cpu
-    model, shape = cpu.model, shadow.shape
-    formats = {2: IA32, 3: pae(model.physical_bits, no_execute=model.has("nx"))}
-    format_ = formats.get(shape) or four_level(
-        model.physical_bits, no_execute=model.has("nx"), gigabyte_pages=model.has("pdpe1gb")
-    )
+    virtual: Any = system
+    held = virtual.worlds if hasattr(system, "worlds") else virtual.memories
+    shadow: ShadowPaging = held[guest].shadow
+    return shadow
+
+
+def shadow_format(shadow: ShadowPaging, cpu: Processor) -> PageTableFormat:
+    """Return the format of shadow page tables."""
+    model = cpu.model
+    if shadow.shape == TWO_LEVEL:
+        return IA32
+    if shadow.shape == PAE:
+        return pae(model.physical_bits, no_execute=model.has("nx"))
+    return four_level(model.physical_bits, no_execute=model.has("nx"), gigabyte_pages=model.has("pdpe1gb"))
+
+
+def _look_at_shadow(system: System, guest: int, address: int, kind: dict[str, Any]) -> Walked | None:
+    """Walk the tables that the hardware uses for a guest in place of its own."""
+    shadow, cpu = shadow_of(system, guest), system.machine.cpu
+    if shadow is None:
+        return None
+    format_ = shadow_format(shadow, cpu)
     # A deprivileged guest runs in ring 3 in both of its modes: to the hardware each of its accesses is a user's.
     user = kind["user"] or shadow.deprivileged
     page = shadow.pages.find(root_role(system.guests[guest].vcpu, deprivileged=shadow.deprivileged, user=kind["user"]))
     if page is None:  # it will be made when the guest is entered, and be empty
         fault = Fault(PF, PF_USER * user | PF_WRITE * (kind["access"] == "write"))
         return Walked(address, kind["access"], user, AddressSpace(format_, 0), None, (), None, fault)
-    read = _reader(cpu)
+    read = reader(cpu)
     in_registers = format_.levels[0].in_registers
     registers = tuple(read(page.address + 8 * slot, 8) for slot in range(4)) if in_registers else ()
     return look(AddressSpace(format_, page.address, registers), None, address, read, access=kind["access"], user=user)
@@ -265,9 +309,11 @@ def _host_address(system: System, guest: int, physical: int | None) -> int | Non
 
 def _look_at_tlb(system: System, guest: int, address: int, access: str, *, user: bool) -> tuple[TlbEntry | None, str]:
     """Return what the processor's TLB holds for a page, and what that is worth to an access."""
-    if system.current != guest:
+    cpu = system.machine.cpu
+    if system.current != guest or (cpu.vmx.on and not cpu.non_root):
         return None, "other"
-    as_user = user or system.memory_virtualization == "shadow"
+    shadow = shadow_of(system, guest)
+    as_user = user or (shadow is not None and shadow.deprivileged)
     kind = {"write": access == "write", "fetch": access == "fetch", "user": as_user}
-    entry, allows = system.machine.cpu.held(address, **kind)
+    entry, allows = cpu.held(address, **kind)
     return entry, "hit" if allows else "miss" if entry is None else "rights"

@@ -201,6 +201,10 @@ class WalkLab:
         """Both dimensions, as a walk takes them."""
         return self.guest.space if self.guest else None, self.host.space if self.host else None
 
+    def read_guest(self, address: int, size: int) -> int:
+        """Read the memory in which the guest's tables lie: guest-physical, where there is a host."""
+        return self._guest_memory.read(address, size)
+
     def map(self, address: int, **rights: bool) -> None:
         """Map the page around an address to a frame of its own, in both dimensions.
 

@@ -13,8 +13,7 @@ from vmlab.isa.x86.faults import Fault
 from vmlab.machine.page_format_names import FORMATS, HOST_FORMATS
 from vmlab.machine.walk_faults import WalkFault
 from vmlab.views.page_walk import PageWalk, walk
-from vmlab.vmm.page_walk import ACCESSES, check_access
-from vmlab.vmm.viewpoint import Viewpoint
+from vmlab.vmm.page_walk import ACCESSES, check_access, runs_as_user
 from vmlab.vmm.walk_lab import GUEST_FORMATS, WalkLab, size_of, sizes_of
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ class SystemQuestion(_Question):
     @property
     def is_user(self) -> bool:
         """Whether the access is a user's: if nothing was said, as the guest runs now."""
-        return Viewpoint(self.system, self.guest).vcpu.cpl == 3 if self.user is None else self.user
+        return runs_as_user(self.system, self.guest) if self.user is None else self.user
 
     def answer(self) -> PageWalk:
         """Walk the system's tables."""
