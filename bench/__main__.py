@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Iterable
 
-from bench import first_stage, imports, interpreter, recording, translator, walks, xv6
+from bench import first_stage, imports, interpreter, recording, translator, walk_theatre, walks, xv6
 
 FIGURES = {
     "interpreter": interpreter.measure,
@@ -17,6 +17,7 @@ FIGURES = {
     "walks": walks.measure,
     "imports": imports.measure,
     "first-stage": first_stage.measure,
+    "walk-theatre": walk_theatre.measure,
 }
 
 XV6_FILES = 3

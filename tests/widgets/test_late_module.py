@@ -16,20 +16,28 @@ pytestmark = pytest.mark.browser
 
 SHOW = """
 import vmlab
-from vmlab.widgets import Stage
+from ipywidgets import VBox
+from vmlab.widgets import Stage, WalkTheatre
+
+LATE = "await new Promise((done) => setTimeout(done, 3500));\\n"
 
 class Late(Stage):
-    _esm = "await new Promise((done) => setTimeout(done, 3500));\\n" + Stage._esm
+    _esm = LATE + Stage._esm
+
+class LateWalk(WalkTheatre):
+    _esm = LATE + WalkTheatre._esm
 
 stage = Late(vmlab.record(vmlab.guests.load("hello"), under="trap-and-emulate"))
-stage
+theatre = LateWalk(vmlab.show_walk().question)
+VBox([stage, theatre])
 """
+
+FIRST = "stage.step = 12; theatre.ask(address=0x7000)"
+SECOND = "stage.step = 5; theatre.step = 3"
 
 
 def test_updates_arrive_in_a_module_that_comes_late(tmp_path):
-    book = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source) for source in (SHOW, "stage.step = 12", "stage.step = 5")]
-    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in (SHOW, FIRST, SECOND)])
     book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     folder = tmp_path / "notebooks"
     folder.mkdir()
@@ -44,6 +52,9 @@ def test_updates_arrive_in_a_module_that_comes_late(tmp_path):
         lab.page.locator(".jp-CodeCell").nth(2).locator(".jp-InputArea-editor").click()
         lab.page.keyboard.press("Control+Enter")
         lab.page.wait_for_selector("[data-testid=stage][data-step='5']", timeout=30_000)
+        walk = lab.page.locator("[data-testid=walk][data-step='3']")
+        walk.wait_for(timeout=30_000)
+        assert walk.locator("[data-testid=address]").input_value() == "0x7000"
         stage = lab.page.locator("[data-testid=stage]")
         stage.focus()
         lab.page.keyboard.press("n")

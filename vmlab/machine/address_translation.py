@@ -103,7 +103,7 @@ class AddressTranslation(PageMaps):
         self._walks: dict[tuple[int, int, bool, bool, bool, bool], tuple[Translation, Entries]] = {}
         plain = self.host_space is None and not self._window
         self._repeats = plain and not cr4 & CR4_SMAP and not self._format.levels[0].in_registers
-        self._reports_fetch = self.reports_fetch
+        self._reports_fetch = bool(cr4 & CR4_SMEP or (cr4 & CR4_PAE and self.efer & EFER_NXE))
         self._forget()
 
     # -- translated code ---------------------------------------------------------------------------------------------------
@@ -332,17 +332,12 @@ class AddressTranslation(PageMaps):
             return self.ram.read(self._window.host_address(physical) if self._window else physical, size)
         return self.bus.read(physical, size)
 
-    @property
-    def reports_fetch(self) -> bool:
-        """Whether the error code of a page fault tells fetches from reads (SDM vol. 3, 4.7)."""
-        return bool(self.cr4 & CR4_SMEP or (self.cr4 & CR4_PAE and self.efer & EFER_NXE))
-
     def walk_rules(self, *, user: bool, fetch: bool = False) -> dict[str, bool]:
         """Return what else a walk depends on, as `walk` takes it: CR0.WP, SMEP and SMAP, and what an error code tells."""
         return {
             "write_protect": bool(self.cr0 & CR0_WP),
             "user_pages": user or self._user_pages(fetch=fetch, implicit=False),
-            "reports_fetch": self.reports_fetch,
+            "reports_fetch": self._reports_fetch,
         }
 
     def held(self, linear: int, *, write: bool, user: bool, fetch: bool) -> tuple[TlbEntry | None, bool]:
