@@ -17,6 +17,7 @@ from vmlab.isa.x86.registers import CR0_PG, EFER_LMA
 from vmlab.machine.nested_walk import AddressSpace, NestedStep, NestedTranslation, walk_nested
 from vmlab.machine.page_formats import IA32, four_level, pae
 from vmlab.machine.paging import PAGE, Translation, WalkStep, walk
+from vmlab.machine.vmx.fields import GUEST_CR3, GUEST_PDPTE0
 from vmlab.machine.walk_faults import WalkFault
 from vmlab.vmm.shadow_roles import PAE, TWO_LEVEL, root_role
 from vmlab.vmm.viewpoint import Viewpoint
@@ -233,14 +234,20 @@ def look_at(system: System, address: int, *, guest: int = 0, access: str = "read
 def guest_space(system: System, guest: int) -> tuple[Processor, AddressSpace | None]:
     """Return what a guest believes to be its processor, and its page tables; None where its paging is off.
 
-    Under nested paging CR3 is the guest's own, and while the guest runs it is in the processor.
+    Under nested paging CR3 is the guest's own: while the guest runs it is in the processor, after an exit in the VMCS, until
+    the hypervisor has seen to that.
     """
     vcpu, cpu = Viewpoint(system, guest).vcpu, system.machine.cpu
     if not vcpu.cr0 & CR0_PG:
         return vcpu, None
     root, registers = vcpu.cr3, tuple(vcpu.pdptes)
-    if system.memory_virtualization == "nested" and system.current == guest and cpu.non_root:
-        root, registers = cpu.cr3, tuple(cpu.pdptes)
+    if system.memory_virtualization == "nested" and system.current == guest:
+        virtual: Any = system
+        if cpu.non_root:
+            root, registers = cpu.cr3, tuple(cpu.pdptes)
+        elif virtual.phase == "handle":
+            fields = cpu.vmx.fields
+            root, registers = fields[GUEST_CR3], tuple(fields[GUEST_PDPTE0 + 2 * n] for n in range(4))
     return vcpu, AddressSpace(vcpu.page_format, root, registers)
 
 
