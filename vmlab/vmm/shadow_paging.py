@@ -229,7 +229,6 @@ class ShadowPaging:
         if not is_ram(gpa) or not all(step.in_register or is_ram(step.address) for step in steps):
             return PageFault("device", linear, gpa)
         if write and not self._may_write(gpa >> PAGE_SHIFT):
-            self.counters["traced writes"] += 1
             return PageFault("traced", linear, gpa)
         self.counters["hidden faults"] += 1
         writable = self._fill(linear, gpa, steps, write=write, user=user)
@@ -242,18 +241,20 @@ class ShadowPaging:
         traces = self.traces
         if frame in traces.guarded:
             return False
-        if not traces.is_protected(frame) or traces.let_go(frame):
-            if frame in self.pages.tables and traces.traces:
-                self.counters["unsyncs"] += 1
-                traces.news.append((ShadowUnsync, (frame << PAGE_SHIFT,)))
+        if not traces.is_protected(frame):
             return True
-        if not traces.is_flooded(frame) or frame in self._top_frames():
-            return False
-        self.counters["floods"] += 1
-        for address in list(self.pages.tables[frame]):
-            self.pages.remove(self.pages.pages[address])
-        traces.settle()
-        return True
+        if traces.let_go(frame):
+            self.counters["unsyncs"] += 1
+            traces.news.append((ShadowUnsync, (frame << PAGE_SHIFT,)))
+            return True
+        if traces.is_flooded(frame) and frame not in self._top_frames():
+            self.counters["floods"] += 1
+            for address in list(self.pages.tables[frame]):
+                self.pages.remove(self.pages.pages[address])
+            traces.settle()
+            return True
+        self.counters["traced writes"] += 1
+        return False
 
     def _top_frames(self) -> set[int]:
         """Return the guest frames that hold the uppermost tables now: those are tables for certain."""
@@ -269,13 +270,12 @@ class ShadowPaging:
         for step in steps:
             role = page.role
             source = step.entry if step.in_register else self.traces.guest_entry(role, step.slot)
-            if not role.in_registers:
+            if role.frame is not None:
                 access &= entry_access(source)
+                self.traces.used(role.frame)
             if step is steps[-1]:
                 dirty = bool(source & DIRTY)
             else:
-                if role.frame is not None:
-                    self.traces.used(role.frame)
                 table = source & self._vcpu.page_format.frame_mask
                 page = self._child(page, step.slot, source, self._below(role, step.slot, table, access), path)
         view = page.role.view

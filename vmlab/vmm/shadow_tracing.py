@@ -145,8 +145,9 @@ class TableTraces:
         return False
 
     def is_flooded(self, frame: int) -> bool:
-        """Say whether a table has been written so often that it is likely to be none."""
-        return self._floods.get(frame, 0) >= FLOOD
+        """Say whether a table has been written so often that it is likely to be none: of the last level, till it is empty."""
+        pages = [self.pages.pages[address] for address in self.pages.tables[frame]]
+        return self._floods.get(frame, 0) >= FLOOD and not any(page.entries for page in pages if page.role.level == 1)
 
     def used(self, frame: int) -> None:
         """Note that an entry was filled through a table: it is one."""

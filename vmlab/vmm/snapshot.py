@@ -38,7 +38,7 @@ FIELDS = {
 }  # fmt: skip
 OPTIONS = {
     "memory": COUNT, "cpu": str, "cpus": COUNT, "engine": str, "input": bytes, "keys": Items(Items((COUNT, str), 2)),
-    "max_instructions": (COUNT, NONE),
+    "max_instructions": (COUNT, NONE), "shadow_policy": str,
 }  # fmt: skip
 IMAGE = {
     "name": str, "entry": QUAD, "segments": Items(Items((QUAD, bytes), 3)), "symbols": Entries(str, QUAD), "bits": COUNT,
@@ -204,6 +204,7 @@ def capture(system: System) -> dict[str, Any]:
         "engine": "auto" if system.machine.engine else "interpreter",
         "input": system.input,
         "keys": [list(each) for each in system.keys],
+        "shadow_policy": system.shadow_policy,
         "max_instructions": None if system.limit >= NO_LIMIT else system.limit,
     }
     return {

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmlab.machine.machine import Machine
     from vmlab.machine.processor import Processor
     from vmlab.vmm.guest import Guest
+    from vmlab.vmm.shadow_paging import ShadowPolicy
 
 __all__ = ["DEFAULT_MEMORY", "NO_LIMIT", "System"]
 
@@ -65,6 +66,8 @@ class System(NotCopied, ABC):
         How guest-physical memory is virtualized: one of `memory_virtualizations`, the first where None.
     largest_page : str
         The largest page of nested page tables.
+    shadow_policy : {"cached", "traced", "flush"}
+        How shadow page tables, where there are any, follow the guest's.
 
     Attributes
     ----------
@@ -102,6 +105,7 @@ class System(NotCopied, ABC):
         host_model: CpuModel | None = None,
         memory_virtualization: str | None = None,
         largest_page: str = "2 MiB",
+        shadow_policy: ShadowPolicy = "cached",
     ) -> None:
         if not images:
             raise OptionError("a system needs at least one guest image")
@@ -115,6 +119,7 @@ class System(NotCopied, ABC):
         self.host_model = model if host_model is None else host_model
         self.memory_virtualization = memory_virtualization or self.memory_virtualizations[0]
         self.largest_page = largest_page
+        self.shadow_policy = shadow_policy
         self.build(images, memory_size, model, processors)
         for index, guest in enumerate(self.guests):
             guest.boot()

@@ -16,6 +16,7 @@ from vmlab.machine.translator import Engine
 from vmlab.vmm.hardware_assist import HardwareAssist
 from vmlab.vmm.native import Native
 from vmlab.vmm.nested_paging import LARGEST_PAGES
+from vmlab.vmm.shadow_paging import POLICIES
 from vmlab.vmm.system import DEFAULT_MEMORY, System
 from vmlab.vmm.trap_and_emulate import TrapAndEmulate
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.trace import Detail
+    from vmlab.vmm.shadow_paging import ShadowPolicy
 
 __all__ = ["ENGINES", "TECHNIQUES", "build", "check_options", "find_engine", "read_input", "read_keys"]
 
@@ -93,6 +95,14 @@ def check_options(options: Mapping[str, object]) -> None:
             raise OptionError(f"there is no option {name!r}: choose from {', '.join(allowed)}")
 
 
+def find_policy(name: object) -> ShadowPolicy:
+    """Return a policy of shadow paging by its name; OptionError for an unknown one."""
+    for each in POLICIES:
+        if each == name:
+            return each
+    raise OptionError(f"unknown shadow policy {name!r}: choose one of {', '.join(POLICIES)}")
+
+
 def read_input(data: object) -> bytes:
     """Return what is to be sent to the serial port; OptionError where it is no text and no bytes."""
     if isinstance(data, str):
@@ -136,6 +146,7 @@ def build(  # noqa: PLR0913 - the options of a run
     memory_virtualization: str | None = None,
     host_cpu: str | None = None,
     ept_pages: str = "2 MiB",
+    shadow_policy: str = "cached",
 ) -> System:
     """Build a system, ready to run.
 
@@ -171,6 +182,8 @@ def build(  # noqa: PLR0913 - the options of a run
         CPU model of the host under vt-x, which needs VT-x: the guest's own, or the oldest that can do what is asked for.
     ept_pages : {"4 KiB", "2 MiB", "1 GiB"}
         The largest page of nested page tables.
+    shadow_policy : {"cached", "traced", "flush"}
+        How shadow page tables follow the guest's: see `vmlab.vmm.shadow_paging`. The results are the same.
 
     Raises
     ------
@@ -218,6 +231,11 @@ def build(  # noqa: PLR0913 - the options of a run
         host_model=find_host(kind, model, host_cpu, strategy),
         memory_virtualization=strategy,
         largest_page=ept_pages,
+        shadow_policy=find_policy(shadow_policy),
     )
+    if shadow_policy != POLICIES[0] and system.memory_virtualization != "shadow":
+        raise OptionError(
+            f"a shadow policy is for shadow page tables, and {under} has {system.memory_virtualization}: leave shadow_policy out"
+        )
     system.machine.engine = executing
     return system
