@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tests.vmm.harness import kernel
-from vmlab.isa.x86.faults import Fault
 from vmlab.vmm.techniques import build
 
 MEMORY = 8 << 20
@@ -20,6 +19,7 @@ TABLES = (0x302000, 0x303000, 0x304000)
 DATA = (0x305000, 0x306000, 0x307000)
 LARGE = (0x000000, 0x400000)  # what large pages map
 POOL = (*ROOTS, *TABLES, *DATA)
+KNOWN = (*POOL, 0, 0x1000, 0x2000, 0x400000, 0x401000, 0x402000)
 LOW_TABLE = 0x211000
 REGIONS = (1, 2, 3, 5)
 PAGES = (0, 1, 2)
@@ -42,8 +42,6 @@ main:   call paging_on
         mov dword [{ROOTS[0]} + 4], 0
         mov dword [{ROOTS[1]}], {LOW_TABLE} + 7
         mov dword [{ROOTS[2]}], {LOW_TABLE} + 7
-{"".join(f"        mov byte [{frame + RETURN}], 0xC3{chr(10)}" for frame in POOL)}
-{"".join(f"        mov byte [{frame + page * 0x1000 + RETURN}], 0xC3{chr(10)}" for frame in LARGE for page in PAGES if frame < 0x400000)}
         mov eax, 0x10                   ; PSE
         mov cr4, eax
         mov dword [hooks + 0x80 * 4], back
@@ -116,11 +114,35 @@ class Commanded:
     def __init__(self, under: str, **options) -> None:
         self.image = kernel(SOURCE)
         self.system = build(self.image, under, memory=MEMORY, engine="interpreter", **options)
+        for world in getattr(self.system, "worlds", ()):
+            self._forbid_direct_writes(world.shadow.traces)
         self.guest = self.system.guests[0]
         self.memory = self.guest.memory
         self.place = self.image.symbols["command"]
-        while not self.memory.read(ROOTS[2], 4) or not self.memory.read(self.image.symbols["hooks"] + 4 * 0x80, 4):
-            self.system.advance(200)
+        for _ in range(20):
+            self.system.advance(1000)
+        for frame in KNOWN:
+            self.memory.write(frame + RETURN, 1, 0xC3)
+            if frame not in (*ROOTS, *TABLES):  # each word differs from all others
+                for offset in range(0, 0x20, 4):
+                    self.memory.write(frame + offset, 4, frame << 8 | offset)
+        self._start = self.system.machine.memory.save(), self.system.save()
+
+    def _forbid_direct_writes(self, traces) -> None:
+        """Fail where the guest itself writes to a table that is in step: it must be write-protected then."""
+        follow, self.advancing = traces._written, False
+
+        def written(host: int, offset: int, size: int) -> None:
+            assert self.system.in_vmm or not self.advancing, f"the guest wrote to frame {host:#x} that is in step"
+            follow(host, offset, size)
+
+        traces._written = written
+
+    def start_again(self) -> None:
+        """Go back to the first command."""
+        memory, state = self._start
+        self.system.machine.memory.load(memory)
+        self.system.load(state)
 
     def do(self, name: str, where: int = 0, value: int = 0) -> Outcome:
         """Let the guest do one thing."""
@@ -130,14 +152,16 @@ class Commanded:
         memory.write(self.place + 4, 4, where)
         memory.write(self.place, 4, COMMANDS.index(name))
         for _ in range(200):
+            self.advancing = True
             self.system.advance(25)
+            self.advancing = False
             if not memory.read(self.place, 4):
                 break
         else:
             raise AssertionError(f"{name} of {where:#x} does not end: {self.guest.outcome}")
         fault = None
         end = memory.read(self.image.symbols["log_end"], 4)
-        for n in range((memory.read(self.image.symbols["events"], 4) - events)):
+        for n in range(memory.read(self.image.symbols["events"], 4) - events):
             place = LOG + (end - LOG - 24 * (n + 1) & 0xFFFF)
             if memory.read(place, 4) == 14:
                 fault = memory.read(place + 4, 4), memory.read(place + 20, 4)
@@ -151,11 +175,3 @@ class Commanded:
     def target(self, linear: int) -> int | None:
         """Return where the guest's tables lead now."""
         return self.guest.vcpu.look_up(linear)
-
-
-def walk_now(commanded: Commanded, linear: int, *, write: bool, user: bool):
-    """Return what a walk of the tables says now, without marking them; the fault where it is one."""
-    try:
-        return commanded.guest.vcpu.page_walk(linear, write=write, user=user, mark=False)
-    except Fault as fault:
-        return fault
