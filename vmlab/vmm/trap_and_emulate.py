@@ -73,7 +73,9 @@ class TrapAndEmulate(Hypervisor):
         self.switcher = WorldSwitch(self.machine, TIMER_VECTOR, len(images))
         self.build_guests(images, memory_size, model, guest_base)
         vcpus = [guest.vcpu for guest in self.guests]
-        self.worlds = [World(self.switcher.host, *each, self.shadow_policy) for each in zip(vcpus, self.windows, strict=True)]
+        self.worlds = [
+            World(self.switcher.host, *each, self.shadow_policy) for each in zip(vcpus, self.windows, strict=True)
+        ]
         self._loose = self._loose_frames()
 
     def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
