@@ -212,6 +212,13 @@ def test_a_look_at_a_laboratory_changes_nothing_and_an_access_does():
     neighbour = vmlab.walk(lab, lab.address + 0x1000)
     assert neighbour.references < first.references
     assert neighbour.cached
+    served = {step.served for step in neighbour.steps}
+    assert served == {"memory", "cache", "nested TLB"}
+    whole = [
+        step for step in neighbour.steps if step.served == "nested TLB"
+    ]  # the table that both pages use, and its row
+    assert [step.row for step in whole] == [3] * 4
+    assert {step.dimension for step in whole} == {"host"}
     lab.forget()
     assert vmlab.walk(lab, lab.address).references == first.references
 

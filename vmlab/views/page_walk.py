@@ -84,7 +84,7 @@ class PageWalk:
     @property
     def cached(self) -> int:
         """Entries that walk caches gave instead of memory."""
-        return sum(step.served == "cache" for step in self.steps)
+        return sum(step.served in ("cache", "nested TLB") for step in self.steps)
 
     @property
     def fault(self) -> FaultWords | None:

@@ -44,8 +44,8 @@ class Reference(NamedTuple):
         Physical address that it points to: a guest-physical one in the guest's tables.
     leaf : bool
         True where that is a page.
-    served : {"memory", "register", "cache"}
-        Where it came from.
+    served : {"memory", "register", "cache", "nested TLB"}
+        Where it came from; a cache is a paging-structure cache.
     """
 
     number: int
@@ -76,12 +76,18 @@ class Reference(NamedTuple):
 def references_of(walked: Walked, dimension: str, offset: int) -> tuple[Reference, ...]:
     """Decode the steps of a walk; `offset` is the column of the guest's own entries."""
     found: list[Reference] = []
+    # A paging-structure cache never has the leaf: a row of the host's that is cached to its end is from the nested TLB.
+    whole = {_row_key(step) for step in walked.steps if step.cached and is_leaf(*_place(walked, step)[1:], step.entry)}
     number = 0
     at_page = False
     below: int | None = None if walked.guest else walked.address
     for step in walked.steps:
         column, format_, level = _place(walked, step)
-        served = "register" if step.in_register else "cache" if step.cached else "memory"
+        served = "memory"
+        if step.in_register:
+            served = "register"
+        elif step.cached:
+            served = "nested TLB" if _row_key(step) in whole else "cache"
         number += served == "memory"
         whose = dimension if step.host_level is None else "host"
         if walked.guest is None:
@@ -117,6 +123,10 @@ def references_of(walked: Walked, dimension: str, offset: int) -> tuple[Referenc
             )
         )
     return tuple(found)
+
+
+def _row_key(step: NestedStep) -> tuple[str, int]:
+    return step.dimension, step.guest_level
 
 
 def _place(walked: Walked, step: NestedStep) -> tuple[int | None, PageTableFormat, Level]:

@@ -26,7 +26,11 @@ __all__ = ["walk_scenes", "walk_script"]
 
 Scene = dict[str, Any]
 GUEST_TABLE = "guest's entry"
-SERVED = {"cache": "from a cache: no reference", "register": "held in a register: no reference"}
+SERVED = {
+    "cache": "from a paging-structure cache: no reference",
+    "nested TLB": "from the nested TLB: no reference",
+    "register": "held in a register: no reference",
+}
 
 
 def walk_script(walk: PageWalk) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def cell_states(script: Mapping[str, Any], scene: int) -> dict[tuple[int, int, i
         elif past["served"] == "memory":
             states[place] = owner, "read", str(past["references"])
         else:
-            states[place] = owner, "saved", {"cache": "hit", "register": "reg"}[past["served"]]
+            states[place] = owner, "saved", {"cache": "hit", "nested TLB": "nTLB", "register": "reg"}[past["served"]]
     return states
 
 

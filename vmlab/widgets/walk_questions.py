@@ -228,7 +228,7 @@ class LabQuestion(_Question):
             tables.registers[used.slot] ^= 1 << bit
             return
         address = used.address
-        if used.served == "cache" and used.dimension == "guest" and self.lab.host:
+        if used.served in ("cache", "nested TLB") and used.dimension == "guest" and self.lab.host:
             raise OptionError("this entry came from a cache: mend, or walk without caches, to change it in memory")
         self.lab.memory.write(address, used.entry_bytes, self.lab.memory.read(address, used.entry_bytes) ^ 1 << bit)
 

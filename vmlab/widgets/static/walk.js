@@ -213,7 +213,7 @@ function paintGrids(parts, store, step) {
       const owner = isByte(grid, row, column) ? "byte" : walk.kind === "shadow" && number === 1 ? "shadow" : column === grid.columns.length - 1 && walk.kind !== "host" ? "guest" : "host";
       const bad = ends && past.ok === false;
       cell.className = ["vm-cell", `vm-of-${owner}`, past ? "vm-read" : over ? "vm-unread" : "", past?.served && past.served !== "memory" ? "vm-saved" : "", now ? "vm-now" : "", bad ? "vm-bad" : ""].filter(Boolean).join(" ");
-      const text = bad ? "✕" : ends ? "✓" : past ? { memory: past.references, cache: "hit", register: "reg" }[past.served] : over ? "–" : "";
+      const text = bad ? "✕" : ends ? "✓" : past ? { memory: past.references, cache: "hit", "nested TLB": "nTLB", register: "reg" }[past.served] : over ? "–" : "";
       setText(cell, String(text));
       if (past && past.served === "memory") count = Math.max(count, past.references);
       if (now) {
@@ -324,7 +324,7 @@ function createView(root, store) {
     parts.caption.setAttribute("aria-live", store.playing ? "off" : "polite");
     parts.slider.value = step;
     parts.slider.setAttribute("aria-valuetext", `step ${step} of ${last(store)}`);
-    const saved = walk.scenes.slice(0, step + 1).filter((past) => past.kind === "step" && past.served === "cache").length;
+    const saved = walk.scenes.slice(0, step + 1).filter((past) => past.kind === "step" && (past.served === "cache" || past.served === "nested TLB")).length;
     const tlb = step > 0 && { hit: "TLB hit · ", miss: "TLB miss · ", rights: "TLB miss · " }[walk.tlb];
     setText(parts.counter, `${tlb || ""}${counted(scene.references, "reference")}${saved ? ` · ${counted(saved, "cache hit")}` : ""}`);
     const name = store.playing ? "pause" : "play";
