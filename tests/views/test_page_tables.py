@@ -7,7 +7,7 @@ import pytest
 import vmlab
 from vmlab.errors import OptionError
 from vmlab.machine.paging import PRESENT
-from vmlab.views.page_tables import describe_page_tables, page_table_rows
+from vmlab.views.page_tables import describe_page_tables, page_table_rows, shadow_entries
 from vmlab.views.page_tables_figure import page_tables_figure
 from vmlab.views.theme import MODES
 from vmlab.vmm.walk_lab import WalkLab
@@ -76,8 +76,25 @@ def test_a_stale_entry_is_marked():
     changed = 0x7000 | entry.now & 0xFFF
     assert (entry.slot, entry.source, changed) in stale[f"shadow table {table.address:#x}"]
     assert f"by now {changed:#x}" in describe_page_tables(graph)
+    rows = [row["state"] for row in shadow_entries(run) if row["state"].startswith("≠")]
+    assert rows
+    assert set(rows) == {f"≠ stale: from {entry.source:#x}"}
     boxes = page_tables_figure(graph)
     assert any("≠ 1 stale" in annotation.text for annotation in boxes.layout.annotations)
+
+
+def test_shadow_entries_beside_the_guest_s(middle):
+    system = middle.system
+    memory, window = system.machine.memory, system.guests[0].memory
+    rows = shadow_entries(middle)
+    assert {row["state"] for row in rows} == {"= in step", "= write-protected"}
+    for row in rows:
+        table, slot = row["shadow"].split(" ")[1].rstrip("]").split("[")
+        assert memory.read(int(table, 16) + 4 * int(slot), 4) == int(row["shadow entry"], 16)
+        if row["guest table"]:
+            assert window.read(int(row["guest table"], 16) + 4 * int(slot), 4) == int(row["guest entry"], 16)
+            if row["state"] == "= write-protected":
+                assert int(row["guest entry"], 16) & 2 > int(row["shadow entry"], 16) & 2
 
 
 def test_tables_of_a_laboratory():
@@ -96,6 +113,8 @@ def test_what_is_not_there_is_refused(middle, native):
         vmlab.page_tables(middle, which="host")
     with pytest.raises(OptionError, match="no shadow page tables here"):
         vmlab.page_tables(native, which="shadow")
+    with pytest.raises(OptionError, match="no shadow page tables here"):
+        shadow_entries(native)
     with pytest.raises(OptionError, match="there is no guest 2"):
         vmlab.page_tables(middle, guest=2)
     with pytest.raises(OptionError, match="paging is off"):

@@ -18,6 +18,7 @@ import networkx as nx
 
 from vmlab.errors import OptionError
 from vmlab.machine.page_tables import TableEntry, table_entries
+from vmlab.machine.paging import WRITABLE
 from vmlab.views.entry_bits import decode_entry, short_name
 from vmlab.vmm.page_walk import guest_space, host_space, reader, shadow_of
 from vmlab.vmm.shadow_roles import shift_of
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from vmlab.machine.nested_walk import AddressSpace
     from vmlab.machine.recording import Recording
     from vmlab.vmm.run import Run
-    from vmlab.vmm.shadow_tables import ShadowTable
+    from vmlab.vmm.shadow_tables import ShadowEntry, ShadowTable
 
-__all__ = ["describe_page_tables", "page_table_rows", "page_tables"]
+__all__ = ["describe_page_tables", "page_table_rows", "page_tables", "shadow_entries"]
 
 WHICH = ("guest", "shadow", "host")
 VIEWS = ("view of all rings", "view of all rings, WP 0", "kernel's view", "kernel's view, WP 0", "user's view")
@@ -73,13 +74,17 @@ def page_tables(of: System | Run | Recording | WalkLab, *, guest: int = 0, which
         graph = nx.DiGraph(title=f"{which}'s tables")
         _add_tables(graph, which, spaces[which], memory[which])  # type: ignore[arg-type]  # it is not None
         return graph
+    return _of_system(_system_of(of, guest), guest, which)
+
+
+def _system_of(of: System | Run | Recording, guest: int) -> System:
     holder: Any = of
     system = getattr(holder, "system", holder)
     if not isinstance(system, System):
         raise OptionError(f"page_tables takes a Run, a Recording, a System or a WalkLab, not {type(of).__name__}")
     if type(guest) is not int or not 0 <= guest < len(system.guests):
         raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(system.guests) - 1}")
-    return _of_system(system, guest, which)
+    return system
 
 
 def _of_system(system: System, guest: int, which: str) -> nx.DiGraph:
@@ -239,6 +244,53 @@ def _add_shadow_pages(graph: nx.DiGraph, node: str, table: ShadowTable, leaves: 
         of="",
     )
     graph.add_edge(node, pages, relation="maps", slots=[entry.slot for entry in leaves], said="")
+
+
+def shadow_entries(of: System | Run | Recording, *, guest: int = 0) -> list[dict[str, Any]]:
+    """Return the entries of a guest's shadow tables beside the entries that they derive from, as rows of a table.
+
+    Parameters
+    ----------
+    of : System, Run or Recording
+        What runs.
+    guest : int
+        Which guest.
+
+    Returns
+    -------
+    list of dict
+        `shadow` (table and slot), `view`, `shadow entry`, `guest table`, `guest entry` (as it is now), `state`: `= in step`,
+        `≠ stale` (with the guest's entry of then), or `= write-protected` where the guest's entry allows writing and the
+        shadow does not, for the dirty bit is clear or the page holds a table whose changes are traced.
+
+    Raises
+    ------
+    OptionError
+        There are no shadow page tables.
+    """
+    system = _system_of(of, guest)
+    shadow = shadow_of(system, guest)
+    if shadow is None:
+        raise OptionError(f"there are no shadow page tables here: {system.memory_virtualization} paging")
+    return [
+        {
+            "shadow": f"{NAMES[table.role.level]} {table.address:#x}[{entry.slot}]",
+            "view": VIEWS[table.view],
+            "shadow entry": f"{entry.entry:#x}",
+            "guest table": "" if table.role.direct else f"{table.role.table:#x}",
+            "guest entry": "" if table.role.direct else f"{entry.now:#x}",
+            "state": _state(table, entry),
+        }
+        for table in shadow.tables()
+        for entry in table.entries
+    ]
+
+
+def _state(table: ShadowTable, entry: ShadowEntry) -> str:
+    if entry.source != entry.now:
+        return f"≠ stale: from {entry.source:#x}"
+    protected = entry.leaf and not entry.writable and entry.now & WRITABLE
+    return "= write-protected" if protected and not table.role.direct else "= in step"
 
 
 # -- as a table and in words ----------------------------------------------------------------------------------------------

@@ -326,7 +326,7 @@ function createView(root, store) {
     parts.slider.setAttribute("aria-valuetext", `step ${step} of ${last(store)}`);
     const saved = walk.scenes.slice(0, step + 1).filter((past) => past.kind === "step" && (past.served === "cache" || past.served === "nested TLB")).length;
     const tlb = step > 0 && { hit: "TLB hit · ", miss: "TLB miss · ", rights: "TLB miss · " }[walk.tlb];
-    setText(parts.counter, `${tlb || ""}${counted(scene.references, "reference")}${saved ? ` · ${counted(saved, "cache hit")}` : ""}`);
+    setText(parts.counter, `${tlb || ""}${counted(scene.references, "reference")}${saved ? ` · ${saved} from caches` : ""}`);
     const name = store.playing ? "pause" : "play";
     parts.buttons.play.setAttribute("aria-label", store.playing ? "Pause" : "Play");
     parts.buttons.play.querySelector("path").setAttribute("d", ICONS[name]);
