@@ -96,7 +96,9 @@ def test_a_hidden_page_fault_is_told_from_a_true_one(running):
         shadow_ok = seen.shadow_fault is None
         hidden += "hidden page fault" in seen.verdict
         true += "true page fault" in seen.verdict
-        assert ("hidden page fault" in seen.verdict) == (guest_ok and not shadow_ok)
+        is_ram = seen.physical is not None
+        assert ("hidden page fault" in seen.verdict) == (guest_ok and not shadow_ok and is_ram)
+        assert ("No RAM" in seen.verdict) == (guest_ok and not shadow_ok and not is_ram)
         assert ("true page fault" in seen.verdict) == (not guest_ok and not shadow_ok)
     assert hidden
     assert true

@@ -114,6 +114,27 @@ def test_an_access_fills_the_caches():
     assert send(theatre, type="act", name="map")["ok"] is True
 
 
+def test_a_recording_is_sought_and_a_guest_chosen(pair):
+    theatre = show_walk(pair, 0x400000, user=True)
+    assert {control["name"] for control in theatre.feed.walk["controls"]} == {
+        "address",
+        "access",
+        "mode",
+        "guest",
+        "instant",
+    }
+    assert send(theatre, type="set", name="instant", value="0")["verdict"].startswith("No RAM is there")
+    assert pair.position == 0
+    late = send(theatre, type="set", name="instant", value=str(pair.length))
+    assert late["grids"][0]["rows"] == ["PD", "PT", "byte"]
+    assert pair.position == pair.length
+    other = send(theatre, type="set", name="guest", value="1")
+    assert other["title"] != late["title"]
+    for name, value in (("instant", "-1"), ("instant", str(pair.length + 1)), ("instant", "end"), ("guest", "2")):
+        assert send(theatre, type="set", name=name, value=value) is other
+    assert "these are 0 to 1" in theatre.feed.note["text"]
+
+
 def test_without_a_kernel_there_is_a_picture_and_a_text():
     theatre = show_walk()
     data, _ = theatre._repr_mimebundle_()

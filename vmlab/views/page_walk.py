@@ -120,10 +120,15 @@ class PageWalk:
     def _shadow_verdict(self) -> str:
         guest, shadow = self.sight.guest, self.sight.shadow
         assert shadow
+        place = "" if guest.physical is None else f"Guest-physical address {guest.physical:#x}."
         if self.fault and shadow.fault:
             return f"A true page fault: the guest's own tables refuse it, and the VMM delivers it to the guest: {self.fault.text}."
         if self.fault:
             return f"The guest's tables refuse it by now ({self.fault.text}), but the shadow still allows it, as a stale TLB would."
+        if shadow.fault and self.physical is None:
+            return (
+                f"No RAM is there, so that the shadow maps nothing: the access traps, and the VMM emulates it. {place}"
+            )
         if shadow.fault:
             return f"A hidden page fault: the guest's tables allow it, the shadow does not (yet); the VMM sees to it, and the guest never knows. In the end: {self._result()}."  # fmt: skip
         if shadow.physical != self.physical:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import OptionError
 from vmlab.isa.x86.faults import Fault
 from vmlab.machine.page_format_names import FORMATS, HOST_FORMATS
+from vmlab.machine.recording import Recording
 from vmlab.machine.walk_faults import WalkFault
 from vmlab.views.page_walk import PageWalk, walk
 from vmlab.vmm.page_walk import ACCESSES, check_access, runs_as_user
 from vmlab.vmm.walk_lab import GUEST_FORMATS, WalkLab, size_of, sizes_of
 
 if TYPE_CHECKING:
-    from vmlab.machine.recording import Recording
     from vmlab.vmm.run import Run
     from vmlab.vmm.system import System
 
@@ -40,6 +40,17 @@ def read_address(text: object) -> int:
         return int(words[:-1], 16) if words.endswith("h") else int(words, 0)
     except ValueError:
         raise OptionError(f"{text!r} is no address: type one as 0x401000") from None
+
+
+def read_number(text: object, allowed: range, what: str) -> int:
+    """Return a number that was typed; OptionError where it is none of those allowed."""
+    try:
+        number = int(str(text))
+    except ValueError:
+        number = -1
+    if number not in allowed:
+        raise OptionError(f"{text!r} is not {what}: these are {allowed[0]} to {allowed[-1]}")
+    return number
 
 
 class _Question:
@@ -129,14 +140,19 @@ class SystemQuestion(_Question):
         return walk(self.of, self.address, guest=self.guest, access=self.access, user=self.user)
 
     def controls(self) -> list[Control]:
-        """Return the controls of the access, and which guest."""
+        """Return the controls of the access, which guest, and of a recording the step at which it stands."""
         names = [str(number) for number in range(len(self.system.guests))]
         more = [_choice("guest", "Guest", names, str(self.guest))] if len(names) > 1 else []
+        if isinstance(self.of, Recording):
+            label = f"at step (of {self.of.length})"
+            more.append({"name": "instant", "label": label, "kind": "text", "value": str(self.of.position)})
         return [*super().controls(), *more]
 
     def _set(self, name: str, value: object) -> None:
         if name == "guest":
-            self.guest = int(str(value))
+            self.guest = read_number(value, range(len(self.system.guests)), "a guest")
+        elif name == "instant" and isinstance(self.of, Recording):
+            self.of.seek(read_number(value, range(self.of.length + 1), "a step of this recording"))
         else:
             super()._set(name, value)
 

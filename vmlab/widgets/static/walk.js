@@ -125,7 +125,7 @@ function buildControl(store, { name, label, kind, options, value }) {
     box.addEventListener("change", () => send(box.checked));
     return make("label", { class: "vm-choice" }, box, make("span", {}, label));
   }
-  const box = make("input", { type: "text", "data-testid": name, "aria-label": label, spellcheck: "false", size: "18" });
+  const box = make("input", { type: "text", "data-testid": name, "aria-label": label, spellcheck: "false", size: name === "address" ? "18" : "7" });
   box.value = value;
   box.addEventListener("change", () => send(box.value));
   return make("label", { class: "vm-choice" }, make("span", {}, label), box);
