@@ -19,7 +19,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
-from vmlab.isa.x86.faults import DB, NMI, Fault, TripleFault, vector_name
+from vmlab.isa.x86.faults import DB, NMI, PF, Fault, TripleFault, vector_name
 from vmlab.isa.x86.registers import (
     CR0_ET,
     CR0_NE,
@@ -34,13 +34,14 @@ from vmlab.isa.x86.registers import (
     MSR_FEATURE_CONTROL,
     RF,
 )  # fmt: skip
-from vmlab.machine.machine import Machine
+from vmlab.machine.machine import LIVELOCK, Machine
 from vmlab.machine.state import COUNT, Items, rollback
 from vmlab.machine.trace import Inject
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.boundary import event_name
 from vmlab.machine.vmx.reasons import (
+    ENTRY_FAILURE,
     EXTERNAL,
     HARDWARE_EXCEPTION,
     NMI_TYPE,
@@ -49,10 +50,12 @@ from vmlab.machine.vmx.reasons import (
     WITH_CODE,
     BasicReason,
 )
+from vmlab.vmm.assisted_memory import AssistedMemory, NestedMemory, ShadowMemory
 from vmlab.vmm.exits import BY_BASIC_REASON, ExitReason
 from vmlab.vmm.host_frames import FIRST, HOST_CODE, HOST_DATA, HOST_TASK, OWN_FRAMES, TASK_BYTES, HostFrames
+from vmlab.vmm.host_memory import GUEST_FRAMES
 from vmlab.vmm.hypervisor import TIMER_VECTOR, Hypervisor
-from vmlab.vmm.nested_paging import NestedPaging, frames_needed
+from vmlab.vmm.nested_paging import frames_needed
 from vmlab.vmm.virtual_machine import VirtualMachine
 
 if TYPE_CHECKING:
@@ -66,27 +69,26 @@ if TYPE_CHECKING:
 __all__ = ["HardwareAssist"]
 
 LARGE = 2 << 20
+NEEDED = (("vmx", "VT-x"), ("ept", "extended page tables"), ("unrestricted-guest", "unrestricted guests"))
 REASON = 0xFFFF
-WRITE_ACCESS = 2  # of an EPT violation's exit qualification
 ENABLED = 5  # IA32_FEATURE_CONTROL: locked, VMXON allowed
-RARELY = 1 << 62
 
 
 class HardwareAssist(Hypervisor):
     """A type 1 hypervisor on VT-x, with nested or shadow paging, and time-sliced guests.
 
-    Counts `"emulated"`, `"injected"`, `"nested fills"`, `"world switches"`, `"VM entries"`.
+    Counts `"emulated"`, `"injected"`, `"world switches"`, `"VM entries"`; memory counts for itself.
 
     Attributes
     ----------
     machines : list of VirtualMachine
         The VMCS of each guest.
-    nested : list of NestedPaging
-        The extended page tables of each guest.
+    memories : list of AssistedMemory
+        How the memory of each guest is virtualized.
     """
 
     technique = "vt-x"
-    memory_virtualizations = ("nested",)
+    memory_virtualizations = ("nested", "shadow")
     name = "VT-x VMM"
 
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
@@ -96,7 +98,8 @@ class HardwareAssist(Hypervisor):
                 f"a guest with {processors} processors is not possible yet under vt-x: give it one, or run it natively"
             )
         host_model = self.choose_host(model)
-        frames = OWN_FRAMES + len(images) * (frames_needed(memory_size) + 1)
+        is_nested = self.memory_virtualization == "nested"
+        frames = OWN_FRAMES + len(images) * ((frames_needed(memory_size) if is_nested else GUEST_FRAMES) + 1)
         guest_base = -(-(FIRST + (frames << 12)) // LARGE) * LARGE
         self.machine = Machine(guest_base + len(images) * memory_size, host_model, self.trace)
         self.machine.counter_vector = TIMER_VECTOR
@@ -104,24 +107,30 @@ class HardwareAssist(Hypervisor):
         self._boot()
         self.build_guests(images, memory_size, model, guest_base)
         self.machines: list[VirtualMachine] = []
-        self.nested: list[NestedPaging] = []
+        self.memories: list[AssistedMemory] = []
         for guest, window in zip(self.guests, self.windows, strict=True):
-            self.machines.append(VirtualMachine(self.machine.cpu, guest.vcpu, self.host))
-            bus = guest.platform.bus
-            self.nested.append(NestedPaging(window, bus, host_model, self.host.allocate, self.largest_page))
-            self._control()
+            vcpu, host = guest.vcpu, self.host
+            machine = VirtualMachine(self.machine.cpu, vcpu, host)
+            memory: AssistedMemory
+            if is_nested:
+                memory = NestedMemory(vcpu, window, host, host_model, self.largest_page)
+            else:
+                memory = ShadowMemory(vcpu, window, host)
+            memory.ask(machine)
+            self.machines.append(machine)
+            self.memories.append(memory)
         self._seen = (0, 0)
 
     def choose_host(self, model: CpuModel) -> CpuModel:
         """Return the host's processor; OptionError where it cannot run such guests so."""
         host = self.host_model
-        for feature, what in (
-            ("vmx", "VT-x"),
-            ("ept", "extended page tables"),
-            ("unrestricted-guest", "unrestricted guests"),
-        ):
+        needed = NEEDED if self.memory_virtualization == "nested" else NEEDED[:1]
+        for feature, what in needed:
             if not host.has(feature):
-                raise OptionError(f"vt-x with nested paging needs a host with {what}, which {host.name!r} has not")
+                raise OptionError(
+                    f"vt-x with {self.memory_virtualization} paging needs a host with {what}, which {host.name!r} has not: "
+                    "choose another host_cpu="
+                )
         lacking = sorted(model.features - host.features)
         if lacking:
             raise OptionError(
@@ -150,12 +159,6 @@ class HardwareAssist(Hypervisor):
         assert not failed, "VMXON has failed"
         self.machine.host_entry = range(host.entry, host.entry + 1)
 
-    def _control(self) -> None:
-        """Ask for what nested paging needs of the processor, for the guest whose VMCS is current."""
-        machine, nested = self.machines[-1], self.nested[-1]
-        machine.control(secondary=c.ENABLE_EPT | c.UNRESTRICTED_GUEST)
-        machine.write(f.EPT_POINTER, nested.pointer)
-
     def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
         """Return the registers as the guest would find them; while it runs, they are in the real processor.
 
@@ -178,26 +181,35 @@ class HardwareAssist(Hypervisor):
         retired, delivered = self._seen
         vcpu.retired += cpu.retired - retired
         vcpu.delivered += cpu.delivered - delivered
-        machine.leave()
+        exit_reason = machine.read(f.EXIT_REASON)
+        if not exit_reason & ENTRY_FAILURE:
+            machine.leave(self.memories[self.current])
         vcpu.forget_translations()
-        reason = BasicReason(machine.read(f.EXIT_REASON) & REASON)
-        HANDLERS.get(reason, HardwareAssist.emulate)(self, guest, reason)
+        reason = BasicReason(exit_reason & REASON)
+        if reason in self.memories[self.current].reasons:
+            self._for_memory(guest, reason)
+        else:
+            HANDLERS.get(reason, HardwareAssist.emulate)(self, guest, reason)
+        self._tell()
 
     def go_on(self, guest: Guest, reason: BasicReason) -> None:
         """Nothing to do but what is done before each entry."""
         detail = "time slice or virtual device" if reason == BasicReason.EXTERNAL_INTERRUPT else ""
         self.count_exit(BY_BASIC_REASON[reason], detail)
 
-    def violation(self, guest: Guest, reason: BasicReason) -> None:
-        """Map a page that the guest touches for the first time; emulate an access to what is not RAM."""
-        machine, nested = self.machines[self.current], self.nested[self.current]
-        gpa = machine.read(f.GUEST_PHYSICAL_ADDRESS)
-        found = nested.fill(gpa, write=bool(machine.read(f.EXIT_QUALIFICATION) & WRITE_ACCESS))
-        if found is None:
-            self.emulate(guest, reason)
-            return
-        self.counters["nested fills"] += 1
-        self.count_exit(ExitReason.EPT_VIOLATION, f"{gpa:#x}")
+    def _for_memory(self, guest: Guest, reason: BasicReason) -> None:
+        """Map a page that the guest uses for the first time; emulate an access that the tables must not allow."""
+        found = self.memories[self.current].resolve(self.machines[self.current])
+        if found.done:
+            self.count_exit(found.reason, found.detail)
+        else:
+            self.emulate(guest, reason, found.reason)
+
+    def _tell(self) -> None:
+        """Trace what the memory of the current guest has to tell."""
+        for kind, values in self.memories[self.current].news():
+            if self.trace.on:
+                self.trace.note(kind, self.steps, self.guest.instructions, self.current, 0, *values)
 
     def stuck(self, guest: Guest, reason: BasicReason) -> None:
         """End a guest that does nothing any more but take exceptions."""
@@ -209,12 +221,13 @@ class HardwareAssist(Hypervisor):
         self.count_exit(BY_BASIC_REASON[reason], "")
         self.end_guest(self.current, "triple-fault")
 
-    def emulate(self, guest: Guest, reason: BasicReason) -> None:
+    def emulate(self, guest: Guest, reason: BasicReason, cause: ExitReason | None = None) -> None:
         """Execute the guest's next instruction on the VCPU, or what was being delivered; a fault is the guest's own."""
         machine, vcpu = self.machines[self.current], guest.vcpu
         before, address = self.control_registers(vcpu), vcpu.linear_ip
-        cause = BY_BASIC_REASON[reason]
-        if machine.event:
+        memory = self.memories[self.current]
+        cause = cause or BY_BASIC_REASON[reason]
+        if machine.event or vcpu.debug_pending:
             self.count_exit(cause, "while an event was delivered")
             self._deliver(guest)
             return
@@ -222,10 +235,13 @@ class HardwareAssist(Hypervisor):
             instruction, text = self.execute(guest)
         except Fault as fault:
             self.count_exit(cause, vector_name(fault.vector))
+            if fault.vector == PF:
+                memory.drop(vcpu.cr2)
             self._raise(guest, fault)
             return
         self.count_exit(cause, text)
         self.note_emulation(instruction, address, text, before)
+        memory.follow(instruction)
         if guest.outcome is not None:
             self.end_guest(self.current, guest.outcome, guest.status)  # the debug-exit port was written
 
@@ -250,17 +266,26 @@ class HardwareAssist(Hypervisor):
     def _deliver(self, guest: Guest) -> None:
         """Deliver, on the VCPU, an event whose delivery by the processor has led out of the guest."""
         machine, vcpu = self.machines[self.current], guest.vcpu
-        assert machine.event is not None, "there is no event"
-        (information, code), machine.event = machine.event, None
-        kind, vector = information >> TYPE_SHIFT & 7, information & 0xFF
+        event, machine.event = machine.event, None
         try:
+            if event is None:
+                vcpu.single_step()
+                return
+            information, code = event
+            kind, vector = information >> TYPE_SHIFT & 7, information & 0xFF
             if kind == HARDWARE_EXCEPTION:
-                vcpu.flags &= ~RF
+                vcpu.flags &= ~RF  # the delivery sets it
                 vcpu.take(Fault(vector, code if information & WITH_CODE else None))
+            elif kind == NMI_TYPE:
+                vcpu.signals.block_nmi(blocked=True)
+                vcpu.interrupt(vector)
             else:
                 vcpu.interrupt(vector)
         except TripleFault:
             self.end_guest(self.current, "triple-fault")
+            return
+        if vcpu.barren >= LIVELOCK:
+            self.end_guest(self.current, "livelock")
 
     # -- back to a guest -------------------------------------------------------------------------------------------------
 
@@ -292,7 +317,7 @@ class HardwareAssist(Hypervisor):
         machine.guest_time = guest.vcpu.retired - cpu.retired
         self._seen = cpu.retired, cpu.delivered
         self.counters["VM entries"] += 1
-        self.machines[self.current].enter()
+        self.machines[self.current].enter(self.memories[self.current])
         cpu.shadow_at = cpu.retired if cpu.shadow_at >= 0 else -1  # VMRESUME is no instruction of the guest
         machine.in_host = not cpu.non_root
 
@@ -305,7 +330,7 @@ class HardwareAssist(Hypervisor):
         return self.hardware_cycles() | {
             "VM exits and entries": self.counters["VM entries"] * costs.vm_transition,
             "emulation": handled * costs.vmm_emulate,
-            "nested paging": self.counters["nested fills"] * costs.vmm_nested_fill,
+            f"{self.memory_virtualization} paging": sum(memory.cycles(costs) for memory in self.memories),
             "world switches": self.counters["world switches"] * costs.vmm_world_switch,
         }
 
@@ -316,20 +341,20 @@ class HardwareAssist(Hypervisor):
             **self.save_common(),
             "host": self.host.save(),
             "machines": [machine.save() for machine in self.machines],
-            "nested": [nested.save() for nested in self.nested],
+            "memories": [memory.save() for memory in self.memories],
             "seen": list(self._seen),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
-        lists = {name: Items(dict, len(self.guests)) for name in ("machines", "nested")}
+        lists = {name: Items(dict, len(self.guests)) for name in ("machines", "memories")}
         self.check_common(state, {"host": dict, "seen": Items(COUNT, 2), **lists})
         with rollback(self):
             self.load_common(state)
             self.host.load(state["host"])
             for n in range(len(self.guests)):
                 self.machines[n].load(state["machines"][n])
-                self.nested[n].load(state["nested"][n])
+                self.memories[n].load(state["memories"][n])
             retired, delivered = state["seen"]
             self._seen = retired, delivered
 
@@ -338,7 +363,6 @@ HANDLERS: dict[BasicReason, Callable[[HardwareAssist, Guest, BasicReason], None]
     BasicReason.EXTERNAL_INTERRUPT: HardwareAssist.go_on,
     BasicReason.INTERRUPT_WINDOW: HardwareAssist.go_on,
     BasicReason.NMI_WINDOW: HardwareAssist.go_on,
-    BasicReason.EPT_VIOLATION: HardwareAssist.violation,
     BasicReason.TRIPLE_FAULT: HardwareAssist.shut_down,
     BasicReason.NOTIFY: HardwareAssist.stuck,
 }

@@ -4,7 +4,7 @@ The VCPU is what the guest believes; the VMCS is what the processor runs. Most o
 the other by VMREAD and VMWRITE. What differs:
 
 - CR0 and CR4 are the host's, all bits of them: the guest reads the read shadows, which are the VCPU's, and writing them is a
-  VM exit. The real ones have CR0.NE and CR4.VMXE set besides, which VMX operation demands.
+  VM exit. What the real ones are is a matter of how memory is virtualized (`vmlab.vmm.assisted_memory`).
 - A VCPU whose TR has never been loaded has an unusable one, which no VM entry takes: it gets a task of no length.
 
 The registers that a VMCS has no field for (general registers, CR2, DR0 to DR6, the MSRs of SYSCALL and SWAPGS) the
@@ -19,10 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.faults import PF, PF_PRESENT, PF_RESERVED
 from vmlab.isa.x86.registers import (
-    CR0_NE,
     CR0_PG,
     CR4_PAE,
-    CR4_VMXE,
     CS,
     EFER_LMA,
     EFER_LME,
@@ -45,6 +43,7 @@ from vmlab.vmm.host_frames import HOST_CODE, HOST_DATA, HOST_TASK
 
 if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
+    from vmlab.vmm.assisted_memory import AssistedMemory
     from vmlab.vmm.host_frames import HostFrames
 
 __all__ = ["VirtualMachine"]
@@ -143,7 +142,7 @@ class VirtualMachine:
 
     # -- in ------------------------------------------------------------------------------------------------------------------
 
-    def enter(self) -> None:
+    def enter(self, memory: AssistedMemory) -> None:
         """Load the VCPU into VMCS and processor, and enter the guest; or find out by a VM exit that it cannot be."""
         cpu, vcpu = self._cpu, self._vcpu
         self.load_pointer()
@@ -152,11 +151,10 @@ class VirtualMachine:
         if not vcpu.tr.access:
             fields[f.GUEST_TR_ACCESS], fields[f.GUEST_TR_LIMIT] = NO_TASK
         fields[f.CR0_SHADOW], fields[f.CR4_SHADOW] = vcpu.cr0, vcpu.cr4
-        fields[f.GUEST_CR0], fields[f.GUEST_CR3], fields[f.GUEST_CR4] = self.real_control_registers()
-        long = bool(vcpu.efer & EFER_LMA)
-        fields[f.GUEST_EFER] = vcpu.efer
+        cr0, cr3, cr4, efer = memory.registers()
+        fields[f.GUEST_CR0], fields[f.GUEST_CR3], fields[f.GUEST_CR4], fields[f.GUEST_EFER] = cr0, cr3, cr4, efer
         entry = fields[f.ENTRY_CONTROLS] & ~c.IA32E_MODE_GUEST
-        fields[f.ENTRY_CONTROLS] = entry | (c.IA32E_MODE_GUEST if long else 0)
+        fields[f.ENTRY_CONTROLS] = entry | (c.IA32E_MODE_GUEST if efer & EFER_LMA else 0)
         shadow = (STI_BLOCKING if vcpu.flags & IF else MOV_SS_BLOCKING) if vcpu.interrupt_shadow else 0
         fields[f.GUEST_INTERRUPTIBILITY] = shadow | (NMI_BLOCKING if vcpu.signals.nmi_blocked else 0)
         fields[f.GUEST_PENDING_DEBUG] = vcpu.debug_causes
@@ -171,13 +169,9 @@ class VirtualMachine:
         if vcpu.efer & EFER_LME:
             for number in SWAPPED:
                 cpu.msrs[number] = vcpu.msrs.get(number, 0)
-        cpu.user_spaces = vcpu.user_spaces
+        cpu.user_spaces = vcpu.user_spaces if cr3 == vcpu.cr3 else {}
         self._succeed(self._vmx.enter(launch=not self._vmx.launched))
-
-    def real_control_registers(self) -> tuple[int, int, int]:
-        """Return what the real CR0, CR3 and CR4 are while the guest runs."""
-        vcpu = self._vcpu
-        return vcpu.cr0 | CR0_NE, vcpu.cr3, vcpu.cr4 | CR4_VMXE
+        memory.entered()
 
     def _want_exceptions(self) -> None:
         """Ask for exceptions: where the guest's physical addresses are narrower than the host's, for some of #PF, too.
@@ -199,16 +193,17 @@ class VirtualMachine:
 
     # -- out -----------------------------------------------------------------------------------------------------------------
 
-    def leave(self) -> None:
+    def leave(self, memory: AssistedMemory) -> None:
         """Save VMCS and processor into the VCPU after a VM exit."""
         cpu, vcpu = self._cpu, self._vcpu
         fields = self._vmx.fields
-        tasks = vcpu.tr.access
+        tasks, pdptes = vcpu.tr.access, list(vcpu.pdptes)
         vcpu.registers[:] = cpu.registers
         load_state(vcpu, fields)
+        vcpu.pdptes[:] = pdptes
+        memory.keep(fields)
         if not tasks and (vcpu.tr.access, vcpu.tr.limit) == NO_TASK:
             vcpu.tr.set(vcpu.tr.selector, vcpu.tr.base, vcpu.tr.limit, 0, big=vcpu.tr.big)
-        self.save_paging()
         blocking = fields[f.GUEST_INTERRUPTIBILITY]
         vcpu.shadow_at = vcpu.retired if blocking & (STI_BLOCKING | MOV_SS_BLOCKING) else -1
         vcpu.signals.block_nmi(blocked=bool(blocking & NMI_BLOCKING))
@@ -224,10 +219,6 @@ class VirtualMachine:
         if vectoring & VALID:
             self.event = vectoring & ~(1 << 12), fields[f.IDT_VECTORING_ERROR_CODE] if vectoring & WITH_CODE else 0
             fields[f.ENTRY_INSTRUCTION_LENGTH] = fields[f.EXIT_INSTRUCTION_LENGTH]
-
-    def save_paging(self) -> None:
-        """Save what of paging the guest changes without an exit: CR3."""
-        self._vcpu.cr3 = self._vmx.fields[f.GUEST_CR3]
 
     def look(self) -> dict[str, Any]:
         """Return general registers, RIP and RFLAGS of the guest while it runs, or right after its VM exit."""

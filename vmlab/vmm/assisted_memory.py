@@ -1,0 +1,254 @@
+"""How a hypervisor with hardware assistance virtualizes a guest's memory: by nested or by shadow page tables.
+
+With *nested* paging the guest owns CR3, its tables and its TLB; what leads out of it are EPT violations. With *shadow*
+paging the processor walks the hypervisor's tables: page faults, MOV CR3 and INVLPG lead out, paging is on and CR0.WP set
+whatever the guest believes, and a guest in real mode cannot run at all (it is emulated).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from vmlab.isa.x86.faults import PF, PF_FETCH, PF_USER, PF_WRITE, Fault
+from vmlab.isa.x86.operands import Memory
+from vmlab.isa.x86.registers import (
+    CR0_NE,
+    CR0_PE,
+    CR0_PG,
+    CR0_WP,
+    CR4_PAE,
+    CR4_PCIDE,
+    CR4_PGE,
+    CR4_PSE,
+    CR4_VMXE,
+    EFER_LMA,
+    EFER_LME,
+)  # fmt: skip
+from vmlab.machine.vmx import controls as c
+from vmlab.machine.vmx import fields as f
+from vmlab.machine.vmx.reasons import BasicReason
+from vmlab.vmm.exits import ExitReason
+from vmlab.vmm.nested_paging import NestedPaging
+from vmlab.vmm.shadow_paging import ShadowPaging
+
+if TYPE_CHECKING:
+    from vmlab.isa.x86.instruction import Instruction
+    from vmlab.machine.costs import CostModel
+    from vmlab.machine.cpu_model import CpuModel
+    from vmlab.machine.memory import MemoryWindow
+    from vmlab.machine.processor import Processor
+    from vmlab.machine.trace import Event
+    from vmlab.vmm.host_frames import HostFrames
+    from vmlab.vmm.host_memory import HostMemory
+    from vmlab.vmm.virtual_machine import VirtualMachine
+
+__all__ = ["AssistedMemory", "NestedMemory", "Resolved", "ShadowMemory"]
+
+TWO_LEVELS = 2
+NOT_FILLED = {"traced": ExitReason.TRACED_WRITE, "window": ExitReason.WINDOW, "device": ExitReason.MMIO}
+
+
+class Resolved(NamedTuple):
+    """What became of an exit for memory: done, or to be emulated; what it counts as; a detail for the trace."""
+
+    done: bool
+    reason: ExitReason
+    detail: str
+
+
+class AssistedMemory(ABC):
+    """The memory of one guest.
+
+    Attributes
+    ----------
+    vcpu : Processor
+        The guest's.
+    """
+
+    name: str
+    reasons: frozenset[BasicReason]
+
+    def __init__(self, vcpu: Processor) -> None:
+        self.vcpu = vcpu
+
+    @abstractmethod
+    def ask(self, machine: VirtualMachine) -> None:
+        """Ask the processor for what this needs, in the guest's VMCS."""
+
+    @abstractmethod
+    def registers(self) -> tuple[int, int, int, int]:
+        """Return the real CR0, CR3, CR4 and IA32_EFER while the guest runs."""
+
+    @abstractmethod
+    def keep(self, fields: dict[int, int]) -> None:
+        """Take into the VCPU what of paging the guest has changed without an exit."""
+
+    @abstractmethod
+    def resolve(self, machine: VirtualMachine) -> Resolved:
+        """Do what an exit for one of `reasons` asks for."""
+
+    def entered(self) -> None:  # noqa: B027 - nothing to do where the guest owns its TLB
+        """Note that the processor has dropped all translations."""
+
+    def follow(self, instruction: Instruction) -> None:  # noqa: B027 - nothing to do where the guest owns its TLB
+        """Follow what an instruction that was emulated did to translation."""
+
+    def drop(self, linear: int) -> None:  # noqa: B027 - nothing to do where the guest owns its TLB
+        """Note a true page fault, which invalidates the page."""
+
+    def news(self) -> list[tuple[type[Event], tuple[Any, ...]]]:
+        """Return events that have not been told yet, and forget them."""
+        return []
+
+    @abstractmethod
+    def cycles(self, costs: CostModel) -> int:
+        """Return the cycles of the software that did all this."""
+
+    @abstractmethod
+    def save(self) -> dict[str, Any]:
+        """Save the bookkeeping; the tables are in memory."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` gave; StateError where it is damaged."""
+
+
+class NestedMemory(AssistedMemory):
+    """Nested paging: see `vmlab.vmm.nested_paging`.
+
+    Attributes
+    ----------
+    paging : NestedPaging
+        The guest's extended page tables.
+    """
+
+    name = "nested page tables"
+    reasons = frozenset({BasicReason.EPT_VIOLATION})
+
+    def __init__(
+        self, vcpu: Processor, window: MemoryWindow, host: HostFrames, model: CpuModel, largest_page: str
+    ) -> None:
+        super().__init__(vcpu)
+        self.paging = NestedPaging(window, vcpu.bus, model, host.allocate, largest_page)
+
+    def ask(self, machine: VirtualMachine) -> None:
+        machine.control(secondary=c.ENABLE_EPT | c.UNRESTRICTED_GUEST)
+        machine.write(f.EPT_POINTER, self.paging.pointer)
+
+    def registers(self) -> tuple[int, int, int, int]:
+        vcpu = self.vcpu
+        return vcpu.cr0 | CR0_NE, vcpu.cr3, vcpu.cr4 | CR4_VMXE, vcpu.efer
+
+    def keep(self, fields: dict[int, int]) -> None:
+        vcpu = self.vcpu
+        vcpu.cr3 = fields[f.GUEST_CR3]
+        vcpu.pdptes[:] = [fields[f.GUEST_PDPTE0 + 2 * n] for n in range(4)]
+
+    def resolve(self, machine: VirtualMachine) -> Resolved:
+        gpa = machine.read(f.GUEST_PHYSICAL_ADDRESS)
+        found = self.paging.fill(gpa, write=bool(machine.read(f.EXIT_QUALIFICATION) & PF_WRITE))
+        return Resolved(found is not None, ExitReason.EPT_VIOLATION, f"{gpa:#x}")
+
+    def cycles(self, costs: CostModel) -> int:
+        return self.paging.fills * costs.vmm_nested_fill
+
+    def save(self) -> dict[str, Any]:
+        return self.paging.save()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.paging.load(state)
+
+
+class ShadowMemory(AssistedMemory):
+    """Shadow paging, with the guest in its own rings: see `vmlab.vmm.shadow_paging`.
+
+    Attributes
+    ----------
+    shadow : ShadowPaging
+        The guest's shadow page tables.
+    """
+
+    name = "shadow page tables"
+    reasons = frozenset({BasicReason.EXCEPTION_OR_NMI})
+
+    def __init__(self, vcpu: Processor, window: MemoryWindow, host: HostFrames) -> None:
+        super().__init__(vcpu)
+        # Of HostMemory it uses what HostFrames has, too, where the guest is not deprivileged.
+        self.shadow = ShadowPaging(cast("HostMemory", host), vcpu, window, deprivileged=False)
+        self._flushes_seen = 0
+
+    def ask(self, machine: VirtualMachine) -> None:
+        primary = c.CR3_LOAD_EXITING | c.CR3_STORE_EXITING | c.INVLPG_EXITING
+        machine.control(primary=primary, exceptions=1 << PF)
+
+    def registers(self) -> tuple[int, int, int, int]:
+        vcpu, shadow = self.vcpu, self.shadow
+        self._follow_flushes()  # a task switch flushes, too
+        root = shadow.root(user=False)
+        cr4 = vcpu.cr4 & ~(CR4_PAE | CR4_PGE | CR4_PSE | CR4_PCIDE) | CR4_VMXE
+        cr4 |= CR4_PAE if shadow.shape > TWO_LEVELS else 0
+        efer = vcpu.efer if vcpu.efer & EFER_LMA else vcpu.efer & ~EFER_LME
+        return (
+            vcpu.cr0 | CR0_NE | CR0_PE * self._is_protected() | CR0_PG * self._is_protected() | CR0_WP,
+            root,
+            cr4,
+            efer,
+        )
+
+    def _is_protected(self) -> bool:
+        """Say whether the guest is in protected mode; if not, the VM entry is to fail, and it is emulated."""
+        return bool(self.vcpu.cr0 & CR0_PE)
+
+    def keep(self, fields: dict[int, int]) -> None:
+        """CR3 is the host's, and so are the PDPTEs."""
+
+    def entered(self) -> None:
+        self.shadow.flushed()
+
+    def resolve(self, machine: VirtualMachine) -> Resolved:
+        linear, code = machine.read(f.EXIT_QUALIFICATION), machine.read(f.EXIT_ERROR_CODE)
+        access = {"write": bool(code & PF_WRITE), "user": bool(code & PF_USER), "fetch": bool(code & PF_FETCH)}
+        try:
+            found = self.shadow.fault(linear, **access)
+        except Fault:
+            return Resolved(False, ExitReason.TRUE_PAGE_FAULT, f"{linear:#x}")
+        if found.kind != "hidden":
+            return Resolved(False, NOT_FILLED[found.kind], f"{linear:#x}")
+        return Resolved(True, ExitReason.HIDDEN_PAGE_FAULT, f"{linear:#x}")
+
+    def _follow_flushes(self) -> bool:
+        flushes = self.vcpu.tlb.flushes
+        if flushes == self._flushes_seen:
+            return False
+        self._flushes_seen = flushes
+        self.shadow.flush()
+        return True
+
+    def follow(self, instruction: Instruction) -> None:
+        if self._follow_flushes():
+            return
+        if instruction.mnemonic == "invlpg":
+            operand = instruction.operands[0]
+            assert isinstance(operand, Memory)
+            self.shadow.drop(self.vcpu.linear_address(operand.segment, operand.offset(self.vcpu)))
+        elif instruction.mnemonic == "invpcid":
+            self.shadow.flush()
+
+    def drop(self, linear: int) -> None:
+        self.shadow.drop(linear)
+
+    def news(self) -> list[tuple[type[Event], tuple[Any, ...]]]:
+        found, self.shadow.traces.news = self.shadow.traces.news, []
+        return found
+
+    def cycles(self, costs: CostModel) -> int:
+        return self.shadow.cycles(costs)
+
+    def save(self) -> dict[str, Any]:
+        return {**self.shadow.save(), "flushes": self._flushes_seen}
+
+    def load(self, state: dict[str, Any]) -> None:
+        rest = dict(state)
+        self._flushes_seen = rest.pop("flushes", 0)
+        self.shadow.load(rest)
