@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.platform import Platform
 
-__all__ = ["LAST_PAGE", "PCID", "PageMaps"]
+__all__ = ["LAST_PAGE", "PCID", "Maps", "PageMaps"]
 
 Maps = tuple[dict[int, int], dict[int, int], dict[int, Any]]
 LAST_PAGE = 0xFFFFF
@@ -79,7 +79,11 @@ class PageMaps(CpuState):
         self.tlb.tag = (self.cr3 & PCID) << SPACE_SHIFT if self.cr4 & CR4_PCIDE else 0
         # Per privilege (supervisor, user): pages that may be read, written, executed without a look at the TLB.
         # The first two lead to an address in `ram`, the third to instructions kept with the page.
-        self._maps: tuple[Maps, Maps] = (({}, {}, {}), ({}, {}, {}))
+        self._use_maps((({}, {}, {}), ({}, {}, {})))
+
+    def _use_maps(self, maps: tuple[Maps, Maps]) -> None:
+        """Use other dictionaries over the TLB."""
+        self._maps: tuple[Maps, Maps] = maps
         self.system_readable, self.system_writable, _ = self._maps[0]
         for quick in self._quick:
             for each in quick:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from vmlab.errors import StateError
 from vmlab.machine.state import COUNT, QUAD, Items, check_state
 
-__all__ = ["SPACE_SHIFT", "Tlb", "TlbEntry"]
+__all__ = ["PAGE_MASK", "SPACE_SHIFT", "Tlb", "TlbEntry", "covers"]
 
 # The key of an entry:  [ GLOBAL 64 | PCID 63:52 | linear page number 51:0 ]
 SPACE_SHIFT = 52
@@ -100,7 +100,7 @@ class Tlb:
         self.entries = {
             key: entry
             for key, entry in self.entries.items()
-            if key >> SPACE_SHIFT != pcid or not _covers(entry, key, page)
+            if key >> SPACE_SHIFT != pcid or not covers(entry, key, page)
         }
 
     def parts(self, page: int) -> list[int]:
@@ -109,7 +109,7 @@ class Tlb:
         return [
             key & PAGE_MASK
             for key, entry in self.entries.items()
-            if key >> SPACE_SHIFT in spaces and _covers(entry, key, page)
+            if key >> SPACE_SHIFT in spaces and covers(entry, key, page)
         ]
 
     def save(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Tlb:
         self.misses, self.flushes = state["misses"], state["flushes"]
 
 
-def _covers(entry: TlbEntry, key: int, page: int) -> bool:
+def covers(entry: TlbEntry, key: int, page: int) -> bool:
     """Say whether an entry is a part of the page, large or not, around this one."""
     pages = entry.span >> 12
     return (key & PAGE_MASK) // pages == page // pages

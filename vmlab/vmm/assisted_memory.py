@@ -88,8 +88,9 @@ class AssistedMemory(ABC):
     def resolve(self, machine: VirtualMachine) -> Resolved:
         """Do what an exit for one of `reasons` asks for."""
 
-    def entered(self) -> None:  # noqa: B027 - nothing to do where the guest owns its TLB
-        """Note that the processor has dropped all translations."""
+    @abstractmethod
+    def invalidate(self, machine: VirtualMachine) -> None:
+        """Let the processor drop what it must not have cached any more, before the guest goes on."""
 
     def follow(self, instruction: Instruction) -> None:  # noqa: B027 - nothing to do where the guest owns its TLB
         """Follow what an instruction that was emulated did to translation."""
@@ -131,6 +132,7 @@ class NestedMemory(AssistedMemory):
     ) -> None:
         super().__init__(vcpu)
         self.paging = NestedPaging(window, vcpu.bus, model, host.allocate, largest_page)
+        self._flushes_seen = 0
 
     def ask(self, machine: VirtualMachine) -> None:
         machine.control(secondary=c.ENABLE_EPT | c.UNRESTRICTED_GUEST)
@@ -145,6 +147,13 @@ class NestedMemory(AssistedMemory):
         vcpu.cr3 = fields[f.GUEST_CR3]
         vcpu.pdptes[:] = [fields[f.GUEST_PDPTE0 + 2 * n] for n in range(4)]
 
+    def invalidate(self, machine: VirtualMachine) -> None:
+        """An instruction that was emulated has flushed the guest's TLB, as MOV CR0 does."""
+        flushes = self.vcpu.tlb.flushes
+        if flushes != self._flushes_seen:
+            self._flushes_seen = flushes
+            machine.invalidate()
+
     def resolve(self, machine: VirtualMachine) -> Resolved:
         gpa = machine.read(f.GUEST_PHYSICAL_ADDRESS)
         found = self.paging.fill(gpa, write=bool(machine.read(f.EXIT_QUALIFICATION) & PF_WRITE))
@@ -154,10 +163,13 @@ class NestedMemory(AssistedMemory):
         return self.paging.fills * costs.vmm_nested_fill
 
     def save(self) -> dict[str, Any]:
-        return self.paging.save()
+        return {**self.paging.save(), "flushes": self._flushes_seen}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.paging.load(state)
+        rest = dict(state)
+        flushes = rest.pop("flushes", 0)
+        self.paging.load(rest)
+        self._flushes_seen = flushes
 
 
 class ShadowMemory(AssistedMemory):
@@ -177,6 +189,7 @@ class ShadowMemory(AssistedMemory):
         # Of HostMemory it uses what HostFrames has, too, where the guest is not deprivileged.
         self.shadow = ShadowPaging(cast("HostMemory", host), vcpu, window, deprivileged=False)
         self._flushes_seen = 0
+        self._root = 0
 
     def ask(self, machine: VirtualMachine) -> None:
         primary = c.CR3_LOAD_EXITING | c.CR3_STORE_EXITING | c.INVLPG_EXITING
@@ -203,8 +216,15 @@ class ShadowMemory(AssistedMemory):
     def keep(self, fields: dict[int, int]) -> None:
         """CR3 is the host's, and so are the PDPTEs."""
 
-    def entered(self) -> None:
-        self.shadow.flushed()
+    def invalidate(self, machine: VirtualMachine) -> None:
+        shadow, root = self.shadow, machine.read(f.GUEST_CR3)
+        if shadow.changed or root != self._root:
+            machine.invalidate()
+        else:
+            for linear in shadow.invalid:
+                machine.invalidate(linear)
+        self._root = root
+        shadow.flushed()
 
     def resolve(self, machine: VirtualMachine) -> Resolved:
         linear, code = machine.read(f.EXIT_QUALIFICATION), machine.read(f.EXIT_ERROR_CODE)
@@ -246,9 +266,10 @@ class ShadowMemory(AssistedMemory):
         return self.shadow.cycles(costs)
 
     def save(self) -> dict[str, Any]:
-        return {**self.shadow.save(), "flushes": self._flushes_seen}
+        return {**self.shadow.save(), "flushes": self._flushes_seen, "root": self._root}
 
     def load(self, state: dict[str, Any]) -> None:
         rest = dict(state)
-        self._flushes_seen = rest.pop("flushes", 0)
+        flushes, root = rest.pop("flushes", 0), rest.pop("root", 0)
         self.shadow.load(rest)
+        self._flushes_seen, self._root = flushes, root

@@ -110,7 +110,7 @@ class HardwareAssist(Hypervisor):
         self.memories: list[AssistedMemory] = []
         for guest, window in zip(self.guests, self.windows, strict=True):
             vcpu, host = guest.vcpu, self.host
-            machine = VirtualMachine(self.machine.cpu, vcpu, host)
+            machine = VirtualMachine(self.machine.cpu, vcpu, host, len(self.machines) + 1)
             memory: AssistedMemory
             if is_nested:
                 memory = NestedMemory(vcpu, window, host, host_model, self.largest_page)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["VirtualMachine"]
 
 ALL_ONES = (1 << 64) - 1
+ONE_ADDRESS, ONE_VPID = 0, 1  # types of INVVPID
 NO_TASK = 0x8B, 0  # access byte and limit of the task that a VCPU without one gets
 SWAPPED = (MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_KERNEL_GS_BASE, MSR_TSC_AUX)
 ATTENTION = c.INTERRUPT_WINDOW_EXITING | c.NMI_WINDOW_EXITING
@@ -72,20 +73,25 @@ class VirtualMachine:
         The guest's.
     host : HostFrames
         Gives the region, and the host's state.
+    number : int
+        Its own, from 1.
 
     Attributes
     ----------
     region : int
         Host-physical address of the VMCS.
+    vpid : int
+        The guest's virtual-processor identifier, 0 where the processor has none.
     event : tuple of int or None
         Interruption information and error code of the event that the next VM entry injects.
     exceptions : int
         Exceptions that the hypervisor wants, by vector.
     """
 
-    def __init__(self, cpu: Processor, vcpu: Processor, host: HostFrames) -> None:
+    def __init__(self, cpu: Processor, vcpu: Processor, host: HostFrames, number: int) -> None:
         self._cpu, self._vcpu, self._vmx = cpu, vcpu, cpu.vmx
         self.region = host.allocate()
+        self.vpid = number if cpu.has("vpid") else 0
         self.event: tuple[int, int] | None = None
         self.exceptions = 0
         cpu.memory.write(self.region, 4, c.REVISION)
@@ -129,7 +135,8 @@ class VirtualMachine:
         values = {
             f.PIN_BASED_CONTROLS: PIN | c.PIN_DEFAULT,
             f.PRIMARY_CONTROLS: PRIMARY | primary | c.PRIMARY_TRUE_DEFAULT,
-            f.SECONDARY_CONTROLS: secondary,
+            f.SECONDARY_CONTROLS: secondary | (c.ENABLE_VPID if self.vpid else 0),
+            f.VPID: self.vpid,
             f.EXIT_CONTROLS: EXIT | c.EXIT_DEFAULT,
             f.ENTRY_CONTROLS: c.LOAD_GUEST_EFER | c.ENTRY_DEFAULT,
         }
@@ -170,8 +177,14 @@ class VirtualMachine:
             for number in SWAPPED:
                 cpu.msrs[number] = vcpu.msrs.get(number, 0)
         cpu.user_spaces = vcpu.user_spaces if cr3 == vcpu.cr3 else {}
+        memory.invalidate(self)
         self._succeed(self._vmx.enter(launch=not self._vmx.launched))
-        memory.entered()
+
+    def invalidate(self, linear: int | None = None) -> None:
+        """Drop what the processor has cached for the guest, of one address or all: INVVPID. Without VPIDs nothing is."""
+        if self.vpid:
+            kind = ONE_VPID if linear is None else ONE_ADDRESS
+            self._succeed(self._vmx.invalidate("invvpid", kind, self.vpid, linear or 0))
 
     def _want_exceptions(self) -> None:
         """Ask for exceptions: where the guest's physical addresses are narrower than the host's, for some of #PF, too.

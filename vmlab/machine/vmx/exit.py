@@ -54,6 +54,7 @@ FORBIDDEN_MSRS = frozenset({0xC000_0100, 0xC000_0101, 0x8B})  # FS and GS base h
 def leave(cpu: Processor, exit_: VmExit) -> None:
     """Take a VM exit."""
     fields = cpu.vmx.fields
+    cpu.keep_translations()
     _save(cpu)
     _record(fields, exit_)
     fields[f.ENTRY_INTERRUPTION] &= ~VALID

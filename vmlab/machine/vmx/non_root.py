@@ -4,7 +4,9 @@ In non-root operation a guest's physical addresses are translated once more wher
 tables on: the page walk is one in two dimensions then, and the TLB holds where it ended. What the tables of the host do
 not allow, and what of the guest's own faults the VMM has asked for, becomes a VM exit.
 
-Simplified: translations are dropped at each VM entry and exit, as without VPIDs.
+Translations that the processor has cached are dropped at each VM entry and exit, unless the guest has a VPID.
+
+Simplified: each VPID has a TLB of its own, as large as the whole.
 
 Read more: Intel SDM vol. 3, 25.2 (other causes of VM exits), 28.3 (EPT), 25.3 (changes to instructions in a guest).
 """
@@ -21,6 +23,7 @@ from vmlab.machine.page_formats_host import EPT_ACCESS_DIRTY, ept
 from vmlab.machine.tlb import TlbEntry
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
+from vmlab.machine.vmx.context import Context
 from vmlab.machine.vmx.reasons import HARDWARE_EXCEPTION, TYPE_SHIFT, VALID, WITH_CODE, BasicReason, VmExit
 from vmlab.machine.walk_faults import EptViolation, HostFault
 
@@ -47,12 +50,38 @@ class NonRoot(EventDelivery):
             vmx.pin, vmx.primary = fields[f.PIN_BASED_CONTROLS], fields[f.PRIMARY_CONTROLS]
             vmx.secondary = fields[f.SECONDARY_CONTROLS] if vmx.primary & c.ACTIVATE_SECONDARY else 0
             if vmx.secondary & c.ENABLE_EPT:
-                self.host_space = self._ept(fields[f.EPT_POINTER])
+                self.host_space = self.extended_tables(fields[f.EPT_POINTER])
         self.exits_io = bool(vmx.primary & IO_EXITING)
         self.window = bool(vmx.primary & c.INTERRUPT_WINDOW_EXITING)
-        self.flush_translations()
+        self._take_translations(vmx.contexts.get(self.vpid))
 
-    def _ept(self, pointer: int) -> AddressSpace:
+    @property
+    def vpid(self) -> int:
+        """The virtual-processor identifier in use: 0 for the host."""
+        return self.vmx.fields[f.VPID] if self.vmx.secondary & c.ENABLE_VPID else 0
+
+    def keep_translations(self) -> None:
+        """Put aside, at a VM exit, what is cached for the guest's VPID; without one it is dropped."""
+        if self.vmx.secondary & c.ENABLE_VPID:
+            self.vmx.contexts[self.vpid] = Context(self.host_space, self._paging_mode, self.tlb.entries, self._maps)
+        self.tlb.flushes += not self.vmx.secondary & c.ENABLE_VPID
+
+    @property
+    def _paging_mode(self) -> tuple[int, int, int, int]:
+        """What the dictionaries over the TLB depend on."""
+        return self.cr0, self.cr3, self.cr4, self.efer
+
+    def _take_translations(self, context: Context | None) -> None:
+        """Go on with what is cached for the address spaces of a VPID, if it is for the same extended page tables."""
+        known = context is not None and self.non_root and context.space == self.host_space
+        self.tlb.entries = context.entries if context is not None and known else {}
+        self._mode_changed()
+        if context is not None and known and context.mode == self._paging_mode:
+            self._use_maps(context.maps)
+            self.code_changed()
+
+    def extended_tables(self, pointer: int) -> AddressSpace:
+        """Return the extended page tables that a pointer leads to."""
         model = self.model
         largest = "1 GiB" if model.has("pdpe1gb") else "2 MiB"
         dirty = bool(pointer & EPT_ACCESS_DIRTY)
@@ -141,6 +170,8 @@ class NonRoot(EventDelivery):
             )  # fmt: skip
         except HostFault as fault:
             raise self._host_fault(fault) from None
+        if found.guest is not None:  # INVLPG drops all parts of the guest's page, however small the host's are
+            found = found._replace(page_size=found.guest.page_size)
         # No write may go by what the TLB holds to a page that the host protects, whatever CR0.WP says.
         return found if found.hosts[-1].writable else found._replace(dirty=False)
 

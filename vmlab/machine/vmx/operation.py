@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import MSR_FEATURE_CONTROL
-from vmlab.machine.state import LONG, QUAD, Entries, check_state
+from vmlab.machine.state import LONG, QUAD, WORD, Entries, check_state
+from vmlab.machine.tlb import PAGE_MASK, Tlb, covers
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
+from vmlab.machine.vmx.context import Context
 from vmlab.machine.vmx.entry import enter
 from vmlab.machine.vmx.fields import FIELDS, HIGH
 from vmlab.machine.vmx.vmcs import LAUNCH_STATE, read_region, write_region
@@ -34,6 +36,7 @@ LOCKED, OUTSIDE_SMX = 1, 4
 # VM-instruction error numbers (SDM vol. 3, 30.4)
 CLEAR_ADDRESS, CLEAR_REGION, LOAD_ADDRESS, LOAD_REGION, LOAD_REVISION = 2, 3, 9, 10, 11
 NO_SUCH_FIELD, READ_ONLY_FIELD, INVALIDATE_OPERAND = 12, 13, 28
+ONE_ADDRESS = 0  # type of INVVPID
 
 
 class Vmx:
@@ -62,10 +65,12 @@ class Vmx:
         Interruption information, error code and instruction length of an event that a VM entry injects, until it is delivered.
     root_blocks_nmi : bool
         Whether NMIs were blocked at the last VM entry.
+    contexts : dict of int to Context
+        By VPID, the translations of guests that do not run.
     """
 
     __slots__ = (
-        "cpu", "current", "event", "fields", "launched", "on", "pin", "primary", "region", "root_blocks_nmi", "secondary",
+        "contexts", "cpu", "current", "event", "fields", "launched", "on", "pin", "primary", "region", "root_blocks_nmi", "secondary",
     )  # fmt: skip
 
     def __init__(self, cpu: Processor) -> None:
@@ -76,6 +81,7 @@ class Vmx:
         self.fields: dict[int, int] = {}
         self.pin = self.primary = self.secondary = 0
         self.event: tuple[int, int, int] | None = None
+        self.contexts: dict[int, Context] = {}
 
     # -- VMX operation ---------------------------------------------------------------------------------------------------
 
@@ -191,14 +197,31 @@ class Vmx:
     def invalidate(self, name: str, kind: int, low: int, high: int) -> int:
         """INVEPT: 1 one root, 2 all; INVVPID: 0 one address, 1 one VPID, 2 all, 3 one VPID but its global pages.
 
-        Simplified: whatever is asked for, everything is dropped.
+        Simplified: what is asked for one address alone is dropped for the VPID's address spaces all; INVEPT and global pages
+        make no difference.
         """
         kinds = (1, 2) if name == "invept" else (0, 1, 2, 3)
         single_vpid = name == "invvpid" and kind != 2
         if kind not in kinds or (single_vpid and (not low & 0xFFFF or low >> 16)):
             return self.fail(INVALIDATE_OPERAND)
-        self.cpu.flush_translations()
+        if not single_vpid:
+            self.contexts.clear()
+        elif kind != ONE_ADDRESS:
+            self.contexts.pop(low & 0xFFFF, None)
+        elif low & 0xFFFF in self.contexts:
+            self._drop_address(self.contexts[low & 0xFFFF], high)
         return 0
+
+    @staticmethod
+    def _drop_address(context: Context, linear: int) -> None:
+        """Drop one address, and the other parts of its large page."""
+        page = linear >> 12
+        for key, entry in list(context.entries.items()):
+            if covers(entry, key, page):
+                del context.entries[key]
+                for maps in context.maps:
+                    for each in maps:
+                        each.pop(key & PAGE_MASK, None)
 
     # -- saving ----------------------------------------------------------------------------------------------------------
 
@@ -218,16 +241,31 @@ class Vmx:
             "fields": dict(self.fields),
             "event": None if self.event is None else list(self.event),
             "root_blocks_nmi": self.root_blocks_nmi,
+            "contexts": {vpid: self._save_context(context) for vpid, context in self.contexts.items()},
         }
+
+    def _save_context(self, context: Context) -> dict[str, Any]:
+        """Save the entries; the dictionaries over them fill again."""
+        space, tlb = context.space, Tlb(self.cpu.tlb.capacity, context.entries)
+        return {"version": 1, "root": None if space is None else space.root, "tlb": tlb.save()}
+
+    def _load_context(self, state: dict[str, Any]) -> Context:
+        check_state(state, "VPID", {"root": (QUAD, type(None)), "tlb": dict})
+        tlb = Tlb(self.cpu.tlb.capacity)
+        tlb.load(state["tlb"])
+        space = None if state["root"] is None else self.cpu.extended_tables(state["root"])
+        return Context(space, (0, 0, 0, 0), tlb.entries, (({}, {}, {}), ({}, {}, {})))
 
     def load(self, state: dict[str, Any]) -> None:
         """Load a saved state; StateError where it is damaged."""
         rules: dict[str, Any] = dict.fromkeys(("on", "non_root", "launched", "root_blocks_nmi"), bool)
         rules |= {"region": QUAD, "current": (QUAD, type(None)), "fields": Entries(LONG, QUAD)}
-        check_state(state, "VMX", rules | {"event": (list, type(None))})
+        check_state(state, "VMX", rules | {"event": (list, type(None)), "contexts": Entries(WORD, dict)})
+        contexts = {vpid: self._load_context(each) for vpid, each in state["contexts"].items()}
         for name in ("on", "region", "current", "launched", "root_blocks_nmi"):
             setattr(self, name, state[name])
         self.fields = {encoding: state["fields"].get(encoding, 0) for encoding in FIELDS} if state["fields"] else {}
         event = state["event"]
         self.event = None if event is None else (event[0], event[1], event[2])
+        self.contexts = contexts
         self.cpu.choose_operation(non_root=state["non_root"])
