@@ -96,6 +96,10 @@ class AddressTranslation(PageMaps):
 
     def _mode_changed(self) -> None:
         """Note what paging depends on, after a change of CR0, CR4 or IA32_EFER."""
+        self._choose_format()
+        self._forget()
+
+    def _choose_format(self) -> None:
         cr4 = self.cr4
         self._levels = ((0,), (1,) if cr4 & CR4_SMAP and self.cr0 & CR0_PG else (0, 1))
         self._format = self.page_format
@@ -104,7 +108,6 @@ class AddressTranslation(PageMaps):
         plain = self.host_space is None and not self._window
         self._repeats = plain and not cr4 & CR4_SMAP and not self._format.levels[0].in_registers
         self._reports_fetch = bool(cr4 & CR4_SMEP or (cr4 & CR4_PAE and self.efer & EFER_NXE))
-        self._forget()
 
     # -- translated code ---------------------------------------------------------------------------------------------------
 

@@ -76,13 +76,13 @@ class PageMaps(CpuState):
 
     def _forget(self) -> None:
         """Empty the dictionaries over the TLB, after a flush or a change of address space."""
-        self.tlb.tag = (self.cr3 & PCID) << SPACE_SHIFT if self.cr4 & CR4_PCIDE else 0
         # Per privilege (supervisor, user): pages that may be read, written, executed without a look at the TLB.
         # The first two lead to an address in `ram`, the third to instructions kept with the page.
         self._use_maps((({}, {}, {}), ({}, {}, {})))
 
     def _use_maps(self, maps: tuple[Maps, Maps]) -> None:
         """Use other dictionaries over the TLB."""
+        self.tlb.tag = (self.cr3 & PCID) << SPACE_SHIFT if self.cr4 & CR4_PCIDE else 0
         self._maps: tuple[Maps, Maps] = maps
         self.system_readable, self.system_writable, _ = self._maps[0]
         for quick in self._quick:

@@ -184,7 +184,7 @@ class HardwareAssist(Hypervisor):
         exit_reason = machine.read(f.EXIT_REASON)
         if not exit_reason & ENTRY_FAILURE:
             machine.leave(self.memories[self.current])
-        vcpu.forget_translations()
+            vcpu.code_changed()
         reason = BasicReason(exit_reason & REASON)
         if reason in self.memories[self.current].reasons:
             self._for_memory(guest, reason)

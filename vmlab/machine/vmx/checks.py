@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.processor import Processor
 
-__all__ = ["bad_controls", "bad_guest_state", "bad_host_state"]
+__all__ = ["bad_controls_or_host", "bad_guest_state"]
 
 ALL_ONES = (1 << 64) - 1
 LOW = 0xFFFF_FFFF
 FLAGS_RESERVED = ALL_ONES & ~0x3F_7FD7
 PENDING_RESERVED = ALL_ONES & ~0x1_500F
+BAD_CONTROLS, BAD_HOST = 7, 8  # VM-instruction errors (SDM vol. 3, 30.4)
 LINK_POINTER = 4  # exit qualification of a failed entry
 EXCEPTIONS = 32
 LONGEST = 15
@@ -50,6 +51,37 @@ def secondary_of(fields: dict[int, int]) -> int:
 def _fits(model: CpuModel, value: int, capability: int) -> bool:
     must, may = c.allowed(model, capability)
     return value & must == must and not value & ~may
+
+
+_GOOD: dict[tuple[object, ...], None] = {}
+MOST_GOOD = 1024
+_AREAS = (
+    *range(f.IO_BITMAP_A, f.TSC_OFFSET, 2), f.EPT_POINTER, *range(f.PIN_BASED_CONTROLS, f.SECONDARY_CONTROLS + 2, 2), f.VPID,
+    f.GUEST_CR0,
+)  # fmt: skip
+_HOST = (
+    f.EXIT_CONTROLS, f.ENTRY_CONTROLS, *range(f.HOST_ES, f.HOST_TR + 2, 2), f.HOST_PAT, f.HOST_EFER,
+    *range(f.HOST_CR0, f.HOST_RIP + 2, 2),
+)  # fmt: skip
+
+
+def bad_controls_or_host(cpu: Processor, fields: dict[int, int]) -> int:
+    """Return the VM-instruction error of wrong controls (7) or a wrong host-state area (8), else 0.
+
+    What was right once is, with the same values: a VMM enters its guests again and again with the same.
+    """
+    get = fields.__getitem__
+    key = (cpu.model.name, cpu.long_mode, *map(get, _AREAS), *map(get, _HOST))
+    if key in _GOOD:
+        return 0
+    if bad_controls(cpu.model, fields):
+        return BAD_CONTROLS
+    if bad_host_state(cpu, fields):
+        return BAD_HOST
+    if len(_GOOD) >= MOST_GOOD:
+        _GOOD.clear()
+    _GOOD[key] = None
+    return 0
 
 
 def bad_controls(model: CpuModel, fields: dict[int, int]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vmlab.machine.nested_walk import AddressSpace
@@ -27,9 +27,12 @@ class Context:
         Of the TLB.
     maps : tuple
         The dictionaries over the TLB.
+    derived : tuple
+        What the processor has derived from the mode.
     """
 
     space: AddressSpace | None
     mode: tuple[int, int, int, int]
     entries: dict[int, TlbEntry]
     maps: tuple[Maps, Maps]
+    derived: tuple[Any, ...] = ()

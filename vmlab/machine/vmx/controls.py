@@ -73,6 +73,16 @@ VPID_CAPABILITIES = 1 << 32 | 0xF << 40
 
 def allowed(model: CpuModel, number: int) -> tuple[int, int]:
     """Return which bits of a control must be 1, and which may be, by the number of its capability MSR."""
+    found = _ALLOWED.get((model.name, number))
+    if found is None:
+        found = _ALLOWED[model.name, number] = _allowed(model, number)
+    return found
+
+
+_ALLOWED: dict[tuple[str, int], tuple[int, int]] = {}
+
+
+def _allowed(model: CpuModel, number: int) -> tuple[int, int]:
     secondary = _ALWAYS_SECONDARY
     for feature, bit in _SECONDARY.items():
         if model.has(feature):

@@ -15,7 +15,7 @@ from vmlab.isa.x86.faults import Fault
 from vmlab.isa.x86.registers import CR0_CD, CR0_ET, CR0_NW, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
-from vmlab.machine.vmx.checks import bad_controls, bad_guest_state, bad_host_state
+from vmlab.machine.vmx.checks import bad_controls_or_host, bad_guest_state
 from vmlab.machine.vmx.exit import fail_entry, load_msrs
 from vmlab.machine.vmx.guest_state import HALTED, MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLOCKING, load_state
 from vmlab.machine.vmx.reasons import VALID, BasicReason
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["enter"]
 
 # VM-instruction error numbers (SDM vol. 3, 30.4)
-NOT_CLEAR, NOT_LAUNCHED, BAD_CONTROLS, BAD_HOST, BLOCKED = 4, 5, 7, 8, 26
+NOT_CLEAR, NOT_LAUNCHED, BLOCKED = 4, 5, 26
 KEPT_CR0 = CR0_ET | CR0_NW | CR0_CD
 PDPTES = 2  # exit qualification of a failed entry: the PDPTEs could not be loaded
 
@@ -45,15 +45,15 @@ def enter(cpu: Processor, *, launch: bool) -> int:
         return BLOCKED
     if launch == vmx.launched:
         return NOT_CLEAR if launch else NOT_LAUNCHED
-    if bad_controls(cpu.model, fields):
-        return BAD_CONTROLS
-    if bad_host_state(cpu, fields):
-        return BAD_HOST
+    error = bad_controls_or_host(cpu, fields)
+    if error:
+        return error
     problem = bad_guest_state(cpu.model, fields)
     if problem is not None:
         fail_entry(cpu, BasicReason.ENTRY_FAILURE_GUEST_STATE, problem)
         return 0
     host_nmi = cpu.signals.nmi_blocked
+    cpu.keep_translations()
     _load(cpu)
     if not fields_have_pdptes(cpu) and cpu.cr0 & CR0_PG and cpu.cr4 & CR4_PAE and not cpu.efer & EFER_LMA:
         try:

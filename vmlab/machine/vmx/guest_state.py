@@ -55,15 +55,20 @@ def store_state(state: CpuState, fields: dict[int, int]) -> None:
 def load_state(state: CpuState, fields: dict[int, int]) -> None:
     """Load a processor's state from the fields."""
     for n, register in enumerate((*state.segments, state.ldtr, state.tr)):
-        rights = fields[f.GUEST_ES_ACCESS + 2 * n]
-        register.set(
-            fields[f.GUEST_ES + 2 * n],
-            fields[f.GUEST_ES_BASE + 2 * n],
-            fields[f.GUEST_ES_LIMIT + 2 * n],
-            0 if rights & UNUSABLE else rights & 0xFF,
-            big=bool(rights & BIG),
-            long=bool(rights & LONG),
-        )
+        at = 2 * n
+        rights = fields[f.GUEST_ES_ACCESS + at]
+        selector, base, limit = fields[f.GUEST_ES + at], fields[f.GUEST_ES_BASE + at], fields[f.GUEST_ES_LIMIT + at]
+        access = 0 if rights & UNUSABLE else rights & 0xFF
+        big, long = bool(rights & BIG), bool(rights & LONG)
+        if (
+            register.selector != selector
+            or register.base != base
+            or register.limit != limit
+            or register.access != access
+            or register.big != big
+            or register.long != long
+        ):
+            register.set(selector, base, limit, access, big=big, long=long)
     state.gdtr_base, state.gdtr_limit = fields[f.GUEST_GDTR_BASE], fields[f.GUEST_GDTR_LIMIT]
     state.idtr_base, state.idtr_limit = fields[f.GUEST_IDTR_BASE], fields[f.GUEST_IDTR_LIMIT]
     state.ip, state.registers[ESP], state.flags = fields[f.GUEST_RIP], fields[f.GUEST_RSP], fields[f.GUEST_RFLAGS]

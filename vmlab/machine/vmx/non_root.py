@@ -61,10 +61,15 @@ class NonRoot(EventDelivery):
         return self.vmx.fields[f.VPID] if self.vmx.secondary & c.ENABLE_VPID else 0
 
     def keep_translations(self) -> None:
-        """Put aside, at a VM exit, what is cached for the guest's VPID; without one it is dropped."""
-        if self.vmx.secondary & c.ENABLE_VPID:
-            self.vmx.contexts[self.vpid] = Context(self.host_space, self._paging_mode, self.tlb.entries, self._maps)
-        self.tlb.flushes += not self.vmx.secondary & c.ENABLE_VPID
+        """Put aside, at a VM entry or exit, what is cached for the VPID in use; a guest's without one is dropped."""
+        vmx = self.vmx
+        if self.non_root and not vmx.secondary & c.ENABLE_VPID:
+            self.tlb.flushes += 1
+            vmx.contexts.pop(0, None)
+            return
+        derived = self._levels, self._format, self._walks, self._repeats, self._reports_fetch
+        space, mode = self.host_space, self._paging_mode
+        vmx.contexts[self.vpid] = Context(space, mode, self.tlb.entries, self._maps, derived)
 
     @property
     def _paging_mode(self) -> tuple[int, int, int, int]:
@@ -73,12 +78,17 @@ class NonRoot(EventDelivery):
 
     def _take_translations(self, context: Context | None) -> None:
         """Go on with what is cached for the address spaces of a VPID, if it is for the same extended page tables."""
-        known = context is not None and self.non_root and context.space == self.host_space
-        self.tlb.entries = context.entries if context is not None and known else {}
-        self._mode_changed()
-        if context is not None and known and context.mode == self._paging_mode:
-            self._use_maps(context.maps)
-            self.code_changed()
+        vpid = not self.non_root or self.vmx.secondary & c.ENABLE_VPID
+        if context is None or not vpid or context.space != self.host_space:
+            self.tlb.entries = {}
+            self._mode_changed()
+            return
+        self.tlb.entries = context.entries
+        if context.mode != self._paging_mode:
+            self._mode_changed()
+            return
+        self._levels, self._format, self._walks, self._repeats, self._reports_fetch = context.derived
+        self._use_maps(context.maps)
 
     def extended_tables(self, pointer: int) -> AddressSpace:
         """Return the extended page tables that a pointer leads to."""

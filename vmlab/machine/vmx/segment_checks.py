@@ -23,6 +23,27 @@ ACCESSED_DATA_WRITABLE = 3
 
 def bad_segments(fields: dict[int, int], *, unrestricted: bool) -> bool:
     """Say whether a segment register is wrong."""
+    key = (unrestricted, fields[f.GUEST_RFLAGS] & VM, *[fields[each] for each in _ALL])
+    if key in _GOOD:
+        return False
+    if _are_bad(fields, unrestricted=unrestricted):
+        return True
+    if len(_GOOD) >= MOST_GOOD:
+        _GOOD.clear()
+    _GOOD[key] = None
+    return False
+
+
+_GOOD: dict[tuple[int, ...], None] = {}  # what was right once, is
+MOST_GOOD = 1024
+_ALL = (
+    f.ENTRY_CONTROLS, f.GUEST_CR0, *range(f.GUEST_ES, f.GUEST_TR + 2, 2),
+    *range(f.GUEST_ES_LIMIT, f.GUEST_TR_LIMIT + 2, 2), *range(f.GUEST_ES_ACCESS, f.GUEST_TR_ACCESS + 2, 2),
+    *range(f.GUEST_ES_BASE, f.GUEST_TR_BASE + 2, 2),
+)  # fmt: skip
+
+
+def _are_bad(fields: dict[int, int], *, unrestricted: bool) -> bool:
     if fields[f.GUEST_RFLAGS] & VM:
         wrong = any(_bad_virtual(fields, n) for n in range(LDTR))
     else:
