@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import MSR_FEATURE_CONTROL
-from vmlab.machine.state import LONG, QUAD, WORD, Entries, check_state
+from vmlab.machine.state import LONG, QUAD, WORD, Entries, Items, check_state
 from vmlab.machine.tlb import PAGE_MASK, Tlb, covers
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
@@ -260,7 +260,7 @@ class Vmx:
         """Load a saved state; StateError where it is damaged."""
         rules: dict[str, Any] = dict.fromkeys(("on", "non_root", "launched", "root_blocks_nmi"), bool)
         rules |= {"region": QUAD, "current": (QUAD, type(None)), "fields": Entries(LONG, QUAD)}
-        check_state(state, "VMX", rules | {"event": (list, type(None)), "contexts": Entries(WORD, dict)})
+        check_state(state, "VMX", rules | {"event": (Items(LONG, 3), type(None)), "contexts": Entries(WORD, dict)})
         contexts = {vpid: self._load_context(each) for vpid, each in state["contexts"].items()}
         for name in ("on", "region", "current", "launched", "root_blocks_nmi"):
             setattr(self, name, state[name])
