@@ -125,6 +125,9 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     readers: dict[str, Callable[[str], object]] = {
         "memory": parse_size,
         "cpu": str,
+        "memory_virtualization": str,
+        "host_cpu": str,
+        "ept_pages": str,
         "cpus": lambda text: read_count(text, "number of processors", "1 or 2"),
         "max_instructions": read_count,
         "input": read_input,
@@ -203,6 +206,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--memory", help="memory of the guest, as 16M (the default)")
     parser.add_argument("--cpu", help="CPU model (default: pentium-4)")
+    parser.add_argument("--memory-virtualization", help="of a hypervisor: nested or shadow")
+    parser.add_argument("--host-cpu", help="CPU model of the host, under vt-x")
+    parser.add_argument(
+        "--ept-pages", help="largest page of nested page tables: '4 KiB', '2 MiB' (the default), '1 GiB'"
+    )
     parser.add_argument("--cpus", help="processors, 1 to 16 (default: 1)")
     parser.add_argument("--max-instructions", help="stop the guest there (default: 50000000)")
     parser.add_argument("--input", help=r"typed at the serial console; \n is a newline")

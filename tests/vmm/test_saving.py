@@ -52,10 +52,14 @@ steps:  dd 0
 """
 
 
+UNDER = ["native", "trap-and-emulate", "vt-x/nested", "vt-x/shadow"]
+
+
 def fresh(under):
     if under == "native":
         return build(kernel(BUSY), under, input="text", **OPTIONS)
-    return build([kernel(BUSY), neighbour()], under, input="text", **OPTIONS)
+    name, _, memory = under.partition("/")
+    return build([kernel(BUSY), neighbour()], name, input="text", memory_virtualization=memory or None, **OPTIONS)
 
 
 def end(system):
@@ -67,7 +71,7 @@ def end(system):
     )
 
 
-@pytest.mark.parametrize("under", ["native", "trap-and-emulate"])
+@pytest.mark.parametrize("under", UNDER)
 def test_a_system_goes_on_elsewhere(under, monkeypatch):
     """Saved anywhere, loaded into a system that was just built, it ends in the same way."""
     monkeypatch.setattr("vmlab.vmm.hypervisor.QUANTUM", 700)
@@ -119,7 +123,7 @@ def is_refused(system, state) -> bool:
 DAMAGE = (KeyError, None, -1, 1 << 70, "x", b"x", [], {}, 1.5, True, 3, [None], {"version": 2})
 
 
-@pytest.mark.parametrize("under", ["native", "trap-and-emulate"])
+@pytest.mark.parametrize("under", UNDER)
 def test_damaged_states_are_refused_whole(under):
     system = fresh(under)
     system.advance(9_001)

@@ -25,6 +25,7 @@ from vmlab.isa.x86.registers import (
     EFER_LMA,
     EFER_LME,
 )  # fmt: skip
+from vmlab.machine.state import COUNT, QUAD, check_state
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.reasons import BasicReason
@@ -163,13 +164,12 @@ class NestedMemory(AssistedMemory):
         return self.paging.fills * costs.vmm_nested_fill
 
     def save(self) -> dict[str, Any]:
-        return {**self.paging.save(), "flushes": self._flushes_seen}
+        return {"version": 1, "paging": self.paging.save(), "flushes": self._flushes_seen}
 
     def load(self, state: dict[str, Any]) -> None:
-        rest = dict(state)
-        flushes = rest.pop("flushes", 0)
-        self.paging.load(rest)
-        self._flushes_seen = flushes
+        check_state(state, self.name, {"paging": dict, "flushes": COUNT})
+        self.paging.load(state["paging"])
+        self._flushes_seen = state["flushes"]
 
 
 class ShadowMemory(AssistedMemory):
@@ -266,10 +266,9 @@ class ShadowMemory(AssistedMemory):
         return self.shadow.cycles(costs)
 
     def save(self) -> dict[str, Any]:
-        return {**self.shadow.save(), "flushes": self._flushes_seen, "root": self._root}
+        return {"version": 1, "shadow": self.shadow.save(), "flushes": self._flushes_seen, "root": self._root}
 
     def load(self, state: dict[str, Any]) -> None:
-        rest = dict(state)
-        flushes, root = rest.pop("flushes", 0), rest.pop("root", 0)
-        self.shadow.load(rest)
-        self._flushes_seen, self._root = flushes, root
+        check_state(state, self.name, {"shadow": dict, "flushes": COUNT, "root": QUAD})
+        self.shadow.load(state["shadow"])
+        self._flushes_seen, self._root = state["flushes"], state["root"]

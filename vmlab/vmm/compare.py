@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import OptionError
 from vmlab.machine.memory import PAGE_SIZE
 from vmlab.vmm.run import Run, run
+from vmlab.vmm.techniques import find_technique
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from vmlab.machine.image import Image
 
 __all__ = ["Comparison", "compare"]
+
+FOR_SOME = ("memory_virtualization", "host_cpu", "ept_pages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,26 @@ class Comparison:
         """True where no technique changed anything that the guest can see."""
         return not any(self.differences(index) for index in range(1, len(self.runs)))
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the runs: the technique, with how it virtualized memory where it is there more than once."""
+        strategies = {
+            run.under: {each.memory_virtualization for each in self.runs if each.under == run.under}
+            for run in self.runs
+        }
+        return [
+            f"{each.under}/{each.memory_virtualization}"
+            if strategies[each.under] - {each.memory_virtualization}
+            else each.under
+            for each in self.runs
+        ]
+
     def rows(self) -> list[dict[str, Any]]:
         """Return a table: one row each technique."""
-        first = self.runs[0]
+        first, names = self.runs[0], self.names
         return [
             {
-                "under": each.under,
+                "under": names[index],
                 "outcome": each.outcome,
                 "same as first": not self.differences(index) if index else None,
                 "instructions": each.instructions,
@@ -88,10 +105,11 @@ class Comparison:
             f"{row['cycles']:>13,}{row['slow-down']:>10.2f}x"
             for row in self.rows()
         ]
-        for index, each in enumerate(self.runs[1:], 1):
+        names = self.names
+        for index in range(1, len(self.runs)):
             found = self.differences(index)
             verdict = "the guest cannot tell the difference" if not found else f"{len(found)} differences"
-            lines.append(f"{self.runs[0].under} and {each.under}: {verdict}")
+            lines.append(f"{names[0]} and {names[index]}: {verdict}")
             lines += [f"  {line}" for line in found[:8]]
         return "\n".join(lines)
 
@@ -107,9 +125,9 @@ def compare(image: Image, under: Sequence[str] = ("native", "trap-and-emulate"),
     image : Image
         What the guest boots.
     under : sequence of str
-        Techniques; the first is the measure.
+        Techniques; the first is the measure. `"vt-x/shadow"` and `"vt-x/nested"` say how memory is virtualized, too.
     **options
-        As of `vmlab.run`.
+        As of `vmlab.run`; `memory_virtualization`, `host_cpu` and `ept_pages` are for those that can have them.
 
     Raises
     ------
@@ -120,4 +138,14 @@ def compare(image: Image, under: Sequence[str] = ("native", "trap-and-emulate"),
         raise OptionError(
             f"a comparison needs at least two techniques, as ['native', 'trap-and-emulate'], not {under!r}"
         )
-    return Comparison(tuple(run(image, technique, **options) for technique in under))
+    return Comparison(tuple(_run(image, technique, options) for technique in under))
+
+
+def _run(image: Image, under: str, options: dict[str, Any]) -> Run:
+    """Run a guest under one technique, with those options that it can have."""
+    name, _, strategy = str(under).partition("/")
+    able = find_technique(name).memory_virtualizations
+    own = {key: value for key, value in options.items() if len(able) > 1 or key not in FOR_SOME}
+    if strategy:
+        own["memory_virtualization"] = strategy
+    return run(image, name, **own)

@@ -52,7 +52,7 @@ class Run:
 
     @property
     def memory_virtualization(self) -> str:
-        """How guest-virtual addresses reach host memory: `"none"`, `"shadow"`."""
+        """How guest-virtual addresses reach host memory: `"none"`, `"shadow"`, `"nested"`."""
         return self.system.memory_virtualization
 
     @property
@@ -157,11 +157,11 @@ def run(
     image : Image, sequence of Image, or Snapshot
         What the guests boot, one each; or the saved system that goes on.
     under : str, optional
-        Technique, as `"native"` (if not given) or `"trap-and-emulate"`. A saved system goes on under its own.
+        Technique: `"native"` (if not given), `"trap-and-emulate"` or `"vt-x"`. A saved system goes on under its own.
     until : str or bytes, optional
         Stop soon (at most 1000 steps) after the first guest has sent this to its serial port in this run.
     **options
-        As of `vmlab.vmm.techniques.build`: `memory`, `cpu`, `cpus`, `max_instructions`, `input`. A saved system takes
+        As of `vmlab.vmm.techniques.build`: `memory`, `cpu`, `cpus`, `max_instructions`, `input`, `memory_virtualization`. A saved system takes
         `input`, `keys`, `max_instructions` (more from here), `engine`.
 
     Returns

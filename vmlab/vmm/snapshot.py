@@ -38,7 +38,8 @@ FIELDS = {
 }  # fmt: skip
 OPTIONS = {
     "memory": COUNT, "cpu": str, "cpus": COUNT, "engine": str, "input": bytes, "keys": Items(Items((COUNT, str), 2)),
-    "max_instructions": (COUNT, NONE), "shadow_policy": str,
+    "max_instructions": (COUNT, NONE), "shadow_policy": str, "memory_virtualization": str, "host_cpu": str,
+    "ept_pages": str,
 }  # fmt: skip
 IMAGE = {
     "name": str, "entry": QUAD, "segments": Items(Items((QUAD, bytes), 3)), "symbols": Entries(str, QUAD), "bits": COUNT,
@@ -77,7 +78,7 @@ class Snapshot:
         self._folder = folder
         try:
             self._state = check_state(state, "snapshot", FIELDS)
-            self._options: dict[str, Any] = check_state(state["options"], "options", OPTIONS)
+            self._options: dict[str, Any] = check_state(state["options"], "options", OPTIONS, version=2)
             self._images = [self._image(each) for each in state["images"]]
             self._disks = [each and self._disk(each) for each in state["disks"]]
             self._ready: System | None = self._build()
@@ -197,9 +198,12 @@ def capture(system: System) -> dict[str, Any]:
         page: numbers.setdefault(contents, len(numbers)) for page, contents in system.machine.memory.contents().items()
     }
     options = {
-        "version": 1,
+        "version": 2,
         "memory": guest.memory.size,
-        "cpu": system.machine.cpu.model.name,
+        "cpu": guest.vcpu.model.name,
+        "host_cpu": system.machine.cpu.model.name,
+        "memory_virtualization": system.memory_virtualization,
+        "ept_pages": system.largest_page,
         "cpus": len(guest.vcpus),
         "engine": "auto" if system.machine.engine else "interpreter",
         "input": system.input,

@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from vmlab.machine.trace import Detail
     from vmlab.vmm.shadow_paging import ShadowPolicy
 
-__all__ = ["ENGINES", "TECHNIQUES", "build", "check_options", "find_engine", "read_input", "read_keys"]
+__all__ = [
+    "ENGINES",
+    "TECHNIQUES",
+    "build",
+    "check_options",
+    "find_engine",
+    "find_technique",
+    "read_input",
+    "read_keys",
+]
 
 TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (Native, TrapAndEmulate, HardwareAssist)}
 """Systems by the name of their technique."""

@@ -31,9 +31,12 @@ ENCODINGS = {
 def test_encodings_of_fields():
     for name, encoding in ENCODINGS.items():
         assert FIELDS[encoding].name == name
-    assert {
-        each: FIELDS[each].width for each in (f.GUEST_CS, f.TSC_OFFSET, f.EXIT_REASON, f.GUEST_RIP)
-    } == {f.GUEST_CS: 16, f.TSC_OFFSET: 64, f.EXIT_REASON: 32, f.GUEST_RIP: 64}
+    assert {each: FIELDS[each].width for each in (f.GUEST_CS, f.TSC_OFFSET, f.EXIT_REASON, f.GUEST_RIP)} == {
+        f.GUEST_CS: 16,
+        f.TSC_OFFSET: 64,
+        f.EXIT_REASON: 32,
+        f.GUEST_RIP: 64,
+    }
     assert FIELDS[f.EXIT_REASON].read_only
     assert [FIELDS[each].group for each in (f.VPID, f.EXIT_REASON, f.GUEST_CS, f.HOST_CS)] == [
         "control", "exit information", "guest state", "host state",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vmlab.errors import StateError
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import MSR_FEATURE_CONTROL
 from vmlab.machine.state import LONG, QUAD, WORD, Entries, Items, check_state
@@ -261,10 +262,18 @@ class Vmx:
         rules: dict[str, Any] = dict.fromkeys(("on", "non_root", "launched", "root_blocks_nmi"), bool)
         rules |= {"region": QUAD, "current": (QUAD, type(None)), "fields": Entries(LONG, QUAD)}
         check_state(state, "VMX", rules | {"event": (Items(LONG, 3), type(None)), "contexts": Entries(WORD, dict)})
+        fields = state["fields"]
+        whole = fields.keys() == FIELDS.keys() and all(
+            not value >> FIELDS[name].width for name, value in fields.items()
+        )
+        if (fields and not whole) or bool(fields) != (state["current"] is not None):
+            raise StateError("VMX: the saved fields are not those of a VMCS")
+        if state["non_root"] and not (state["on"] and fields):
+            raise StateError("VMX: a saved guest runs without a VMCS")
         contexts = {vpid: self._load_context(each) for vpid, each in state["contexts"].items()}
         for name in ("on", "region", "current", "launched", "root_blocks_nmi"):
             setattr(self, name, state[name])
-        self.fields = {encoding: state["fields"].get(encoding, 0) for encoding in FIELDS} if state["fields"] else {}
+        self.fields = {encoding: fields[encoding] for encoding in FIELDS} if fields else {}
         event = state["event"]
         self.event = None if event is None else (event[0], event[1], event[2])
         self.contexts = contexts
