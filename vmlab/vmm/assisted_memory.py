@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vmlab.machine.trace import Event
     from vmlab.vmm.host_frames import HostFrames
     from vmlab.vmm.host_memory import HostMemory
+    from vmlab.vmm.shadow_paging import ShadowPolicy
     from vmlab.vmm.virtual_machine import VirtualMachine
 
 __all__ = ["AssistedMemory", "NestedMemory", "Resolved", "ShadowMemory"]
@@ -184,10 +185,10 @@ class ShadowMemory(AssistedMemory):
     name = "shadow page tables"
     reasons = frozenset({BasicReason.EXCEPTION_OR_NMI})
 
-    def __init__(self, vcpu: Processor, window: MemoryWindow, host: HostFrames) -> None:
+    def __init__(self, vcpu: Processor, window: MemoryWindow, host: HostFrames, policy: ShadowPolicy) -> None:
         super().__init__(vcpu)
         # Of HostMemory it uses what HostFrames has, too, where the guest is not deprivileged.
-        self.shadow = ShadowPaging(cast("HostMemory", host), vcpu, window, deprivileged=False)
+        self.shadow = ShadowPaging(cast("HostMemory", host), vcpu, window, deprivileged=False, policy=policy)
         self._flushes_seen = 0
         self._root = 0
 

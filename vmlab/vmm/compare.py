@@ -127,7 +127,7 @@ def compare(image: Image, under: Sequence[str] = ("native", "trap-and-emulate"),
     under : sequence of str
         Techniques; the first is the measure. `"vt-x/shadow"` and `"vt-x/nested"` say how memory is virtualized, too.
     **options
-        As of `vmlab.run`; `memory_virtualization`, `host_cpu` and `ept_pages` are for those that can have them.
+        As of `vmlab.run`; `memory_virtualization`, `host_cpu`, `ept_pages` and `shadow_policy` are for those that can have them.
 
     Raises
     ------
@@ -148,4 +148,6 @@ def _run(image: Image, under: str, options: dict[str, Any]) -> Run:
     own = {key: value for key, value in options.items() if len(able) > 1 or key not in FOR_SOME}
     if strategy:
         own["memory_virtualization"] = strategy
+    if own.get("memory_virtualization", able[0]) != "shadow":
+        own.pop("shadow_policy", None)
     return run(image, name, **own)

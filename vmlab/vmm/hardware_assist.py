@@ -115,7 +115,7 @@ class HardwareAssist(Hypervisor):
             if is_nested:
                 memory = NestedMemory(vcpu, window, host, host_model, self.largest_page)
             else:
-                memory = ShadowMemory(vcpu, window, host)
+                memory = ShadowMemory(vcpu, window, host, self.shadow_policy)
             memory.ask(machine)
             self.machines.append(machine)
             self.memories.append(memory)
