@@ -13,6 +13,10 @@ from vmlab.machine.trace import (
     PortAccess,
     Resume,
     ShadowFill,
+    ShadowRoot,
+    ShadowSync,
+    ShadowUnsync,
+    ShadowWrite,
     Signal,
     Switch,
     Trap,
@@ -89,6 +93,40 @@ CASES = {
             "The VMM fills the shadow page table: guest-virtual 0x400000 → guest-physical 0x5000 → host-physical 0x205000, "
             "writable. The guest never learns of it."
         ),
+    ),
+    "out of step": (
+        moment(in_vmm=True),
+        [
+            Exit(*STAMP, "hidden page fault", "0x211008"),
+            ShadowUnsync(*STAMP, 0x211000),
+            ShadowFill(*STAMP, 0x211008, 0x211008, 0x411008, writable=True),
+        ],
+        (
+            "The VMM fills the shadow page table: guest-virtual 0x211008 → guest-physical 0x211008 → host-physical 0x411008, "
+            "writable. The guest never learns of it. From now on the guest writes to its page table at 0x211000 unseen: the "
+            "shadow of it is out of step until the guest flushes its TLB."
+        ),
+    ),
+    "in step": (
+        moment(in_vmm=True, after={**REGISTERS, "EFLAGS": 2}),
+        [Emulate(*STAMP, 0x100012, "mov cr3, eax"), ShadowSync(*STAMP, 1, 5, 2, 1)],
+        (
+            "The VMM emulates MOV CR3, EAX on the VCPU: IF 1 → 0. The TLB flush brings the shadow of a page table in step: "
+            "5 entries stay, 2 change, 1 go."
+        ),
+    ),
+    "traced write": (
+        moment(in_vmm=True, after={**REGISTERS, "EFLAGS": 2}),
+        [Emulate(*STAMP, 0x100012, "mov dword ptr [eax], 0"), ShadowWrite(*STAMP, 0x210000, 3, 0, 2)],
+        (
+            "The VMM emulates MOV dword ptr [EAX], 0 on the VCPU: IF 1 → 0. The write went to entry 3 of the guest's page table "
+            "at 0x210000, and its shadow follows: 0 entries change, 2 go."
+        ),
+    ),
+    "shadow root": (
+        moment(in_vmm=True),
+        [ShadowRoot(*STAMP, 0x210000, 0x12C000, known=True)],
+        "The VMM takes the shadow root at host-physical 0x12c000 for CR3 0x210000: it was kept.",
     ),
     "switch": (
         moment(in_vmm=True, names=["a", "b"]),

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
         PortAccess,
         Resume,
         ShadowFill,
+        ShadowRoot,
+        ShadowSync,
+        ShadowUnsync,
+        ShadowWrite,
         Signal,
         Switch,
         Trap,
@@ -55,6 +59,10 @@ WEIGHT = (
     "emulate",
     "resume",
     "exit",
+    "traced",
+    "unsync",
+    "sync",
+    "root",
     "firmware",
     "port",
     "control",
@@ -62,6 +70,9 @@ WEIGHT = (
     "instruction",
 )
 """Kinds of events, the most telling first."""
+
+ASIDES = ("traced", "unsync", "sync")
+"""Kinds of events that have a sentence of their own behind that of the main event."""
 
 PAGE_FAULT = 14
 REGISTER = re.compile(
@@ -140,7 +151,9 @@ def caption(moment: Moment, events: Sequence[Event]) -> str:
     event = main_event(events)
     if event is None or event.kind == "instruction":
         return _plain(moment)
-    return SENTENCES[event.kind](moment, event, events)
+    said = [SENTENCES[event.kind](moment, event, events)]
+    others = [each for each in events if each.kind in ASIDES and each is not event]
+    return " ".join(said + [SENTENCES[each.kind](moment, each, events) for each in others])
 
 
 def changes(before: Mapping[str, int], after: Mapping[str, int], skip: Sequence[str] = ("EIP",)) -> str:
@@ -287,6 +300,33 @@ def _shadow(moment: Moment, event: ShadowFill, events: Sequence[Event]) -> str:
     )
 
 
+def _unsync(moment: Moment, event: ShadowUnsync, events: Sequence[Event]) -> str:
+    return (
+        f"From now on the guest writes to its page table at {event.table:#x} unseen: the shadow of it is out of step until "
+        "the guest flushes its TLB."
+    )
+
+
+def _sync(moment: Moment, event: ShadowSync, events: Sequence[Event]) -> str:
+    tables = "a page table" if event.tables == 1 else f"{event.tables} page tables"
+    return (
+        f"The TLB flush brings the shadow of {tables} in step: {event.kept} entries stay, {event.changed} change, "
+        f"{event.cleared} go."
+    )
+
+
+def _traced(moment: Moment, event: ShadowWrite, events: Sequence[Event]) -> str:
+    return (
+        f"The write went to entry {event.slot} of the guest's page table at {event.table:#x}, and its shadow follows: "
+        f"{event.changed} entries change, {event.cleared} go."
+    )
+
+
+def _root(moment: Moment, event: ShadowRoot, events: Sequence[Event]) -> str:
+    kept = "it was kept" if event.known else "it is new, and still empty"
+    return f"The VMM takes the shadow root at host-physical {event.root:#x} for CR3 {event.cr3:#x}: {kept}."
+
+
 def _resume(moment: Moment, event: Resume, events: Sequence[Event]) -> str:
     return f"The VMM resumes the guest with IRET at {_at(moment, moment.ip)}: virtual {event.mode} mode in physical ring {moment.ring}."
 
@@ -334,6 +374,10 @@ SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
         "emulate": _emulate,
         "inject": _inject,
         "shadow": _shadow,
+        "unsync": _unsync,
+        "sync": _sync,
+        "traced": _traced,
+        "root": _root,
         "resume": _resume,
         "switch": _switch,
         "signal": _signal,

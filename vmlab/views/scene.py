@@ -41,7 +41,8 @@ STOPS = ("trap",)
 BINS = 240
 TAIL = 2000  # characters of the console before a window that are sent with it
 TRANSIENT = ("caption", "events", "motion")
-SHOWN = frozenset(EVENTS) - {"instruction", "exit"}
+SHOWN = frozenset(EVENTS) - {"instruction", "exit", "root"}
+SHADOW = frozenset({"shadow", "unsync", "sync", "traced"})
 VIRTUAL_MARKS = ("trap", "emulate", "inject", "shadow", "resume", "switch")
 NATIVE_MARKS = ("trap",)
 
@@ -208,7 +209,7 @@ class SceneWriter:
                 [f"guest{after.current}/vcpu"] if kinds & {"emulate", "inject", "control", "switch", "resume"} else []
             )
             lit += [f"guest{ran}/vcpu"] if "switch" in kinds else []
-            lit += [f"guest{ran}/shadow", "hardware/memory"] if "shadow" in kinds else []
+            lit += [f"guest{ran}/shadow", "hardware/memory"] if kinds & SHADOW else []
             lit += [f"guest{ran}/devices"] if _is_port(events) else []
             return lit + ([] if after.in_vmm else [running])
         if kind == "trap":
