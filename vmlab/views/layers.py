@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from vmlab.errors import OptionError
+from vmlab.vmm.page_walk import shadow_of
 from vmlab.vmm.system import System
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ def _add_vmm(graph: nx.DiGraph, system: System) -> None:
                 "CR3": f"{guest.vcpu.cr3:#010x}",
             },
         )
+        shadow = shadow_of(system, index)
         graph.add_node(
             f"guest{index}/shadow",
             label="shadow page tables",
@@ -196,8 +198,14 @@ def _add_vmm(graph: nx.DiGraph, system: System) -> None:
             layer="vmm",
             guest=index,
             privilege="held by the VMM",
-            counters={},
-            state={},
+            counters=dict(sorted(shadow.counters.items())) if shadow else {},
+            state={
+                "policy": shadow.policy,
+                "shadow pages": len(shadow.pages.pages),
+                "out of step": len(shadow.traces.out_of_step),
+            }
+            if shadow
+            else {},
         )
 
 
