@@ -188,6 +188,21 @@ def test_what_user_mode_can_reach_is_what_its_tables_say(native):
     assert owned[cpu.cr3 >> 12] == "tables"
 
 
+def test_the_supervisor_s_directory_entry_hides_what_is_below():
+    """User mode reaches a page where the entries of all levels say so (SDM vol. 3, 4.6)."""
+    run = vmlab.run(vmlab.guests.load("minios"), memory=MEMORY)
+    cpu = run.system.machine.cpu
+
+    def mapped():
+        return sum(each.count for each in vmlab.memory_map(run).ranges if each.kind == "mapped")
+
+    before = mapped()
+    entry = cpu.memory.read(cpu.cr3 + 4, 4)  # of the page table of the process
+    cpu.memory.write(cpu.cr3 + 4, 4, entry & ~4)
+    assert mapped() == before - 1
+    assert vmlab.walk(run, 0x400000, user=True).fault.code == 5
+
+
 def test_a_frame_that_two_guests_have_is_shared(pair):
     system = vmlab.run([vmlab.guests.load("minios")] * 2, under="trap-and-emulate", memory=MEMORY).system
     first, second = (guest.memory for guest in system.guests)
