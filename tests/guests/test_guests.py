@@ -149,6 +149,36 @@ def test_pages_come_by_faults_and_go(pages, rounds, pool):
     assert run.machine.memory.read_bytes(0x11_1000 + 0x200 * 4, 0x200 * 4) == bytes(0x800), "all are unmapped again"
 
 
+@pytest.fixture(scope="module")
+def both_ways():
+    """Return runs of both guests on the same processor, by name and by how memory is virtualized."""
+    return {
+        (name, way): vmlab.run(guests.load(name), under="vt-x", memory_virtualization=way, host_cpu="westmere")
+        for name in ("pointer_chase", "page_churn")
+        for way in ("shadow", "nested")
+    }
+
+
+def test_what_misses_is_cheaper_under_shadow_paging_and_what_changes_under_nested(both_ways):
+    cycles = {key: run.cycles for key, run in both_ways.items()}
+    assert cycles["pointer_chase", "nested"] > 2 * cycles["pointer_chase", "shadow"]
+    assert cycles["page_churn", "shadow"] > 5 * cycles["page_churn", "nested"]
+    walks = {key: run.cycles_by_cause["page walks"] for key, run in both_ways.items()}
+    native = vmlab.run(guests.load("pointer_chase")).cycles_by_cause["page walks"]
+    assert walks["pointer_chase", "shadow"] < 1.1 * native
+    # Two levels of the guest over three or four of the host (with pages of 2 MiB, of 4 KiB) make 11 or 14 references of 2.
+    assert 11 / 2 * 0.9 * native < walks["pointer_chase", "nested"] < 14 / 2 * 1.1 * native
+
+
+def test_who_changes_page_tables_exits_more_than_ten_times_as_often_under_shadow_paging(both_ways):
+    exits = {way: both_ways["page_churn", way].exits for way in ("shadow", "nested")}
+    assert exits["shadow"].total() > 10 * exits["nested"].total()
+    assert exits["shadow"]["true page fault"] == exits["shadow"]["INVLPG"] == 32 * 20
+    assert not {"true page fault", "hidden page fault", "INVLPG"} & set(exits["nested"])
+    assert not exits["shadow"]["EPT violation"]
+    assert {run.console for (name, _), run in both_ways.items() if name == "page_churn"} == {churned(32, 20, 27)}
+
+
 def test_a_constant_is_of_the_source_and_a_number():
     assert guests.load("pointer_chase", PAGES=256).segments == guests.load("pointer_chase").segments
     with pytest.raises(OptionError, match="guest page_churn has no constant 'pages': it has PAGES, ROUNDS, WINDOW"):

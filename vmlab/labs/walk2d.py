@@ -34,21 +34,21 @@ walk2d(memory, guest_root, host_root, address, is_write) returns
     or ('page fault', error_code): the guest's own fault;
     or ({fault!r}, guest_physical): the host's, with the guest-physical address that it refused.
 
-memory.read(host_physical, size) is the only way to see an entry. Two things are judged: the result, and which entries
-were read in which order. They are the processor's, without a TLB and without any cache.
+memory.read(host_physical, size) is the only way to see an entry. Two things are judged: the result, and which
+entries were read in which order. They are the processor's, without a TLB and without any cache.
 
 {guest_table}
 
 {host_table}
 
-An entry that denies writing denies it to all below. Rights count once a walk has reached its page, not before; where
-there is no page, they do not matter. Accesses are the supervisor's, with CR0.WP set. All that is there may be read, and
-the host denies writing to none of the guest's tables. The error code: bit 0 is 1 where the page was there and the right
-was not, bit 1 is 1 for a write. Nothing is marked accessed or dirty.
+An entry that denies writing denies it to all below. Rights count once a walk has reached its page, not before;
+where there is no page, they do not matter. Accesses are the supervisor's, with CR0.WP set. All that is there may
+be read, and the host denies writing to none of the guest's tables. The error code: bit 0 is 1 where the page was
+there and the right was not, bit 1 is 1 for a write. Nothing is marked accessed or dirty.
 
-print(exercise.skeleton) is a beginning. Your tables: guest_root {guest_root:#x}, host_root {host_root:#x}. Access 0 is a read of
-{address:#x}; exercise.arguments(n) are the arguments for access n, up to {last}: try walk2d(*exercise.arguments(0)).
-exercise.check(walk2d) judges them all.
+print(exercise.skeleton) is a beginning. Your tables: guest_root {guest_root:#x}, host_root {host_root:#x}.
+exercise.arguments(n) are the arguments for access n, from 0 (a read of {address:#x}) to {last}:
+try walk2d(*exercise.arguments(0)). exercise.check(walk2d) judges them all.
 """
 
 SKELETON = '''\
@@ -56,16 +56,16 @@ def walk_host(memory, host_root, guest_physical, is_write):
     """One dimension: the host-physical address of a guest-physical one, or the host's fault."""
     table = host_root
     for shift in {host_shifts}:
-        entry = memory.read(table, {host.entry_bytes})  # which entry of the table?
-        ...                           # is anything there? is it a page, or one table more?
-    return ...
+        slot = guest_physical >> shift & 511
+        entry = memory.read(table + 8 * slot, 8)
+        # Is anything there? Is it one table more, or a page already? What does it deny?
+        table = entry & 0x000FFFFFFFFFF000
+    return table | guest_physical & 0xFFF
 
 
 def walk2d(memory, guest_root, host_root, address, is_write):
     """Two: each table of the guest, and the page at the end, is found through the host's tables."""
-    table = guest_root                # guest-physical!
-    for shift in {guest_shifts}:
-        ...
+    # guest_root is a guest-physical address, and so is what an entry of the guest leads to.
     return ...
 '''
 
@@ -134,8 +134,7 @@ class Walk2d(Exercise):
             address=accesses[0].address,
             last=len(accesses) - 1,
         )
-        shifts = {f"{who}_shifts": tuple(level.shift for level in each.levels) for who, each in formats.items()}
-        self.skeleton = SKELETON.format(**formats, **shifts)
+        self.skeleton = SKELETON.format(host_shifts=tuple(level.shift for level in formats["host"].levels))
 
     def arguments(self, n: int) -> tuple[TableMemory, int, int, int, bool]:
         """Return the arguments for access `n`, with a memory that counts from 0.
