@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tests.vmm.harness import kernel
+from vmlab.vmm.page_walk import shadow_of
 from vmlab.vmm.techniques import build
 
 MEMORY = 8 << 20
@@ -114,8 +115,9 @@ class Commanded:
     def __init__(self, under: str, **options) -> None:
         self.image = kernel(SOURCE)
         self.system = build(self.image, under, memory=MEMORY, engine="interpreter", **options)
-        for world in getattr(self.system, "worlds", ()):
-            self._forbid_direct_writes(world.shadow.traces)
+        shadow = shadow_of(self.system, 0)
+        if shadow:
+            self._forbid_direct_writes(shadow.traces)
         self.guest = self.system.guests[0]
         self.memory = self.guest.memory
         self.place = self.image.symbols["command"]

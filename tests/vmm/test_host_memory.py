@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.vmm.harness import kernel, log, same
+from vmlab.vmm.page_walk import shadow_of
 from vmlab.vmm.techniques import build
 
 
@@ -134,13 +135,25 @@ main:   call paging_on
 
 def test_one_instruction_that_touches_many_regions_just_before_the_tables_run_out(monkeypatch):
     monkeypatch.setattr("vmlab.vmm.shadow_pages.MOST_PAGES", 6)
-    same(
+    _, virtual = same(
         """
 main:   call paging_on
         mov eax, 0x10
         mov cr4, eax
+        mov edi, 0x400000               ; 64 tables, each of which maps 4 MiB from 0
+.fill:  mov eax, edi
+        and eax, 0xFFC
+        shl eax, 10
+        or eax, 7
+        stosd
+        cmp edi, 0x440000
+        jb .fill
         mov ecx, 1000
-.map:   mov dword [DIRECTORY + ecx * 4], 0x00000087
+.map:   mov eax, ecx
+        and eax, 63
+        shl eax, 12
+        add eax, 0x400007
+        mov [DIRECTORY + ecx * 4], eax
         dec ecx
         cmp ecx, 2
         jae .map
@@ -155,8 +168,10 @@ main:   call paging_on
         add edi, 0x00800000 - 4
         loop .copy
         call quit
-"""
+""",
+        max_instructions=1_000_000,
     )
+    assert shadow_of(virtual, 0).pages.evictions > 30
 
 
 def test_shadow_frames_show_the_guests_own_memory_alone():

@@ -18,6 +18,7 @@ from tests.vmm.page_commands import DATA, KNOWN, LARGE, LINEAR, PAGES, POOL, REG
 STRATEGIES = {
     "cached shadow": ("trap-and-emulate", {"shadow_policy": "cached"}),
     "traced shadow": ("trap-and-emulate", {"shadow_policy": "traced"}),
+    "shadow with real rings": ("vt-x", {"memory_virtualization": "shadow"}),
     "nested": ("vt-x", {"memory_virtualization": "nested"}),
     "flushed shadow": ("trap-and-emulate", {"shadow_policy": "flush"}),
 }

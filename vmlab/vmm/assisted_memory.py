@@ -221,11 +221,12 @@ class ShadowMemory(AssistedMemory):
         shadow, root = self.shadow, machine.read(f.GUEST_CR3)
         if shadow.changed or root != self._root:
             machine.invalidate()
+            shadow.flushed()
         else:
             for linear in shadow.invalid:
                 machine.invalidate(linear)
+            shadow.invalid.clear()
         self._root = root
-        shadow.flushed()
 
     def resolve(self, machine: VirtualMachine) -> Resolved:
         linear, code = machine.read(f.EXIT_QUALIFICATION), machine.read(f.EXIT_ERROR_CODE)
