@@ -39,11 +39,12 @@ start:  mov esp, 0x90000
         mov eax, esi
         shr eax, 12
         mov dword [TABLE + eax * 4], 0
-        invlpg [esi]
+.gone:  invlpg [esi]                    ; the table says so; the TLB must be told
         cmp esi, WINDOW
         ja .unmap
-        mov eax, cr3                    ; as if to another process
-        mov cr3, eax
+        mov eax, cr3
+.switch:
+        mov cr3, eax                    ; as if to another process
         dec ebp
         jnz .round
 
