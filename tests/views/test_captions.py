@@ -9,7 +9,9 @@ from vmlab.machine.trace import (
     End,
     Exit,
     FirmwareCall,
+    HardwareExit,
     Inject,
+    NestedFill,
     PortAccess,
     Resume,
     ShadowFill,
@@ -29,7 +31,7 @@ REGISTERS = {"EIP": 0x100012, "EFLAGS": 0x202, "EAX": 0x148, "EDX": 0x3F8}
 
 def moment(**changed):
     facts = {
-        "virtual": True, "started": True, "in_vmm": False, "resumed": False, "guest": "a", "mode": "kernel", "text": "cli",
+        "virtual": True, "assisted": False, "started": True, "in_vmm": False, "resumed": False, "guest": "a", "mode": "kernel", "text": "cli",
         "address": 0x100012, "ip": 0x100013, "ring": 0, "before": REGISTERS, "after": REGISTERS, "names": ["a"],
         "where": {0x100013: "main+0x3", 0x100200: "handler"}.get, "device": {0x3F8: "uart"}.get,
     }  # fmt: skip
@@ -37,6 +39,47 @@ def moment(**changed):
 
 
 CASES = {
+    "VM exit": (
+        moment(assisted=True, text="cpuid"),
+        [HardwareExit(*STAMP, "CPUID", 0, 0x100012, 0)],
+        "VM exit at CPUID, 0x100012: CPUID. The hardware saves the guest's state in the VMCS and loads the VMM's.",
+    ),
+    "VM entry": (
+        moment(assisted=True, in_vmm=True, resumed=True),
+        [Resume(*STAMP, "kernel")],
+        "VM entry: the VMM resumes the guest at 0x100013 (main+0x3), in ring 0 of VMX non-root operation.",
+    ),
+    "trap of a guest in its own rings": (
+        moment(assisted=True, text="div ecx", ip=0x100200),
+        [Trap(*STAMP, 0, "#DE", None, 0x100012, 3, 0)],
+        (
+            "DIV ECX at 0x100012 (ring 3, VMX non-root) raises #DE: the hardware enters the guest kernel's own handler at "
+            "0x100200 (handler), and the VMM does not notice."
+        ),
+    ),
+    "nested fill": (
+        moment(assisted=True, in_vmm=True),
+        [NestedFill(*STAMP, 0x8000, 0x308000, 0x200000)],
+        (
+            "The VMM fills the nested page table: guest-physical 0x8000 → host-physical 0x308000, a page of 2,048 KiB. The "
+            "guest never learns of it."
+        ),
+    ),
+    "reason of a VM exit": (
+        moment(assisted=True, in_vmm=True),
+        [Exit(*STAMP, "HLT", "hlt")],
+        "The VMM reads the exit reason in the VMCS: HLT (hlt).",
+    ),
+    "injection by a VM entry": (
+        moment(assisted=True, in_vmm=True, resumed=True),
+        [Inject(*STAMP, 0x20, "interrupt 0x20")],
+        "The VMM injects interrupt 0x20 and resumes the guest: the VM entry delivers it.",
+    ),
+    "an instruction of a guest in its own rings": (
+        moment(assisted=True),
+        [],
+        "CLI runs directly on the CPU in ring 0 of VMX non-root operation.",
+    ),
     "reset of a processor": (moment(), [Signal(*STAMP, "INIT", 0xFFFFFFF0, cpu=1)], "INIT resets the processor."),
     "start of a processor": (
         moment(),

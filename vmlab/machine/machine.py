@@ -23,7 +23,7 @@ from vmlab.machine.memory import PhysicalMemory
 from vmlab.machine.platform import Platform
 from vmlab.machine.processor import Processor
 from vmlab.machine.state import COUNT, Items, check_state, rollback
-from vmlab.machine.trace import InstructionRetired, Signal, Trace, Trap
+from vmlab.machine.trace import HardwareExit, InstructionRetired, Signal, Trace, Trap
 from vmlab.machine.turns import Turns, is_asleep
 from vmlab.machine.vmx.boundary import event_name, pending_exit
 from vmlab.machine.vmx.exit import leave
@@ -257,8 +257,13 @@ class Machine:
 
     def _leave_guest(self, exit_: VmExit) -> None:
         """Take a VM exit."""
-        leave(self.cpu, exit_)
+        cpu = self.cpu
+        address, ring = cpu.linear_ip, cpu.cpl
+        leave(cpu, exit_)
         self.in_host = self._is_in_host()
+        if self.trace.on:
+            time, index, name = self.guest_time + self.retired, self.turns.index, exit_.reason.name
+            self.trace.note(HardwareExit, self.steps, time, self.guest, index, name, exit_.qualification, address, ring)
 
     def _is_in_host(self) -> bool:
         """Say whether the processor is about to execute host software that is written in Python."""

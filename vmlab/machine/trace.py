@@ -190,6 +190,39 @@ class ShadowRoot(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HardwareExit(Event):
+    """A processor left VMX non-root operation: a VM exit, as the hardware does it.
+
+    Attributes
+    ----------
+    reason : str
+        Basic exit reason, as in the manual.
+    qualification : int
+        Exit qualification.
+    address : int
+        Linear address of the guest's next instruction.
+    ring : int
+        The guest's privilege level.
+    """
+
+    kind: ClassVar[str] = "vm-exit"
+    reason: str
+    qualification: int
+    address: int
+    ring: int
+
+
+@dataclass(frozen=True, slots=True)
+class NestedFill(Event):
+    """A hypervisor filled an entry of nested page tables: guest-physical, host-physical address, bytes of the page."""
+
+    kind: ClassVar[str] = "nested"
+    gpa: int
+    hpa: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Resume(Event):
     """A hypervisor gave the CPU back to a guest, in virtual kernel or user mode."""
 

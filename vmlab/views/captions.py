@@ -33,8 +33,10 @@ if TYPE_CHECKING:
         Event,
         Exit,
         FirmwareCall,
+        HardwareExit,
         Inject,
         Input,
+        NestedFill,
         PortAccess,
         Resume,
         ShadowFill,
@@ -51,11 +53,13 @@ __all__ = ["Moment", "caption", "changes", "main_event", "port_access", "upper"]
 
 WEIGHT = (
     "end",
+    "vm-exit",
     "trap",
     "signal",
     "switch",
     "inject",
     "shadow",
+    "nested",
     "emulate",
     "resume",
     "exit",
@@ -99,6 +103,8 @@ class Moment:
     ----------
     virtual : bool
         True under a monitor.
+    assisted : bool
+        True where the guest runs in its own rings, in VMX non-root operation.
     started : bool
         False at the start of the run, where no step has been made yet.
     in_vmm, resumed : bool
@@ -124,6 +130,7 @@ class Moment:
     """
 
     virtual: bool
+    assisted: bool
     started: bool
     in_vmm: bool
     resumed: bool
@@ -228,6 +235,8 @@ def _plain(moment: Moment) -> str:
     port = _port_words(moment, moment.text, "")
     changed = port or changes(moment.before, moment.after)
     tail = f": {changed}." if changed else "."
+    if moment.assisted:
+        return f"{text} runs directly on the CPU in ring {moment.ring} of VMX non-root operation{tail}"
     if moment.virtual:
         return f"{text} runs directly on the CPU in ring {moment.ring} (virtual {moment.mode} mode){tail}"
     return f"{text} runs on the CPU in ring {moment.ring}{tail}"
@@ -248,7 +257,10 @@ def _port_words(moment: Moment, text: str, virtual: str) -> str:
 
 
 def _trap(moment: Moment, event: Trap, events: Sequence[Event]) -> str:
-    if moment.virtual:
+    if moment.assisted:
+        context = f"ring {event.from_ring}, VMX non-root"
+        target = f"the hardware enters the guest kernel's own handler at {_at(moment, moment.ip)}, and the VMM does not notice"
+    elif moment.virtual:
         context = f"virtual {moment.mode} mode, physical ring {event.from_ring}"
         target = "the hardware delivers it to the VMM"
     else:
@@ -274,8 +286,27 @@ def _error(event: Trap) -> str:
     return ", ".join(words) + ("" if event.cr2 is None else f" at {event.cr2:#x}")
 
 
+def _vm_exit(moment: Moment, event: HardwareExit, events: Sequence[Event]) -> str:
+    reason = event.reason.replace("_", " ")
+    text = f"at {upper(moment.text)}, " if moment.text and moment.address == event.address else ""
+    detail = f", qualification {event.qualification:#x}" if event.qualification else ""
+    return (
+        f"VM exit {text}{_at(moment, event.address)}: {reason}{detail}. The hardware saves the guest's state in the VMCS and "
+        "loads the VMM's."
+    )
+
+
+def _nested(moment: Moment, event: NestedFill, events: Sequence[Event]) -> str:
+    return (
+        f"The VMM fills the nested page table: guest-physical {event.gpa:#x} → host-physical {event.hpa:#x}, a page of "
+        f"{event.size >> 10:,} KiB. The guest never learns of it."
+    )
+
+
 def _exit(moment: Moment, event: Exit, events: Sequence[Event]) -> str:
     detail = f" ({event.detail})" if event.detail else ""
+    if moment.assisted:
+        return f"The VMM reads the exit reason in the VMCS: {event.reason}{detail}."
     return f"The VMM finds why the guest lost the CPU: {event.reason}{detail}."
 
 
@@ -289,6 +320,9 @@ def _emulate(moment: Moment, event: Emulate, events: Sequence[Event]) -> str:
 
 def _inject(moment: Moment, event: Inject, events: Sequence[Event]) -> str:
     again = " and resumes it" if moment.resumed else ""
+    if moment.assisted:
+        again = " and resumes the guest" if moment.resumed else ""
+        return f"The VMM injects {event.name}{again}: the VM entry delivers it."
     return f"The VMM injects {event.name} into the VCPU{again}: the guest continues in its handler at {_at(moment, moment.ip)}."
 
 
@@ -328,6 +362,8 @@ def _root(moment: Moment, event: ShadowRoot, events: Sequence[Event]) -> str:
 
 
 def _resume(moment: Moment, event: Resume, events: Sequence[Event]) -> str:
+    if moment.assisted:
+        return f"VM entry: the VMM resumes the guest at {_at(moment, moment.ip)}, in ring {moment.ring} of VMX non-root operation."
     return f"The VMM resumes the guest with IRET at {_at(moment, moment.ip)}: virtual {event.mode} mode in physical ring {moment.ring}."
 
 
@@ -369,6 +405,7 @@ def _end(moment: Moment, event: End, events: Sequence[Event]) -> str:
 
 SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
     {
+        "vm-exit": _vm_exit,
         "trap": _trap,
         "exit": _exit,
         "emulate": _emulate,
@@ -378,6 +415,7 @@ SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
         "sync": _sync,
         "traced": _traced,
         "root": _root,
+        "nested": _nested,
         "resume": _resume,
         "switch": _switch,
         "signal": _signal,

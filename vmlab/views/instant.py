@@ -98,6 +98,7 @@ class Observer:
 
     def __init__(self, system: System) -> None:
         self.virtual = hasattr(system, "vmm")
+        self.assisted = system.technique == "vt-x"
         self.listings = [Listings(str(index), labels_of(guest.image)) for index, guest in enumerate(system.guests)]
 
     @staticmethod
@@ -126,6 +127,8 @@ class Observer:
 
     def _guest(self, system: System, index: int, guest: Guest, before: Instant | None, cpu: Processor) -> GuestInstant:
         vcpu, current = guest.vcpu if self.virtual else cpu, index == system.current
+        if self.assisted:
+            return self._assisted(system, index, guest)
         saved = _registers(vcpu)
         believed, address = saved, vcpu.linear_ip
         if self.virtual and current and not system.in_vmm:
@@ -151,6 +154,24 @@ class Observer:
             address,
             listing,
             text,
+            len(guest.console),
+            guest.exits.total(),
+        )
+
+    def _assisted(self, system: System, index: int, guest: Guest) -> GuestInstant:
+        """Look at a guest with hardware assistance: what it believes is in the processor, the VMCS or the VCPU."""
+        vcpu, seen, listings = guest.vcpu, system.cpu_state(index), self.listings[index]
+        address = seen.linear_ip
+        state = "ended" if guest.outcome is not None else "running" if index == system.current else "ready"
+        return GuestInstant(
+            _registers(vcpu),
+            _registers(seen),
+            "user" if seen.cpl == 3 else "kernel",
+            state,
+            seen.cpl,
+            address,
+            listings.at(guest, address, vcpu),
+            listings.text(guest, address, vcpu),
             len(guest.console),
             guest.exits.total(),
         )

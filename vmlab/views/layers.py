@@ -66,7 +66,7 @@ def layers(of: System | Run | Recording) -> nx.DiGraph:
     virtual = monitor(system) is not None
     names = guest_names(system)
     for index, guest in enumerate(system.guests):
-        _add_processes(graph, index, spaces[index], virtual=virtual)
+        _add_processes(graph, index, spaces[index], virtual=virtual and not is_assisted(system))
         _add_kernel(graph, system, index, guest, names[index])
     if virtual:
         _add_vmm(graph, system)
@@ -90,6 +90,17 @@ def layers(of: System | Run | Recording) -> nx.DiGraph:
 def monitor(system: System) -> Any:  # noqa: ANN401 - each technique has its own
     """Return the virtual-machine monitor of a system, None natively."""
     return getattr(system, "vmm", None)
+
+
+def memory_name(system: System, index: int) -> str:
+    """Name what a monitor translates a guest's addresses by."""
+    memories = getattr(system, "memories", None)
+    return memories[index].name if memories else "shadow page tables"
+
+
+def is_assisted(system: System) -> bool:
+    """Say whether guests run in VMX non-root operation."""
+    return system.machine.cpu.vmx.on
 
 
 def processor_nodes(system: System) -> list[str]:
@@ -150,7 +161,11 @@ def _add_kernel(graph: nx.DiGraph, system: System, index: int, guest: Guest, nam
         kind="kernel",
         layer="kernel",
         guest=index,
-        privilege="kernel mode, ring 0" if monitor(system) is None else "virtual kernel mode",
+        privilege="kernel mode, ring 0"
+        if monitor(system) is None
+        else "kernel mode, ring 0, non-root"
+        if is_assisted(system)
+        else "virtual kernel mode",
         counters={"instructions": guest.instructions},
         state={"guest": _guest_state(system, index, guest), "mode": guest.mode},
     )
@@ -171,7 +186,7 @@ def _add_vmm(graph: nx.DiGraph, system: System) -> None:
         kind="vmm",
         layer="vmm",
         guest=None,
-        privilege="host kernel mode, ring 0",
+        privilege="host kernel mode, ring 0" + (", root" if is_assisted(system) else ""),
         counters=dict(sorted(vmm.counters.items())),
         state={"in VMM": bool(system.in_vmm), "running guest": system.guests[system.current].name},
     )
@@ -193,7 +208,7 @@ def _add_vmm(graph: nx.DiGraph, system: System) -> None:
         shadow = shadow_of(system, index)
         graph.add_node(
             f"guest{index}/shadow",
-            label="shadow page tables",
+            label=memory_name(system, index),
             kind="shadow",
             layer="vmm",
             guest=index,
@@ -219,7 +234,7 @@ def _add_hardware(graph: nx.DiGraph, system: System) -> None:
             node,
             label=f"CPU {number}" if several else "CPU",
             kind="cpu",
-            privilege=processor_state(cpu) if several else f"ring {cpu.cpl}",
+            privilege=processor_state(cpu) if several else _ring(cpu),
             counters={"instructions": cpu.retired} if several else {},
             state={"EIP": f"{cpu.ip:#010x}", "EFLAGS": f"{cpu.flags:#010x}", "CR3": f"{cpu.cr3:#010x}"},
             **host,
@@ -250,6 +265,12 @@ def _add_hardware(graph: nx.DiGraph, system: System) -> None:
         graph.add_edge(node, owner if guest is None and owner else f"guest{guest or 0}/kernel", relation="assigned to")
     if owner:
         graph.add_edge(owner, "hardware/cpu", relation="runs on")
+
+
+def _ring(cpu: Processor) -> str:
+    """Say in which ring a processor is, and in which operation."""
+    operation = "" if not cpu.vmx.on else ", non-root" if cpu.non_root else ", root"
+    return f"ring {cpu.cpl}{operation}"
 
 
 def _devices(system: System) -> Iterable[tuple[str, int | None]]:

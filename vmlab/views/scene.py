@@ -35,15 +35,16 @@ SIZE = 256
 LEAD = 112
 """Scenes before the cursor in a window that is sent for a jump: more than the stage keeps in reserve."""
 
-STOPS = ("trap",)
+STOPS = ("trap", "vm-exit")
 """Kinds of events at which *next trap* stops."""
 
 BINS = 240
 TAIL = 2000  # characters of the console before a window that are sent with it
 TRANSIENT = ("caption", "events", "motion")
 SHOWN = frozenset(EVENTS) - {"instruction", "exit", "root"}
-SHADOW = frozenset({"shadow", "unsync", "sync", "traced"})
+SHADOW = frozenset({"shadow", "unsync", "sync", "traced", "nested"})
 VIRTUAL_MARKS = ("trap", "emulate", "inject", "shadow", "resume", "switch")
+ASSISTED_MARKS = ("vm-exit", "trap", "emulate", "inject", "nested", "resume", "switch")
 NATIVE_MARKS = ("trap",)
 
 Scene = dict[str, Any]
@@ -62,7 +63,7 @@ class SceneWriter:
         self.recording = recording
         system = recording.system
         self.observer = Observer(system)
-        self.virtual = self.observer.virtual
+        self.virtual, self.assisted = self.observer.virtual, self.observer.assisted
         self.names = guest_names(system)
         self.processors = processor_nodes(system)
         self.shape = stage_shape(layers(recording))
@@ -74,7 +75,7 @@ class SceneWriter:
         lanes += [{"id": "vmm", "label": "VMM", "role": "vmm"}] if self.virtual else []
         kinds = [
             kind
-            for kind in (VIRTUAL_MARKS if self.virtual else NATIVE_MARKS)
+            for kind in (ASSISTED_MARKS if self.assisted else VIRTUAL_MARKS if self.virtual else NATIVE_MARKS)
             if kind != "switch" or len(self.names) > 1
         ]
         technique = self.recording.system.technique
@@ -180,7 +181,7 @@ class SceneWriter:
         return scene
 
     def _lane(self, kind: str, ran: int, before: Instant | None, after: Instant) -> str:
-        if kind == "trap":
+        if kind in STOPS:
             return "hardware"
         if after.in_vmm or (before is not None and before.in_vmm):
             return "vmm"
@@ -212,8 +213,8 @@ class SceneWriter:
             lit += [f"guest{ran}/shadow", "hardware/memory"] if kinds & SHADOW else []
             lit += [f"guest{ran}/devices"] if _is_port(events) else []
             return lit + ([] if after.in_vmm else [running])
-        if kind == "trap":
-            return [self.processors[after.place], "vmm" if self.virtual else running]
+        if kind in STOPS:
+            return [self.processors[after.place], "vmm" if self._reaches_vmm(kind) else running]
         return [running, self.processors[after.place]]
 
     def _motion(
@@ -236,7 +237,7 @@ class SceneWriter:
                 kind, way = "resume", (f"{target}>{source}", True)
             elif moment.started and port_access(moment.text, moment.before):
                 kind, way = "port", ("guest0/kernel>hardware/devices", False)
-        elif kind == "trap":
+        elif self._reaches_vmm(kind):
             way = (f"{source}>vmm", False)
         elif before.in_vmm and not after.in_vmm:
             way = (f"{target}>vmm", True)
@@ -247,6 +248,10 @@ class SceneWriter:
             return None
         mark = EVENTS[kind or "resume"]
         return {"edge": way[0], "up": way[1], "role": mark.role, "glyph": mark.glyph}
+
+    def _reaches_vmm(self, kind: str) -> bool:
+        """Say whether such an event gives the monitor the processor: with hardware assistance, VM exits alone do."""
+        return kind == "vm-exit" or (kind == "trap" and self.virtual and not self.assisted)
 
     def _node(self, index: int, guest: GuestInstant) -> str:
         """Name the node of the guest's code that runs: its kernel, or the process whose address space is in CR3."""
@@ -261,6 +266,7 @@ class SceneWriter:
         guest: Guest = self.recording.system.guests[ran]
         return Moment(
             virtual=self.virtual,
+            assisted=self.assisted,
             started=before is not None,
             in_vmm=before is not None and before.in_vmm,
             resumed=before is not None and before.in_vmm and not after.in_vmm,
@@ -278,7 +284,14 @@ class SceneWriter:
         )
 
 
-INNER = {"emulate": "vcpu", "inject": "vcpu", "shadow": "shadow", "switch": "vcpu", "control": "vcpu"}
+INNER = {
+    "emulate": "vcpu",
+    "inject": "vcpu",
+    "shadow": "shadow",
+    "nested": "shadow",
+    "switch": "vcpu",
+    "control": "vcpu",
+}
 """To which of a guest's boxes the monitor turns, by kind of event."""
 
 

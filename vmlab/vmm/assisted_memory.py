@@ -26,6 +26,7 @@ from vmlab.isa.x86.registers import (
     EFER_LME,
 )  # fmt: skip
 from vmlab.machine.state import COUNT, QUAD, check_state
+from vmlab.machine.trace import NestedFill
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.reasons import BasicReason
@@ -66,10 +67,17 @@ class AssistedMemory(ABC):
     ----------
     vcpu : Processor
         The guest's.
+    name : str
+        What its tables are called.
+    reasons : frozenset of BasicReason
+        VM exits that it answers.
+    is_the_guests : bool
+        True where the guest owns CR3.
     """
 
     name: str
     reasons: frozenset[BasicReason]
+    is_the_guests: bool
 
     def __init__(self, vcpu: Processor) -> None:
         self.vcpu = vcpu
@@ -100,9 +108,9 @@ class AssistedMemory(ABC):
     def drop(self, linear: int) -> None:  # noqa: B027 - nothing to do where the guest owns its TLB
         """Note a true page fault, which invalidates the page."""
 
+    @abstractmethod
     def news(self) -> list[tuple[type[Event], tuple[Any, ...]]]:
         """Return events that have not been told yet, and forget them."""
-        return []
 
     @abstractmethod
     def cycles(self, costs: CostModel) -> int:
@@ -128,6 +136,7 @@ class NestedMemory(AssistedMemory):
 
     name = "nested page tables"
     reasons = frozenset({BasicReason.EPT_VIOLATION})
+    is_the_guests = True
 
     def __init__(
         self, vcpu: Processor, window: MemoryWindow, host: HostFrames, model: CpuModel, largest_page: str
@@ -135,6 +144,7 @@ class NestedMemory(AssistedMemory):
         super().__init__(vcpu)
         self.paging = NestedPaging(window, vcpu.bus, model, host.allocate, largest_page)
         self._flushes_seen = 0
+        self._news: list[tuple[type[Event], tuple[Any, ...]]] = []
 
     def ask(self, machine: VirtualMachine) -> None:
         machine.control(secondary=c.ENABLE_EPT | c.UNRESTRICTED_GUEST)
@@ -159,7 +169,13 @@ class NestedMemory(AssistedMemory):
     def resolve(self, machine: VirtualMachine) -> Resolved:
         gpa = machine.read(f.GUEST_PHYSICAL_ADDRESS)
         found = self.paging.fill(gpa, write=bool(machine.read(f.EXIT_QUALIFICATION) & PF_WRITE))
+        if found is not None:
+            self._news.append((NestedFill, (gpa, *found)))
         return Resolved(found is not None, ExitReason.EPT_VIOLATION, f"{gpa:#x}")
+
+    def news(self) -> list[tuple[type[Event], tuple[Any, ...]]]:
+        found, self._news = self._news, []
+        return found
 
     def cycles(self, costs: CostModel) -> int:
         return self.paging.fills * costs.vmm_nested_fill
@@ -184,6 +200,7 @@ class ShadowMemory(AssistedMemory):
 
     name = "shadow page tables"
     reasons = frozenset({BasicReason.EXCEPTION_OR_NMI})
+    is_the_guests = False
 
     def __init__(self, vcpu: Processor, window: MemoryWindow, host: HostFrames, policy: ShadowPolicy) -> None:
         super().__init__(vcpu)

@@ -15,7 +15,6 @@ Read more: Intel SDM vol. 3, chapters 23 to 28 and 31; Adams and Agesen, ASPLOS 
 
 from __future__ import annotations
 
-from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
@@ -160,17 +159,11 @@ class HardwareAssist(Hypervisor):
         self.machine.host_entry = range(host.entry, host.entry + 1)
 
     def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
-        """Return the registers as the guest would find them; while it runs, they are in the real processor.
-
-        Simplified: segment registers are those of its last exit.
-        """
+        """Return the registers as the guest would find them: while it runs, they are in the processor, then in the VMCS."""
         vcpu = self.guests[guest].vcpus[cpu]
         if guest != self.current or (self.in_vmm and self.phase != "handle"):
             return vcpu
-        seen = copy(vcpu)
-        for name, value in self.machines[guest].look().items():
-            setattr(seen, name, value)
-        return seen
+        return self.machines[guest].look(self.memories[guest])
 
     # -- an exit ---------------------------------------------------------------------------------------------------------
 

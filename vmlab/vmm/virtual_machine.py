@@ -15,6 +15,7 @@ Read more: Intel SDM vol. 3, 24.4 to 24.9, 31.7 (what a VMM keeps for its guest)
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.faults import PF, PF_PRESENT, PF_RESERVED
@@ -24,7 +25,6 @@ from vmlab.isa.x86.registers import (
     CS,
     EFER_LMA,
     EFER_LME,
-    ESP,
     IF,
     MSR_CSTAR,
     MSR_FMASK,
@@ -233,14 +233,22 @@ class VirtualMachine:
             self.event = vectoring & ~(1 << 12), fields[f.IDT_VECTORING_ERROR_CODE] if vectoring & WITH_CODE else 0
             fields[f.ENTRY_INSTRUCTION_LENGTH] = fields[f.EXIT_INSTRUCTION_LENGTH]
 
-    def look(self) -> dict[str, Any]:
-        """Return general registers, RIP and RFLAGS of the guest while it runs, or right after its VM exit."""
-        cpu, fields = self._cpu, self._vmx.fields
-        registers = list(cpu.registers)
+    def look(self, memory: AssistedMemory) -> Processor:
+        """Return a copy of the VCPU as it is in processor and VMCS, while the guest runs or right after its VM exit."""
+        cpu, seen = self._cpu, copy(self._vcpu)
+        seen.registers, seen.debug, seen.pdptes = list(cpu.registers), list(seen.debug), list(seen.pdptes)
+        seen.segments, seen.ldtr, seen.tr = [copy(each) for each in seen.segments], copy(seen.ldtr), copy(seen.tr)
+        seen.msrs = dict(seen.msrs)
+        fields = dict(self._vmx.fields)
         if cpu.non_root:
-            return {"registers": registers, "ip": cpu.ip, "flags": cpu.flags, "cr3": cpu.cr3, "code": cpu.segments[CS]}
-        registers[ESP] = fields[f.GUEST_RSP]
-        return {"registers": registers, "ip": fields[f.GUEST_RIP], "flags": fields[f.GUEST_RFLAGS]}
+            store_state(cpu, fields)
+            fields[f.GUEST_CR3] = cpu.cr3
+        load_state(seen, fields)
+        seen.cr2 = cpu.cr2
+        if memory.is_the_guests:
+            seen.cr3 = fields[f.GUEST_CR3]
+        seen.code_64 = seen.long_mode and seen.segments[CS].long
+        return seen
 
     def save(self) -> dict[str, Any]:
         """Save what is neither in the processor nor in memory."""

@@ -1,0 +1,59 @@
+"""What the stage and the layer graph show of a guest with hardware assistance."""
+
+from __future__ import annotations
+
+import pytest
+
+import vmlab
+from vmlab.views.layers import layers
+from vmlab.views.scene import SceneWriter, expand
+
+MEMORY = 2 << 20
+
+
+@pytest.fixture(scope="module", params=["nested", "shadow"])
+def recording(request):
+    return vmlab.record(vmlab.guests.load("minios"), "vt-x", memory=MEMORY, memory_virtualization=request.param)
+
+
+def test_layers_tell_root_from_non_root(recording):
+    recording.seek(recording.length // 2)
+    graph = layers(recording)
+    memory = recording.system.memory_virtualization
+    assert graph.nodes["guest0/kernel"]["privilege"] == "kernel mode, ring 0, non-root"
+    assert graph.nodes["guest0/user0"]["privilege"] == "user mode, ring 3"
+    assert graph.nodes["vmm"]["privilege"] == "host kernel mode, ring 0, root"
+    assert graph.nodes["guest0/shadow"]["label"] == f"{memory} page tables"
+    operation = "root" if recording.system.in_vmm else "non-root"
+    assert graph.nodes["hardware/cpu"]["privilege"].endswith(f", {operation}")
+
+
+def test_scenes_follow_exits_and_entries(recording):
+    writer = SceneWriter(recording)
+    exits = [event for event in recording.events if event.kind == "vm-exit"]
+    assert sum(writer.overview()) == len(exits) + sum(event.kind == "trap" for event in recording.events)
+    start = exits[3].step
+    before, scene, *_ = expand(writer.window(start - 1, 4))
+    assert (before["lane"], scene["lane"], scene["in_vmm"]) == ("guest0", "hardware", True)
+    assert scene["caption"].startswith("VM exit")
+    assert scene["motion"]["edge"].endswith(">vmm")
+    assert "vmm" in scene["lit"]
+
+
+def test_registers_are_the_guests_wherever_they_lie(recording):
+    """While the guest runs, right after its exit, and in the VCPU: the same, until an instruction changes them."""
+    exits = [event.step for event in recording.events if event.kind == "vm-exit"]
+    for step in exits[5:400:37]:
+        recording.seek(step)
+        after = recording.system.cpu_state().visible()
+        recording.seek(step - 1)
+        assert recording.system.cpu_state().visible() == after  # the exit itself changes nothing
+
+
+def test_traps_inside_the_guest_do_not_reach_the_monitor(recording):
+    writer = SceneWriter(recording)
+    trap = next(event for event in recording.events if event.kind == "trap" and event.name == "interrupt 0x20")
+    scene = writer.scene(trap.step)
+    assert "the VMM does not notice" in scene["caption"]
+    assert not scene["in_vmm"]
+    assert "vmm" not in scene["lit"]
