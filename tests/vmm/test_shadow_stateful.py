@@ -21,8 +21,6 @@ STRATEGIES = {
     "shadow with real rings": ("vt-x", {"memory_virtualization": "shadow"}),
     "nested": ("vt-x", {"memory_virtualization": "nested"}),
     "flushed shadow": ("trap-and-emulate", {"shadow_policy": "flush"}),
-    "nested": ("vt-x", {"memory_virtualization": "nested"}),
-    "shadow in real rings": ("vt-x", {"memory_virtualization": "shadow"}),
 }
 """Technique and options of each memory strategy."""
 

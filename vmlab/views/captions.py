@@ -22,6 +22,7 @@ from vmlab.isa.x86.registers import (
     SEGMENT_NAMES,
 )
 from vmlab.views.instant import shown_name
+from vmlab.views.memory_captions import MEMORY_SENTENCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,14 +37,8 @@ if TYPE_CHECKING:
         HardwareExit,
         Inject,
         Input,
-        NestedFill,
         PortAccess,
         Resume,
-        ShadowFill,
-        ShadowRoot,
-        ShadowSync,
-        ShadowUnsync,
-        ShadowWrite,
         Signal,
         Switch,
         Trap,
@@ -296,13 +291,6 @@ def _vm_exit(moment: Moment, event: HardwareExit, events: Sequence[Event]) -> st
     )
 
 
-def _nested(moment: Moment, event: NestedFill, events: Sequence[Event]) -> str:
-    return (
-        f"The VMM fills the nested page table: guest-physical {event.gpa:#x} → host-physical {event.hpa:#x}, a page of "
-        f"{event.size >> 10:,} KiB. The guest never learns of it."
-    )
-
-
 def _exit(moment: Moment, event: Exit, events: Sequence[Event]) -> str:
     detail = f" ({event.detail})" if event.detail else ""
     if moment.assisted:
@@ -324,41 +312,6 @@ def _inject(moment: Moment, event: Inject, events: Sequence[Event]) -> str:
         again = " and resumes the guest" if moment.resumed else ""
         return f"The VMM injects {event.name}{again}: the VM entry delivers it."
     return f"The VMM injects {event.name} into the VCPU{again}: the guest continues in its handler at {_at(moment, moment.ip)}."
-
-
-def _shadow(moment: Moment, event: ShadowFill, events: Sequence[Event]) -> str:
-    right = "writable" if event.writable else "read-only"
-    return (
-        f"The VMM fills the shadow page table: guest-virtual {event.gva:#x} → guest-physical {event.gpa:#x} → "
-        f"host-physical {event.hpa:#x}, {right}. The guest never learns of it."
-    )
-
-
-def _unsync(moment: Moment, event: ShadowUnsync, events: Sequence[Event]) -> str:
-    return (
-        f"From now on the guest writes to its page table at {event.table:#x} unseen: the shadow of it is out of step until "
-        "the guest flushes its TLB."
-    )
-
-
-def _sync(moment: Moment, event: ShadowSync, events: Sequence[Event]) -> str:
-    tables = "a page table" if event.tables == 1 else f"{event.tables} page tables"
-    return (
-        f"The TLB flush brings the shadow of {tables} in step: {event.kept} entries stay, {event.changed} change, "
-        f"{event.cleared} go."
-    )
-
-
-def _traced(moment: Moment, event: ShadowWrite, events: Sequence[Event]) -> str:
-    return (
-        f"The write went to entry {event.slot} of the guest's page table at {event.table:#x}, and its shadow follows: "
-        f"{event.changed} entries change, {event.cleared} go."
-    )
-
-
-def _root(moment: Moment, event: ShadowRoot, events: Sequence[Event]) -> str:
-    kept = "it was kept" if event.known else "it is new, and still empty"
-    return f"The VMM takes the shadow root at host-physical {event.root:#x} for CR3 {event.cr3:#x}: {kept}."
 
 
 def _resume(moment: Moment, event: Resume, events: Sequence[Event]) -> str:
@@ -410,12 +363,7 @@ SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
         "exit": _exit,
         "emulate": _emulate,
         "inject": _inject,
-        "shadow": _shadow,
-        "unsync": _unsync,
-        "sync": _sync,
-        "traced": _traced,
-        "root": _root,
-        "nested": _nested,
+        **MEMORY_SENTENCES,
         "resume": _resume,
         "switch": _switch,
         "signal": _signal,
