@@ -80,5 +80,7 @@ def shadow_tables(pages: ShadowPages, traces: TableTraces) -> tuple[ShadowTable,
             place = target << PAGE_SHIFT if leaf else target
             entries.append(ShadowEntry(slot, entry, source, now, place, leaf, bool(entry & WRITABLE)))
         out_of_step = role.frame in traces.out_of_step
-        found.append(ShadowTable(page.address, role, View(role.view), out_of_step, tuple(entries), tuple(sorted(page.parents))))
+        found.append(
+            ShadowTable(page.address, role, View(role.view), out_of_step, tuple(entries), tuple(sorted(page.parents)))
+        )
     return tuple(found)
