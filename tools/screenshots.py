@@ -60,6 +60,7 @@ SHOTS = (
     Shot("console", "03-your-own-kernel.ipynb", ".vmlab-console"),
     Shot("debugger", "03-your-own-kernel.ipynb", ".vmlab-debugger"),
     Shot("stage", "02-trap-and-emulate.ipynb", STAGE, keys=("n", "n", "n")),
+    Shot("walk", "07-page-tables.ipynb", ".vmlab-walk", keys=("n", "n", "n", "ArrowRight", "ArrowRight")),
 )
 
 

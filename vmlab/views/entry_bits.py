@@ -93,8 +93,8 @@ X86 = (
     _bit("PCD", 4, "cached", "not cached"),
     _bit("A", 5, "not accessed", "accessed"),
     _bit("D", 6, "clean", "dirty", leaf=True),
-    _bit("PS", 7, "points to a table", "maps a page"),
-    _bit("G", 8, "of this address space", "global", leaf=True),
+    _bit("PS", 7, "to a table", "maps a page"),
+    _bit("G", 8, "this space only", "global", leaf=True),
     _bit("XD", 63, "executable", "not executable", right=ALL),
 )
 MEMORY_TYPES = ("uncacheable", "write-combining", "reserved", "reserved", "write-through", "write-protected", "write-back", "reserved")  # fmt: skip
@@ -103,14 +103,14 @@ EPT = (
     _bit("W", 1, "not writable", "writable", right=ALL),
     _bit("X", 2, "not executable", "executable", right=ALL),
     _Field("type", 3, 3, MEMORY_TYPES, leaf=True),
-    _bit("PS", 7, "points to a table", "maps a page"),
+    _bit("PS", 7, "to a table", "maps a page"),
     _bit("A", 8, "not accessed", "accessed"),
     _bit("D", 9, "clean", "dirty", leaf=True),
 )
 VT_D = (
     _bit("R", 0, "not readable", "readable", right=ALL),
     _bit("W", 1, "not writable", "writable", right=ALL),
-    _bit("SP", 7, "points to a table", "maps a page"),
+    _bit("SP", 7, "to a table", "maps a page"),
 )
 ARM_STAGE1 = (
     _bit("valid", 0, "invalid", "valid", right=ALL),
@@ -140,7 +140,7 @@ RISC_V = (
     _bit("W", 2, "not writable", "writable", right=ALL),
     _bit("X", 3, "not executable", "executable", right=ALL),
     _bit("U", 4, "supervisor only", "user's", leaf=True, right=ALL),
-    _bit("G", 5, "of this address space", "global"),
+    _bit("G", 5, "this space only", "global"),
     _bit("A", 6, "not accessed", "accessed", leaf=True),
     _bit("D", 7, "clean", "dirty", leaf=True),
 )
