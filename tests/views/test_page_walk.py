@@ -8,8 +8,11 @@ import pytest
 
 import vmlab
 from vmlab.errors import OptionError
+from vmlab.isa.x86.faults import Fault
 from vmlab.machine.page_format_names import FORMATS, HOST_FORMATS
-from vmlab.views.entry_bits import decode_entry
+from vmlab.machine.walk_faults import HostFault, WalkFault
+from vmlab.views.entry_bits import FAMILIES, decode_entry
+from vmlab.views.fault_words import RULES
 from vmlab.views.theme import MODES
 from vmlab.views.walk_scene import walk_script
 from vmlab.vmm.walk_lab import GUEST_AT, GUEST_FORMATS, WalkLab, sizes_of
@@ -265,6 +268,12 @@ def test_faults_of_other_architectures_have_their_names(guest, host, name):
     seen = vmlab.walk(lab, lab.address)
     assert seen.fault.name == name
     assert f"{physical:#x}" in seen.fault.text
+
+
+def test_every_fault_and_every_format_has_its_words():
+    faults = {Fault, *WalkFault.__subclasses__(), *HostFault.__subclasses__()} - {HostFault}
+    assert set(RULES) == faults
+    assert {format_.fault for format_ in FORMATS.values()} <= set(FAMILIES)
 
 
 def test_what_is_said_of_each_field():

@@ -167,7 +167,7 @@ function paintStrips(box, scene, drawn) {
 
 function buildGrid(grid, number, walk) {
   const across = grid.columns.length;
-  const body = make("div", { class: "vm-grid", style: `grid-template-columns: max-content repeat(${across}, minmax(32px, 1fr))` });
+  const body = make("div", { class: "vm-grid", style: `grid-template-columns: max-content repeat(${across}, minmax(32px, ${across > 1 ? "1fr" : "220px"}))` });
   const cells = new Map();
   const labelled = grid.columns.some(Boolean);
   if (labelled) {
