@@ -195,8 +195,8 @@ class Walk2d(Exercise):
             short = f"{what}you stop after reference {len(made)}, with {shown(returned)}; the processor goes on."
             return self.hint(short, f"{short} Next it reads an entry of {_place(access.steps[len(made)])}.")
         if same is None:
-            last = f"{what}the processor knows the result after reference {len(right)}; you go on reading."
-            return self.hint(last, f"{last} {_ending_hint(access)}".rstrip())
+            last = f"{what}the processor knows the result after reference {len(right)}; you go on reading"
+            return self.hint(f"{last}.", f"{last}, though {_ending_hint(access)}")
         first = f"{what}reference {same + 1} is to another entry than the processor's, or of another size."
         return self.hint(
             f"{first} At what time does it read which table?",
@@ -220,7 +220,7 @@ def _place(step: NestedStep) -> str:
 def _ending_hint(access: Access) -> str:
     """Say what kind of end an access has."""
     if not access.ending:
-        return "it does reach a page that may be so used."
+        return "it has reached a page that may be used so."
     if isinstance(access.result, tuple) and access.ending in (MISSING, DENIED):
         return "the guest's tables refuse this access: which bits of the error code?"
     return "the host's tables refuse it: which guest-physical address were they walked for?"
