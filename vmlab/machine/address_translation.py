@@ -136,6 +136,7 @@ class AddressTranslation(PageMaps):
         It may have to do the whole instruction once more: nothing that this has used may be dropped before.
         """
         page, user, tlb = key >> 12, self.ring == 3, self.tlb
+        misses = tlb.misses
         try:
             if not self.cr0 & CR0_PG or tlb.find(page):
                 if self.host_space is not None and tlb.victim() is not None:
@@ -146,6 +147,7 @@ class AddressTranslation(PageMaps):
                 return
             found = self.page_walk(key, write=write, user=user)
         except Fault:
+            tlb.misses = misses  # it will happen again
             raise KeyError(key) from None
         victim = tlb.victim()
         if not self.bus.is_ram(found.frame) or (

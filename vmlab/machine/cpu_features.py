@@ -31,7 +31,7 @@ from vmlab.isa.x86.registers import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["FEATURES", "Feature", "combine", "flags_of"]
+__all__ = ["FEATURES", "VIRTUALIZATION", "Feature", "combine", "flags_of"]
 
 NOWHERE = -1
 OUTPUTS = ("eax", "ebx", "ecx", "edx")
@@ -69,7 +69,6 @@ ept           -        -    -  VT-x: extended page tables
 ept-dirty     -        -    -  VT-x: accessed and dirty bits in extended page tables
 vpid          -        -    -  VT-x: virtual-processor identifiers
 unrestricted-guest  -  -    -  VT-x: guests in real mode, and without paging
-pml           -        -    -  VT-x: page-modification logging
 """
 
 _CR4 = {
@@ -127,6 +126,9 @@ def _parse() -> dict[str, Feature]:
 
 FEATURES = _parse()
 """Every feature by name."""
+
+VIRTUALIZATION = ("vmx", "ept", "ept-dirty", "vpid", "unrestricted-guest")
+"""Those that a VMM needs, and does not give to its guests."""
 
 
 def flags_of(leaf: int, features: Iterable[str]) -> tuple[int, int, int, int]:

@@ -6,7 +6,7 @@ performance counters, no MONITOR, no FSGSBASE. What CPUID says is in `vmlab.mach
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import CR4_PCE
@@ -19,7 +19,7 @@ __all__ = ["CPU_MODELS", "CpuModel", "find_cpu_model"]
 _P6 = frozenset({"de", "pse", "tsc", "msr", "pae", "cx8", "apic", "sep", "mtrr", "pge", "cmov", "pat", "pse36"})
 _CORE = _P6 | {"cx16", "lm", "nx", "lahf64", "syscall", "vmx"}
 _WESTMERE = _CORE | {"pcid", "pdpe1gb", "rdtscp", "constant-tsc", "ept", "vpid", "unrestricted-guest"}
-_BROADWELL = _WESTMERE | {"smep", "smap", "invpcid", "ept-dirty", "pml"}
+_BROADWELL = _WESTMERE | {"smep", "smap", "invpcid", "ept-dirty"}
 
 _DATA, _CODE = Cache(1, 1, 8, 64), Cache(2, 1, 8, 64)
 
@@ -85,6 +85,10 @@ class CpuModel:
         """
         assert feature in FEATURES, feature
         return feature in self.features
+
+    def without(self, *features: str) -> CpuModel:
+        """Return the same model without some features, as a hypervisor shows it to its guests."""
+        return replace(self, features=self.features - set(features))
 
     @property
     def brand_string(self) -> str:

@@ -10,6 +10,9 @@ CR3 and INVLPG as VM exits, as on processors before 2008.
 
 A state that no VM entry takes (real mode, without unrestricted guest) is emulated, instruction by instruction.
 
+Simplified: the guest's processor has no VT-x of its own, whatever its model: CPUID does not show it, and its instructions
+are undefined.
+
 Read more: Intel SDM vol. 3, chapters 23 to 28 and 31; Adams and Agesen, ASPLOS 2006, 4; Uhlig et al., IEEE Computer 38(5), 2005.
 """
 
@@ -33,6 +36,7 @@ from vmlab.isa.x86.registers import (
     MSR_FEATURE_CONTROL,
     RF,
 )  # fmt: skip
+from vmlab.machine.cpu_features import VIRTUALIZATION
 from vmlab.machine.machine import LIVELOCK, Machine
 from vmlab.machine.state import COUNT, Items, rollback
 from vmlab.machine.trace import Inject
@@ -104,7 +108,7 @@ class HardwareAssist(Hypervisor):
         self.machine.counter_vector = TIMER_VECTOR
         self.host = HostFrames(self.machine.memory, frames, host_model.physical_bits)
         self._boot()
-        self.build_guests(images, memory_size, model, guest_base)
+        self.build_guests(images, memory_size, model.without(*VIRTUALIZATION), guest_base)
         self.machines: list[VirtualMachine] = []
         self.memories: list[AssistedMemory] = []
         for guest, window in zip(self.guests, self.windows, strict=True):
