@@ -191,27 +191,51 @@ def short_slices(monkeypatch):
     monkeypatch.setattr("vmlab.vmm.hypervisor.QUANTUM", QUANTUM)
 
 
+UNDER = {
+    "trap-and-emulate": {"under": "trap-and-emulate"},
+    "nested": {"under": "vt-x", "memory_virtualization": "nested"},
+    "shadow": {"under": "vt-x", "memory_virtualization": "shadow"},
+}
+
+
+ALTERNATE = ("nested", "shadow")
+
+
+def each_way(cases):
+    """Return each case under trap-and-emulate, and under vt-x with one kind of memory or the other in turn."""
+    ways = [("trap-and-emulate", case) for case in cases]
+    return ways + [(ALTERNATE[n % 2], case) for n, case in enumerate(cases)]
+
+
 @pytest.fixture
-def alone(short_slices):
+def options(request):
+    return UNDER[request.param] | {"max_instructions": LIMIT}
+
+
+@pytest.fixture
+def alone(short_slices, options):
     """The neighbour's run when it is the only guest."""
-    system = finish(neighbour(), "trap-and-emulate", max_instructions=LIMIT)
+    system = finish(neighbour(), **options)
     assert system.guests[0].outcome == "exit"
     return seen(system.guests[0]), dict(system.guests[0].exits), own_frames(system)
 
 
 def own_frames(system) -> list[bytes]:
-    """Return the hypervisor's IDT, TSS and entry points."""
+    """Return the hypervisor's IDT or GDT, TSS and entry points."""
+    if system.technique == "vt-x":
+        host = system.host
+        return [system.machine.memory.read_bytes(place, 4096) for place in (host.gdt, host.tss, host.entry)]
     host = system.switcher.host
     return [
         system.machine.memory.read_bytes(host.host_address(place), 4096) for place in (host.idt, host.tss, host.entry)
     ]
 
 
-@pytest.mark.parametrize("malice", MALICE)
-def test_the_neighbour_does_not_notice(malice, alone):
+@pytest.mark.parametrize(("options", "malice"), each_way(MALICE), indirect=["options"])
+def test_the_neighbour_does_not_notice(malice, alone, options):
     place = len(malice) % 2
     images = [neighbour(), kernel(MALICE[malice], malice)]
-    system = finish(images if place else images[::-1], "trap-and-emulate", max_instructions=LIMIT)
+    system = finish(images if place else images[::-1], **options)
     victim = system.guests[1 - place]
     expected, exits, frames = alone
     assert differences(expected, seen(victim)) == []
@@ -221,9 +245,9 @@ def test_the_neighbour_does_not_notice(malice, alone):
     assert system.guests[place].outcome in ("limit", "triple-fault", "livelock", "exit")
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_noise_as_a_kernel(seed, alone):
-    system = finish([noise(seed), neighbour()], "trap-and-emulate", max_instructions=LIMIT)
+@pytest.mark.parametrize(("options", "seed"), each_way(range(24)), indirect=["options"])
+def test_noise_as_a_kernel(seed, alone, options):
+    system = finish([noise(seed), neighbour()], **options)
     assert differences(alone[0], seen(system.guests[1])) == []
     assert own_frames(system) == alone[2]
     assert system.machine.outcome is None

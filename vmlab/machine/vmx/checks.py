@@ -139,7 +139,7 @@ def _bad_event(fields: dict[int, int], *, unrestricted: bool) -> bool:
         or (kind == r.NMI_TYPE and vector != NMI)
         or (kind == r.HARDWARE_EXCEPTION and vector >= EXCEPTIONS)
         or with_code != needs_code
-        or (with_code and fields[f.ENTRY_ERROR_CODE] > 0x7FFF)
+        or (with_code and fields[f.ENTRY_ERROR_CODE] > 0xFFFF)
         or (kind in r.SOFTWARE_TYPES and not 0 < fields[f.ENTRY_INSTRUCTION_LENGTH] <= LONGEST)
     )
 
