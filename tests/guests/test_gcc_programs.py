@@ -77,8 +77,9 @@ OFTEN = ("O0", "O2-endbr")
     "variant", [each if each in OFTEN else pytest.param(each, marks=pytest.mark.long) for each in VARIANTS]
 )
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_of_64_bits_prints_in_long_mode_what_it_prints_on_the_host(name, variant, compiled, oracle):
-    run = vmlab.run(compiled(name, variant, 64), under="native", cpu="core-2", max_instructions=LIMIT)
+@pytest.mark.parametrize("under", ["native", "vt-x"])
+def test_a_program_of_64_bits_prints_in_long_mode_what_it_prints_on_the_host(under, name, variant, compiled, oracle):
+    run = vmlab.run(compiled(name, variant, 64), under=under, cpu="core-2", max_instructions=LIMIT)
     assert run.console == oracle(name)
     assert (run.outcome, run.status) == ("exit", 1)
     assert run.guests[0].vcpu.code_64
