@@ -67,6 +67,7 @@ lm            80000001 edx 29  Intel 64 architecture
 constant-tsc  80000007 edx  8  time-stamp counter of constant rate
 ept           -        -    -  VT-x: extended page tables
 ept-dirty     -        -    -  VT-x: accessed and dirty bits in extended page tables
+pml           -        -    -  VT-x: page-modification logging
 vpid          -        -    -  VT-x: virtual-processor identifiers
 unrestricted-guest  -  -    -  VT-x: guests in real mode, and without paging
 """
@@ -127,7 +128,7 @@ def _parse() -> dict[str, Feature]:
 FEATURES = _parse()
 """Every feature by name."""
 
-VIRTUALIZATION = ("vmx", "ept", "ept-dirty", "vpid", "unrestricted-guest")
+VIRTUALIZATION = ("vmx", "ept", "ept-dirty", "pml", "vpid", "unrestricted-guest")
 """Those that a VMM needs, and does not give to its guests."""
 
 

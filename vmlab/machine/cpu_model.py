@@ -19,7 +19,7 @@ __all__ = ["CPU_MODELS", "CpuModel", "find_cpu_model"]
 _P6 = frozenset({"de", "pse", "tsc", "msr", "pae", "cx8", "apic", "sep", "mtrr", "pge", "cmov", "pat", "pse36"})
 _CORE = _P6 | {"cx16", "lm", "nx", "lahf64", "syscall", "vmx"}
 _WESTMERE = _CORE | {"pcid", "pdpe1gb", "rdtscp", "constant-tsc", "ept", "vpid", "unrestricted-guest"}
-_BROADWELL = _WESTMERE | {"smep", "smap", "invpcid", "ept-dirty"}
+_BROADWELL = _WESTMERE | {"smep", "smap", "invpcid", "ept-dirty", "pml"}
 
 _DATA, _CODE = Cache(1, 1, 8, 64), Cache(2, 1, 8, 64)
 

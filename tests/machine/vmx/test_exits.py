@@ -256,3 +256,26 @@ def test_the_stack_is_the_hosts_after_an_exit():
     arena = Arena("cpuid")
     arena.run()
     assert (arena.cpu.registers[4], arena.read(f.GUEST_RSP), arena.cpu.code_64) == (0x104000, STACK, True)
+
+
+def test_pages_that_are_written_are_logged():
+    """Each page once, as its dirty bit is set; where the buffer is full, an exit before the write (28.3.6)."""
+    code = "mov [0x300000], eax\n mov [0x301004], eax\n mov [0x300008], eax\n mov ebx, [0x302000]\n cpuid\n mov [0x303000], esi\n cpuid"
+    arena = Arena(code, "broadwell")
+    arena.ept.unmap(0x200000)
+    for page in range(0x200000, 0x400000, 0x1000):
+        arena.ept.map(page, page)
+    log = {
+        "secondary_controls": SECONDARY | c.ENABLE_PML, "ept_pointer": arena.ept.root | 3 << 3 | 6 | 1 << 6,
+        "pml_address": 0x109000, "pml_index": 511,
+    }  # fmt: skip
+    assert arena.run(**log)[0] is Reason.CPUID
+    assert arena.read(f.PML_INDEX) == 509
+    assert [arena.memory.read(0x109000 + 8 * n, 8) for n in (511, 510, 509)] == [0x300000, 0x301000, 0]
+    full = {"pml_index": 0xFFFF, "guest_rip": arena.read(f.GUEST_RIP) + 2}
+    assert arena.run(**full)[0] is Reason.PML_FULL
+    assert arena.memory.read(0x303000, 4) == 0
+    arena.cpu.registers[6] = 7
+    assert arena.run(pml_index=0)[0] is Reason.CPUID
+    assert (arena.memory.read(0x109000, 8), arena.read(f.PML_INDEX)) == (0x303000, 0xFFFF)
+    assert arena.memory.read(0x303000, 4) == 7

@@ -248,7 +248,7 @@ def test_capabilities_are_those_of_the_features(model):
     features = CPU_MODELS[model].features
     assert arena.cpu.read_msr(0x480) & 0x7FFFFFFF == c.REVISION
     may = arena.cpu.read_msr(0x48B) >> 32
-    for feature, bit in (("ept", 1), ("vpid", 5), ("unrestricted-guest", 7), ("invpcid", 12)):
+    for feature, bit in (("ept", 1), ("vpid", 5), ("unrestricted-guest", 7), ("invpcid", 12), ("pml", 17)):
         assert bool(may >> bit & 1) == (feature in features)
     assert bool(arena.cpu.read_msr(0x48C) & 1 << 21) == ("ept-dirty" in features)
     must = arena.cpu.read_msr(0x481) & 0xFFFFFFFF

@@ -60,7 +60,7 @@ _PRIMARY = (
 )  # fmt: skip
 _SECONDARY = {
     "ept": ENABLE_EPT, "vpid": ENABLE_VPID, "unrestricted-guest": UNRESTRICTED_GUEST, "rdtscp": ENABLE_RDTSCP,
-    "invpcid": ENABLE_INVPCID,
+    "invpcid": ENABLE_INVPCID, "pml": ENABLE_PML,
 }  # fmt: skip
 _ALWAYS_SECONDARY = DESCRIPTOR_TABLE_EXITING | WBINVD_EXITING
 

@@ -24,6 +24,7 @@ from vmlab.machine.tlb import TlbEntry
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.context import Context
+from vmlab.machine.vmx.page_log import logged_walk
 from vmlab.machine.vmx.reasons import HARDWARE_EXCEPTION, TYPE_SHIFT, VALID, WITH_CODE, BasicReason, VmExit
 from vmlab.machine.walk_faults import EptViolation, HostFault
 
@@ -173,11 +174,16 @@ class NonRoot(EventDelivery):
         host = self.host_space
         assert host is not None
         guest = AddressSpace(self._format, self.cr3, self.pdptes) if paged else None
-        try:
-            found = walk_nested(
-                guest, host, linear, self.bus.read, self.bus.write if mark else None,
+
+        def walk(marking: bool) -> NestedTranslation:
+            return walk_nested(
+                guest, host, linear, self.bus.read, self.bus.write if marking else None,
                 write_protect=bool(self.cr0 & CR0_WP), reports_fetch=self._reports_fetch, **access,
             )  # fmt: skip
+
+        try:
+            logs = mark and self.vmx.secondary & c.ENABLE_PML
+            found = logged_walk(self.vmx.fields, self.bus, walk) if logs else walk(mark)
         except HostFault as fault:
             raise self._host_fault(fault) from None
         if found.guest is not None:  # INVLPG drops all parts of the guest's page, however small the host's are
