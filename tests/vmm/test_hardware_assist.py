@@ -283,24 +283,50 @@ def test_leaves_are_as_large_as_the_frames_allow():
         assert all(entry.address + entry.span <= 0xA0000 or entry.address >= 0x100000 for entry in leaves)
 
 
-def test_dirty_logging():
-    """The pages noted are those that have changed, and the guest sees nothing of it."""
+@pytest.mark.parametrize("host", ["westmere", "broadwell"])
+def test_dirty_logging(host):
+    """The pages noted are those that have changed, by write protection or by the processor; the guest sees nothing of it."""
     image = guests.load("minios")
-    system = build(image, "vt-x", memory=8 << 20)
-    paging = system.memories[0].paging
+    system = build(image, "vt-x", memory=8 << 20, host_cpu=host)
     system.advance(2_000)
-    while not system.in_vmm:
+    while system.in_vmm:
         system.advance(1)
-    paging.start_log()
-    system.machines[0].invalidate()
+    with pytest.raises(OptionError, match="while the VMM has the processor"):
+        system.dirty_pages()
+    while not system.in_vmm or system.phase == "handle":
+        system.advance(1)
+    system.log_dirty_pages()
     memory = system.guests[0].memory
-    before = [memory.read_bytes(page, 0x1000) for page in range(0, memory.size, 0x1000)]
+
+    def pages():
+        return [memory.read_bytes(page, 0x1000) for page in range(0, memory.size, 0x1000)]
+
+    for _ in range(2):
+        before = pages()
+        for _ in range(3_000):
+            system.advance(1)
+        while not system.in_vmm:
+            system.advance(1)
+        changed = {n for n, (old, new) in enumerate(zip(before, pages(), strict=True)) if old != new}
+        dirty = system.dirty_pages()
+        assert changed
+        assert changed <= dirty
+        assert len(dirty) < 200
+    assert system.memories[0].paging.by_processor == (host == "broadwell")
+    system.log_dirty_pages(on=False)
     system.run()
-    after = [memory.read_bytes(page, 0x1000) for page in range(0, memory.size, 0x1000)]
-    changed = {n for n, page in enumerate(before) if page != after[n]}
-    assert changed
-    assert changed <= paging.dirty
     plain = finish(image, "vt-x", max_instructions=None)
     assert system.guests[0].console == plain.guests[0].console
-    assert paging.collect()
-    assert paging.dirty == set()
+
+
+def test_dirty_pages_are_for_nested_paging():
+    with pytest.raises(OptionError, match="memory_virtualization='nested'"):
+        build(guests.load("hello"), "vt-x", memory_virtualization="shadow").log_dirty_pages()
+
+
+def test_a_full_log_is_an_exit():
+    system = build(guests.load("pointer_chase", PAGES=1024), "vt-x", host_cpu="broadwell")
+    system.log_dirty_pages()
+    system.run()
+    assert system.guests[0].exits["page-modification log full"] >= 1
+    assert len(system.dirty_pages()) > 600

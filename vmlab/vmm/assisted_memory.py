@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["AssistedMemory", "NestedMemory", "Resolved", "ShadowMemory"]
 
 TWO_LEVELS = 2
+LOG_ENTRIES = 512
 NOT_FILLED = {"traced": ExitReason.TRACED_WRITE, "window": ExitReason.WINDOW, "device": ExitReason.MMIO}
 
 
@@ -135,7 +136,7 @@ class NestedMemory(AssistedMemory):
     """
 
     name = "nested page tables"
-    reasons = frozenset({BasicReason.EPT_VIOLATION})
+    reasons = frozenset({BasicReason.EPT_VIOLATION, BasicReason.PML_FULL})
     is_the_guests = True
 
     def __init__(
@@ -145,10 +146,14 @@ class NestedMemory(AssistedMemory):
         self.paging = NestedPaging(window, vcpu.bus, model, host.allocate, largest_page)
         self._flushes_seen = 0
         self._news: list[tuple[type[Event], tuple[Any, ...]]] = []
+        self._log, self._memory = host.allocate(), host.memory
 
     def ask(self, machine: VirtualMachine) -> None:
-        machine.control(secondary=c.ENABLE_EPT | c.UNRESTRICTED_GUEST)
+        logs = c.ENABLE_PML if self.paging.logging and self.paging.by_processor else 0
+        machine.control(secondary=c.ENABLE_EPT | c.UNRESTRICTED_GUEST | logs)
         machine.write(f.EPT_POINTER, self.paging.pointer)
+        machine.write(f.PML_ADDRESS, self._log)
+        machine.write(f.PML_INDEX, LOG_ENTRIES - 1)
 
     def registers(self) -> tuple[int, int, int, int]:
         vcpu = self.vcpu
@@ -166,7 +171,32 @@ class NestedMemory(AssistedMemory):
             self._flushes_seen = flushes
             machine.invalidate()
 
+    def log(self, machine: VirtualMachine, *, on: bool) -> None:
+        """Note from now on which pages the guest writes to, or no more."""
+        if on:
+            self.paging.start_log()
+        else:
+            self.paging.stop_log()
+        self.ask(machine)
+        machine.invalidate()
+
+    def collect(self, machine: VirtualMachine) -> set[int]:
+        """Return the guest-physical page numbers written to since logging began, or since the last time."""
+        self._drain(machine)
+        machine.invalidate()
+        return self.paging.collect()
+
+    def _drain(self, machine: VirtualMachine) -> None:
+        """Take what the processor has logged."""
+        memory = self._memory
+        for n in range(machine.read(f.PML_INDEX) + 1 & 0xFFFF, LOG_ENTRIES):
+            self.paging.dirty.add(memory.read(self._log + 8 * n, 8) >> 12)
+        machine.write(f.PML_INDEX, LOG_ENTRIES - 1)
+
     def resolve(self, machine: VirtualMachine) -> Resolved:
+        if machine.read(f.EXIT_REASON) == BasicReason.PML_FULL:
+            self._drain(machine)
+            return Resolved(True, ExitReason.PML_FULL, "")
         gpa = machine.read(f.GUEST_PHYSICAL_ADDRESS)
         found = self.paging.fill(gpa, write=bool(machine.read(f.EXIT_QUALIFICATION) & PF_WRITE))
         if found is not None:

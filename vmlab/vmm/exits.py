@@ -38,6 +38,7 @@ class ExitReason(StrEnum):
     MMIO = "memory-mapped I/O"
     NMI_WINDOW = "NMI window"
     NOTIFY = "notify"
+    PML_FULL = "page-modification log full"
     PRIVILEGED = "other privileged instruction"
     RDMSR = "RDMSR"
     RDTSC = "RDTSC"
@@ -116,6 +117,7 @@ BY_BASIC_REASON: dict[BasicReason, ExitReason] = dict.fromkeys(BasicReason, Exit
     BasicReason.EPT_VIOLATION: ExitReason.EPT_VIOLATION,
     BasicReason.EPT_MISCONFIGURATION: ExitReason.EPT_MISCONFIGURATION,
     BasicReason.NOTIFY: ExitReason.NOTIFY,
+    BasicReason.PML_FULL: ExitReason.PML_FULL,
     **{BasicReason[name]: ExitReason.VMX_INSTRUCTION for name in _VMX},
 }
 """What a basic exit reason of VMX is counted as."""

@@ -72,6 +72,8 @@ if TYPE_CHECKING:
 __all__ = ["HardwareAssist"]
 
 LARGE = 2 << 20
+PER_GUEST = 2
+"""Frames of a guest beside its tables: its VMCS, and its log of modified pages."""
 NEEDED = (("vmx", "VT-x"), ("ept", "extended page tables"), ("unrestricted-guest", "unrestricted guests"))
 REASON = 0xFFFF
 ENABLED = 5  # IA32_FEATURE_CONTROL: locked, VMXON allowed
@@ -102,7 +104,7 @@ class HardwareAssist(Hypervisor):
             )
         host_model = self.choose_host(model)
         is_nested = self.memory_virtualization == "nested"
-        frames = OWN_FRAMES + len(images) * ((frames_needed(memory_size) if is_nested else GUEST_FRAMES) + 1)
+        frames = OWN_FRAMES + len(images) * ((frames_needed(memory_size) if is_nested else GUEST_FRAMES) + PER_GUEST)
         guest_base = -(-(FIRST + (frames << 12)) // LARGE) * LARGE
         self.machine = Machine(guest_base + len(images) * memory_size, host_model, self.trace)
         self.machine.counter_vector = TIMER_VECTOR
@@ -317,6 +319,27 @@ class HardwareAssist(Hypervisor):
         self.machines[self.current].enter(self.memories[self.current])
         cpu.shadow_at = cpu.retired if cpu.shadow_at >= 0 else -1  # VMRESUME is no instruction of the guest
         machine.in_host = not cpu.non_root
+
+    # -- dirty pages -----------------------------------------------------------------------------------------------------
+
+    def log_dirty_pages(self, guest: int = 0, *, on: bool = True) -> None:
+        """Note from now on which pages a guest writes to, between two exits; OptionError without nested paging."""
+        machine, memory = self._logged(guest)
+        memory.log(machine, on=on)
+
+    def dirty_pages(self, guest: int = 0) -> set[int]:
+        """Return the guest-physical page numbers that it has written to since the last time; then all count as clean."""
+        machine, memory = self._logged(guest)
+        return memory.collect(machine)
+
+    def _logged(self, guest: int) -> tuple[VirtualMachine, NestedMemory]:
+        memory = self.memories[guest]
+        if not isinstance(memory, NestedMemory):
+            raise OptionError("dirty pages are logged under nested paging: choose memory_virtualization='nested'")
+        if not self.in_vmm:
+            raise OptionError("a guest runs: dirty pages can be asked for while the VMM has the processor")
+        self.machines[guest].load_pointer()
+        return self.machines[guest], memory
 
     # -- costs and saving ------------------------------------------------------------------------------------------------
 

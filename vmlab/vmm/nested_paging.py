@@ -4,9 +4,11 @@ The guest owns its page tables and its TLB; the processor walks both dimensions 
 page tables when the guest first touches a page (an EPT violation), with the largest page that the frames behind it allow.
 What is not RAM is never mapped: an access there is a violation each time, and is emulated.
 
-Dirty logging protects the pages from writing, and notes which are written to: what live migration asks for.
+Dirty logging notes which pages are written to, what live migration asks for: on a processor with page-modification logging
+by the dirty bits that it sets and logs, on another by protecting the pages from writing.
 
-Simplified: frames are never taken away from a guest, so that entries are only added; leaves grow no larger later.
+Simplified: frames are never taken away from a guest, so that entries are only added; leaves grow no larger later. What the
+hypervisor itself writes for a guest (INS, a copy from a device) is not noted as dirty.
 
 Read more: Bhargava et al., ASPLOS 2008; Intel SDM vol. 3, 28.3 (EPT).
 """
@@ -16,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
-from vmlab.machine.page_formats_host import WRITE_BACK, ept
+from vmlab.machine.page_formats_host import EPT_ACCESS_DIRTY, EPT_DIRTY, WRITE_BACK, ept
 from vmlab.machine.page_tables import PageTables
 from vmlab.machine.state import COUNT, Items, check_state
 
@@ -66,6 +68,8 @@ class NestedPaging:
         Entries filled so far.
     logging : bool
         True while dirty pages are noted.
+    by_processor : bool
+        True where the processor notes them.
     dirty : set of int
         Guest-physical page numbers written to since `start_log` or `collect`.
     """
@@ -80,12 +84,14 @@ class NestedPaging:
         self.tables = PageTables(format_, window.host, allocate)
         self.fills = 0
         self.logging = False
+        self.by_processor = model.has("pml")
         self.dirty: set[int] = set()
 
     @property
     def pointer(self) -> int:
         """The EPT pointer: what goes into the VMCS."""
-        return self.tables.root | LEVELS - 1 << 3 | WRITE_BACK
+        marks = EPT_ACCESS_DIRTY if self.logging and self.by_processor else 0
+        return self.tables.root | LEVELS - 1 << 3 | WRITE_BACK | marks
 
     def fill(self, gpa: int, *, write: bool) -> tuple[int, int] | None:
         """Map the page around a guest-physical address; return where the address lies, and the size of the page.
@@ -96,12 +102,10 @@ class NestedPaging:
             return None
         size = self._size(gpa)
         base = gpa & -size
-        if write or not self.logging:
-            if self.logging:
-                self.dirty.add(gpa >> PAGE_SHIFT)
-            self.tables.map(base, self._window.host_address(base), size)
-        else:
-            self.tables.map(base, self._window.host_address(base), size, writable=False)
+        protects = self.logging and not self.by_processor
+        if protects and write:
+            self.dirty.add(gpa >> PAGE_SHIFT)
+        self.tables.map(base, self._window.host_address(base), size, writable=write or not protects)
         self.fills += 1
         return self._window.host_address(gpa), size
 
@@ -131,12 +135,14 @@ class NestedPaging:
         for entry in list(self.tables.entries()):
             if entry.is_leaf and entry.span > PAGE_SIZE:
                 self.tables.unmap(entry.address)  # it comes back in small pages
+            elif entry.is_leaf and self.by_processor:
+                self._window.host.write(entry.place, 8, entry.entry & ~EPT_DIRTY)
             elif entry.is_leaf:
                 self.tables.protect(entry.address, writable=False)
         return found
 
     def stop_log(self) -> None:
-        """Note no more; pages become writable again as they are written to."""
+        """Note no more; pages that are protected become writable again as they are written to."""
         self.logging = False
         self.dirty = set()
 
