@@ -73,6 +73,20 @@ def test_run_prints_one_json_object(ask, under):
     assert found["cycles"] > 35
 
 
+def test_how_memory_is_virtualized(ask):
+    code, out, _ = ask("run", "hello.asm", "--under", "vt-x", "--memory-virtualization", "shadow", "--json")
+    assert (code, json.loads(out)["memory_virtualization"]) == (0, "shadow")
+    code, out, _ = ask(
+        "compare", "hello.asm", "--under", "native,vt-x/nested,vt-x/shadow", "--json", "--host-cpu", "broadwell"
+    )
+    found = json.loads(out)
+    assert (code, found["faithful"]) == (0, True)
+    assert [row["under"] for row in found["runs"]] == ["native", "vt-x/nested", "vt-x/shadow"]
+    code, _, err = ask("run", "hello.asm", "--memory-virtualization", "nested")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is not possible under native" in err
+
+
 def test_run_prints_text(ask):
     code, out, err = ask("run", "hello.asm", "--under", "trap-and-emulate")
     assert (code, err) == (0, "")

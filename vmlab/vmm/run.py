@@ -106,7 +106,7 @@ class Run:
         if self.outcome in ("exit", "until"):
             return []
         wanted = {feature: by for guest in self.guests for feature, by in guest.vcpu.lacked.items()}
-        name = self.system.machine.cpu.model.name
+        name = self.guests[0].vcpu.model.name
         able = {feature: [each.name for each in CPU_MODELS.values() if each.has(feature)] for feature in wanted}
         return [
             f"the guest asked for {by}, which the CPU model {name} has not: try cpu={able[feature][0]!r}"
