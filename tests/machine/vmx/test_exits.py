@@ -241,6 +241,22 @@ def test_vpids_keep_translations():
     assert arena.cpu.tlb.misses == before + 1
 
 
+def test_invalidations_by_extended_page_tables():
+    """INVEPT drops what came through one root, or all; wrong operands are error 28."""
+    for kind, other, dropped in ((1, False, True), (1, True, False), (2, True, True)):
+        arena = Arena("again: mov eax, [0x300000]\n cpuid\n jmp again")
+        arena.run(vpid=1, secondary_controls=SECONDARY | c.ENABLE_VPID)
+        pointer = arena.read(f.EPT_POINTER) + (0x1000 if other else 0)
+        assert arena.vmx.invalidate("invept", kind, pointer, 0) == 0
+        before = arena.cpu.tlb.misses
+        arena.run(guest_rip=CODE)
+        assert (arena.cpu.tlb.misses > before) == dropped
+        wrong = (("invept", 0, pointer, 0), ("invept", 3, 0, 0), ("invept", 1, 0x200000, 0), ("invvpid", 4, 1, 0),
+                 ("invvpid", 1, 0, 0), ("invvpid", 1, 0x10000, 0), ("invvpid", 0, 1, 1 << 50))  # fmt: skip
+        for operands in wrong:
+            assert arena.vmx.invalidate(*operands) == 28
+
+
 def test_a_guest_in_real_mode():
     arena = Arena("bits 16\n mov ax, 0x1234\n cpuid")
     real = {

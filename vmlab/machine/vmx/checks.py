@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.processor import Processor
 
-__all__ = ["bad_controls_or_host", "bad_guest_state"]
+__all__ = ["bad_controls_or_host", "bad_ept_pointer", "bad_guest_state"]
 
 ALL_ONES = (1 << 64) - 1
 LOW = 0xFFFF_FFFF
@@ -107,7 +107,7 @@ def bad_controls(model: CpuModel, fields: dict[int, int]) -> bool:
         or bool(pin & c.VIRTUAL_NMIS and not pin & c.NMI_EXITING)
         or bool(primary & c.NMI_WINDOW_EXITING and not pin & c.VIRTUAL_NMIS)
         or bool(secondary & c.ENABLE_VPID and not fields[f.VPID])
-        or bool(secondary & c.ENABLE_EPT and _bad_ept_pointer(model, fields[f.EPT_POINTER]))
+        or bool(secondary & c.ENABLE_EPT and bad_ept_pointer(model, fields[f.EPT_POINTER]))
         or bool(secondary & (c.UNRESTRICTED_GUEST | c.ENABLE_PML) and not secondary & c.ENABLE_EPT)
         or (secondary & c.ENABLE_PML and misplaced(f.PML_ADDRESS))
         or any(fields[count] and misplaced(address, 0xF) for count, address in areas)
@@ -115,7 +115,8 @@ def bad_controls(model: CpuModel, fields: dict[int, int]) -> bool:
     )
 
 
-def _bad_ept_pointer(model: CpuModel, pointer: int) -> bool:
+def bad_ept_pointer(model: CpuModel, pointer: int) -> bool:
+    """Say whether an EPT pointer is wrong (SDM vol. 3, 26.2.1.1)."""
     return (
         pointer & 7 not in (0, c.WRITE_BACK)
         or pointer >> 3 & 7 != FOUR_LEVELS

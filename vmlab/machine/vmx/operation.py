@@ -13,12 +13,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import StateError
+from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import MSR_FEATURE_CONTROL
 from vmlab.machine.state import LONG, QUAD, WORD, Entries, Items, check_state
 from vmlab.machine.tlb import PAGE_MASK, Tlb, covers
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
+from vmlab.machine.vmx.checks import bad_ept_pointer
 from vmlab.machine.vmx.context import Context
 from vmlab.machine.vmx.entry import enter
 from vmlab.machine.vmx.fields import FIELDS, HIGH
@@ -37,7 +39,9 @@ LOCKED, OUTSIDE_SMX = 1, 4
 # VM-instruction error numbers (SDM vol. 3, 30.4)
 CLEAR_ADDRESS, CLEAR_REGION, LOAD_ADDRESS, LOAD_REGION, LOAD_REVISION = 2, 3, 9, 10, 11
 NO_SUCH_FIELD, READ_ONLY_FIELD, INVALIDATE_OPERAND = 12, 13, 28
-ONE_ADDRESS = 0  # type of INVVPID
+ONE_ADDRESS, _, ALL_VPIDS, ONE_BUT_GLOBAL = range(4)  # types of INVVPID
+ONE_ROOT, ALL_ROOTS = 1, 2  # types of INVEPT
+LAST_VPID = 0xFFFF
 
 
 class Vmx:
@@ -198,19 +202,25 @@ class Vmx:
     def invalidate(self, name: str, kind: int, low: int, high: int) -> int:
         """INVEPT: 1 one root, 2 all; INVVPID: 0 one address, 1 one VPID, 2 all, 3 one VPID but its global pages.
 
-        Simplified: what is asked for one address alone is dropped for the VPID's address spaces all; INVEPT and global pages
-        make no difference.
+        Simplified: one address is dropped from all of the VPID's address spaces, and global pages are dropped with the others.
         """
-        kinds = (1, 2) if name == "invept" else (0, 1, 2, 3)
-        single_vpid = name == "invvpid" and kind != 2
-        if kind not in kinds or (single_vpid and (not low & 0xFFFF or low >> 16)):
+        if name == "invept":
+            if kind not in (ONE_ROOT, ALL_ROOTS) or (kind == ONE_ROOT and bad_ept_pointer(self.cpu.model, low)):
+                return self.fail(INVALIDATE_OPERAND)
+            for vpid, context in list(self.contexts.items()):
+                if context.space is not None and (kind == ALL_ROOTS or context.space.root == low):
+                    del self.contexts[vpid]
+            return 0
+        if kind > ONE_BUT_GLOBAL or (kind != ALL_VPIDS and not 0 < low <= LAST_VPID):
             return self.fail(INVALIDATE_OPERAND)
-        if not single_vpid:
-            self.contexts.clear()
+        if kind == ONE_ADDRESS and not is_canonical(high):
+            return self.fail(INVALIDATE_OPERAND)
+        if kind == ALL_VPIDS:
+            self.contexts = {vpid: context for vpid, context in self.contexts.items() if not vpid}
         elif kind != ONE_ADDRESS:
-            self.contexts.pop(low & 0xFFFF, None)
-        elif low & 0xFFFF in self.contexts:
-            self._drop_address(self.contexts[low & 0xFFFF], high)
+            self.contexts.pop(low, None)
+        elif low in self.contexts:
+            self._drop_address(self.contexts[low], high)
         return 0
 
     @staticmethod
