@@ -173,3 +173,10 @@ def compare(oracle: SvmOracle, name: str, seed: int) -> str:
 def test_random_nested_tables(oracle: SvmOracle, name: str) -> None:
     outcomes = {compare(oracle, name, seed) for seed in range(150)}
     assert {"81", "4e", "400"} <= outcomes
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", GUESTS)
+def test_many_random_nested_tables(oracle: SvmOracle, name: str) -> None:
+    for seed in range(1000, 4000):
+        compare(oracle, name, seed)
