@@ -10,6 +10,10 @@ CR3 and INVLPG as VM exits, as on processors before 2008.
 
 A state that no VM entry takes (real mode, without unrestricted guest) is emulated, instruction by instruction.
 
+Not exact, as on real processors: where the guest's physical addresses are narrower than the host's, a bit of a page-table
+entry that is reserved to the guest is none to the processor. Page faults are looked at again, so that the guest gets its own;
+but such an entry may have its accessed bit set.
+
 Simplified: the guest's processor has no VT-x of its own, whatever its model: CPUID does not show it, and its instructions
 are undefined.
 
