@@ -115,7 +115,7 @@ class Flushed(RuleBasedStateMachine):
         if not upper and entry & PRESENT and not entry & LARGE_PAGE:
             place = (entry & ~0xFFF) + (linear >> 12 & 0x3FF) * 4
             entry = native.memory.read(place, 4)
-        if place & ~0xFFF in (*TABLES, *ROOTS):
+        if place & ~0xFFF in (*TABLES, *ROOTS) and place not in ROOTS:  # the first entry of a root is the kernel's own
             self.access_all(same)
             self.do("write", place, native.memory.read(place, 4) ^ bits)
             self.flush(pages=False)
@@ -213,4 +213,4 @@ def test_whoever_flushes_what_he_changes_sees_the_bare_machine(strategy):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_longer_histories(strategy):
     machine = type("Machine", (Flushed,), {"strategy": strategy})
-    run_state_machine_as_test(machine, settings=settings(max_examples=300, stateful_step_count=80))
+    run_state_machine_as_test(machine, settings=settings(max_examples=150, stateful_step_count=80))
