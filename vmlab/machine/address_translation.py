@@ -155,7 +155,9 @@ class AddressTranslation(PageMaps):
             and (
                 victim == self.ip >> 12
                 or self._holds_pushed(victim)
-                or (write and not self._is_free(self.ram_address(found.frame), key))
+                or user not in self._levels[found.user]
+                or (write and not (found.writable and self._is_free(self.ram_address(found.frame), key)))
+                or not self.code_pages.get(self.ip >> 12)  # the walk has marked an entry among the code
             )
         ):
             raise KeyError(key)

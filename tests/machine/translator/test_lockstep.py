@@ -11,7 +11,8 @@ import vmlab.guests
 from tests.kernels.build import PROGRAMS, build
 from tests.machine.chaos import chaos, check_shortcuts
 from tests.machine.computer import Computer
-from tests.machine.translator.programs import computer
+from tests.machine.translator.programs import DIRECTORY, TABLE, computer
+from vmlab.isa.x86.registers import CR0_PG, CR0_WP
 from vmlab.machine.recording import Recording
 from vmlab.machine.translator import Engine, cache, compiler, function, traps
 from vmlab.vmm import techniques
@@ -94,6 +95,104 @@ def test_random_programs_with_a_full_tlb(entries):
         machine = compare(lambda seed=seed: make(seed), random.Random(seed), 1500)
         misses += machine.cpu.tlb.misses
     assert misses > 200
+
+
+STRIDES = """
+start:  mov esi, 0x80000
+        mov ebp, 200
+again:  push ebp                        ; what is popped right away is not read again, but its page must be in the TLB
+        mov eax, [esi]
+        pop ebx
+        add [esi + 0x2000], eax
+        call leaf
+        push dword [esi + 4]            ; two pages in one instruction: the second may make the first go
+        pop dword [esi + 0x1008]
+        mov edx, esp
+        lea esp, [esi + 0x800]
+        push eax
+        push ebx                        ; over the border of a page, now and then
+        mov ecx, [esi + 0x4000]
+        pop ecx
+        pop ecx
+        mov esp, edx
+        lea edi, [esi + 0x3000]
+        movsd
+        xchg [edi], ecx
+        sub esi, {step}
+        and esi, 0xBFFFC
+        or esi, 0x80000
+        dec ebp
+        jnz near again
+        jmp near start
+leaf:   push ecx
+        mov ecx, [esi + 0x10000]
+        xor ecx, [esi + 0x18000]
+        pop eax
+        ret
+"""
+
+
+def mapped(source, capacity, rights, write_protect=0):
+    """Return a machine before a program, with a TLB of few entries, and rights of each page from 0x80000 on."""
+    found = Computer(memory=1 << 20)
+    found.load(source)
+    memory, cpu = found.memory, found.cpu
+    memory.write(DIRECTORY, 4, TABLE | 7)
+    for page in range(0x100):
+        memory.write(TABLE + 4 * page, 4, page << 12 | (rights() if page >= 0x80 else 7))
+    cpu.set_cr3(DIRECTORY)
+    cpu.set_cr0(cpu.cr0 | CR0_PG | write_protect)
+    cpu.tlb.capacity = capacity
+    return found.machine
+
+
+@pytest.mark.parametrize("step", [0x404, 0x1000, 0x33FC])
+@pytest.mark.usefixtures("eager")
+def test_strides_over_more_pages_than_the_tlb_holds(step):
+    def make(capacity):
+        rng = random.Random(1)
+        return mapped(STRIDES.format(step=step), capacity, lambda: rng.choice((7, 0x27, 0x67)), CR0_WP)
+
+    machines = [
+        compare(lambda capacity=capacity: make(capacity), random.Random(capacity), 4000)
+        for capacity in (3, 4, 5, 8, 64)
+    ]
+    assert sum(machine.cpu.tlb.misses for machine in machines) > 3000
+
+
+def moves(rng):
+    """Return a loop of moves between a few pages, two in one instruction."""
+    lines = ["start:"]
+    for _ in range(rng.randrange(6, 20)):
+        a, b = (0x8_0000 + 0x1000 * rng.randrange(12) + 4 * rng.randrange(900) for _ in range(2))
+        lines.append(
+            rng.choice(
+                (
+                    f"mov esi, {a}\n mov edi, {b}\n movsd",
+                    f"mov eax, [{a}]",
+                    f"mov [{b}], eax",
+                    f"add [{b}], eax",
+                    f"push dword [{a}]\n pop dword [{b}]",
+                    f"mov edx, esp\n mov esp, {b}\n push dword [{a}]\n pop ecx\n mov esp, edx",
+                    f"push ecx\n mov ecx, [{a}]\n pop ebx",
+                )
+            )
+        )
+    return "\n".join(lines) + "\n jmp near start"
+
+
+@pytest.mark.parametrize("start", [20, 40])
+def test_a_page_does_not_go_before_the_interpreter_begins_its_instruction_anew(start, monkeypatch):
+    """With CR0.WP clear the supervisor writes to read-only pages: each such write is left to the interpreter."""
+    monkeypatch.setattr("vmlab.machine.translator.engine.WARM", 0)
+    monkeypatch.setattr("vmlab.machine.translator.engine.SHORT", 0)
+
+    def make(seed):
+        rng = random.Random(seed)
+        return mapped(moves(rng), rng.randrange(3, 9), lambda: rng.choice((7, 0x67, 0x65, 5)))
+
+    for seed in range(start, start + 20):
+        compare(lambda seed=seed: make(seed), random.Random(seed), 1500)
 
 
 @pytest.mark.parametrize("start", range(0, 12, 4))
