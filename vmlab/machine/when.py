@@ -140,6 +140,14 @@ def _readers() -> dict[str, Callable[[CpuState], int]]:
 READERS = _readers()
 """How a register, or a flag, is read from a state, by its name in lower case."""
 
+WIDTHS = {
+    **{name: bits for bits, names in GENERAL_NAMES.items() for name in names[:16]},
+    **dict.fromkeys(NAMES_8_LEGACY, 8),
+    **dict.fromkeys((name.lower() for name in FLAG_BITS), 1),
+    **dict.fromkeys((*SEGMENT_NAMES, "ldtr", "tr"), 16),
+}
+"""Bits of those that have fewer than 64."""
+
 
 def register(name: str, value: int | None = None, *, cpu: int = 0) -> Condition:
     """When a register of the guest gets a value.
@@ -170,6 +178,9 @@ def register(name: str, value: int | None = None, *, cpu: int = 0) -> Condition:
         raise OptionError(f"there is no register {name!r}{hint}")
     if value is not None and (type(value) is not int or value < 0):
         raise OptionError(f"the value of a register is an int, not negative, and not {value!r}")
+    most = (1 << WIDTHS.get(known, 64)) - 1
+    if value is not None and value > most:
+        raise OptionError(f"{known} holds at most {most:#x}, and never {value:#x}")
     if type(cpu) is not int or cpu < 0:
         raise OptionError(f"a processor is named by its number, from 0 on, not by {cpu!r}")
     return RegisterIs(known, value, cpu, READERS[known])
