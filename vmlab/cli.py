@@ -120,6 +120,29 @@ def read_image(path: str) -> Image | Snapshot:
     return vmlab.load_state(path) if is_state_file(path) else vmlab.load(path)
 
 
+def read_pairs(text: str) -> dict[str, object]:
+    """Return names and values, as `sets=16,ways=4,replacement=lru`.
+
+    >>> read_pairs("sets=16,replacement=lru,counts_hits=True")
+    {'sets': 16, 'replacement': 'lru', 'counts_hits': True}
+    """
+    words: dict[str, object] = {"True": True, "False": False}
+    found: dict[str, object] = {}
+    for each in text.split(","):
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise OptionError(f"{each!r} is no name and value: write them as sets=16,ways=4,replacement=lru")
+        found[name.strip()] = int(value) if value.isdecimal() and value.isascii() else words.get(value, value.strip())
+    return found
+
+
+def read_switch(text: str) -> bool:
+    """Return whether something is to be on."""
+    if text not in ("on", "off"):
+        raise OptionError(f"it can be on or off, not {text!r}")
+    return text == "on"
+
+
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options that were given: a saved state keeps its own, an image gets the defaults."""
     readers: dict[str, Callable[[str], object]] = {
@@ -128,6 +151,9 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "memory_virtualization": str,
         "host_cpu": str,
         "ept_pages": str,
+        "shadow_policy": str,
+        "tlb": read_pairs,
+        "walk_caches": read_switch,
         "cpus": lambda text: read_count(text, "number of processors", "1 or 2"),
         "max_instructions": read_count,
         "input": read_input,
@@ -211,6 +237,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ept-pages", help="largest page of nested page tables: '4 KiB', '2 MiB' (the default), '1 GiB'"
     )
+    parser.add_argument("--shadow-policy", help="of shadow page tables: cached (the default), traced or flush")
+    parser.add_argument("--tlb", help="the processor's TLB, as sets=16,ways=4,replacement=lru")
+    parser.add_argument("--walk-caches", help="whether the processor caches page walks: on or off (the default)")
     parser.add_argument("--cpus", help="processors, 1 to 16 (default: 1)")
     parser.add_argument("--max-instructions", help="stop the guest there (default: 50000000)")
     parser.add_argument("--input", help=r"typed at the serial console; \n is a newline")

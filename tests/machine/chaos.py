@@ -158,7 +158,7 @@ def check(machine: Machine) -> None:
     cpu = machine.cpu
     check_invariants(cpu)
     assert machine.outcome in OUTCOMES, machine.outcome
-    assert len(cpu.tlb.entries) <= cpu.tlb.capacity
+    assert cpu.tlb.held <= cpu.tlb.capacity
     assert all(0 <= value < 1 << 64 for value in cpu.debug)
     check_shortcuts(cpu)
 
@@ -169,7 +169,7 @@ def check_shortcuts(cpu: Processor) -> None:
         return
     for user, (readable, writable, code) in enumerate(cpu._maps):
         for page in {*readable, *writable, *code}:
-            entry = cpu.tlb.find(page)
+            entry = cpu.tlb.peek(page)
             assert entry is not None, hex(page)
             assert entry.user or not user, hex(page)
             assert readable.get(page, entry.frame) == entry.frame

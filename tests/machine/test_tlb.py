@@ -12,6 +12,7 @@ from vmlab.errors import StateError
 from vmlab.isa.x86.faults import PF
 from vmlab.isa.x86.registers import CR0_PG, CR0_WP, CR4_PGE, CR4_PSE, CS, EAX, EBX, ECX
 from vmlab.machine.tlb import Tlb, TlbEntry
+from vmlab.machine.tlb_geometry import TlbArray, TlbGeometry
 
 P, RW, US, A, D, PS, G = 1, 2, 4, 0x20, 0x40, 0x80, 0x100
 DIRECTORY, LOW_TABLE, TABLE, OTHER = 0x4_0000, 0x4_1000, 0x4_2000, 0x4_4000
@@ -181,22 +182,59 @@ def test_an_evicted_page_is_walked_again() -> None:
 
 
 def test_tlb_by_itself() -> None:
-    tlb = Tlb(capacity=2)
+    tlb = Tlb(TlbGeometry((TlbArray(1, 2),)))
     entry = TlbEntry(0x1000, writable=True, user=True, executable=True, dirty=True, global_=False)
-    assert [tlb.insert(page, entry) for page in (1, 2, 3, 4)] == [None, None, 1, 2]
+    assert [tlb.insert(page, entry) for page in (1, 2, 3, 4)] == [None, None, (1, 1), (2, 1)]
     tlb.insert(5, TlbEntry(0x2000, writable=False, user=False, executable=True, dirty=False, global_=True))
     tlb.flush(keep_global=True)
     assert len(tlb.entries) == 1
     assert tlb.find(5) is not None
-    other = Tlb(capacity=2)
+    other = Tlb(tlb.geometry)
     other.load(tlb.save())
-    assert (other.entries, other.flushes) == (tlb.entries, 1)
+    assert (other.entries, other.counts) == (tlb.entries, tlb.counts)
     other.drop(5)
     assert other.entries == {}
     with pytest.raises(StateError):
-        Tlb(capacity=0).load(tlb.save())
+        Tlb(TlbGeometry((TlbArray(1, 2, (0x1000,)),))).load(
+            {**tlb.save(), "entries": [[9 << 65, 0, *[True] * 5, 1 << 21]]}
+        )
     with pytest.raises(StateError):
         other.load({**tlb.save(), "entries": [[1, 2]]})
+    with pytest.raises(StateError, match="do not fit into a set of 2"):
+        other.load({**tlb.save(), "entries": [[page, 0, *[True] * 5, 0x1000] for page in range(3)]})
+    assert other.entries == {}
+
+
+def translation(page: int) -> TlbEntry:
+    return TlbEntry(page << 12, writable=True, user=True, executable=True, dirty=True, global_=False)
+
+
+def test_which_entry_makes_room() -> None:
+    """After pages 0 to 3, and one more look at 0: the first, the one used longest ago, a drawn one, the only one of its set."""
+    for sets, ways, replacement, expected in ((1, 4, "fifo", 0), (1, 4, "lru", 1), (4, 1, "fifo", 1), (2, 2, "lru", 1)):
+        tlb = Tlb(TlbGeometry((TlbArray(sets, ways),), replacement))
+        for page in range(4):
+            assert tlb.insert(page, translation(page)) is None
+        assert tlb.find(0) == translation(0)
+        assert tlb.insert(5, translation(5)) == (expected, 1), (sets, replacement)
+    tlb = Tlb(TlbGeometry((TlbArray(1, 4),), "random"))
+    gone = [tlb.insert(page, translation(page)) for page in range(400)]
+    ages = [page - victim[0] for page, victim in enumerate(gone) if victim]
+    assert len({*ages}) > 8, "a drawn entry may be old or young"
+    again = Tlb(tlb.geometry)
+    assert [again.insert(page, translation(page)) for page in range(400)] == gone
+
+
+def test_a_large_page_is_one_entry_where_an_array_holds_its_size() -> None:
+    entry = translation(0x403)._replace(span=1 << 22)
+    whole, parts = Tlb(), Tlb(TlbGeometry((TlbArray(1, 8, (0x1000,)),)))
+    for tlb in (whole, parts):
+        tlb.insert(0x403, entry)
+        assert tlb.find(0x403).frame == 0x40_3000
+    assert whole.find(0x7FF).frame == 0x7F_F000
+    assert parts.find(0x7FF) is None
+    parts.insert(0x7FF, entry._replace(frame=0x7F_F000))
+    assert (whole.drop_page(0x500), sorted(parts.drop_page(0x500))) == ([(0x400, 0x400)], [(0x403, 1), (0x7FF, 1)])
 
 
 # -- code ----------------------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ Read more: Intel SDM vol. 3, chapter 4 (paging), 4.6 (access rights), 4.10 (TLBs
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from vmlab.isa.x86.addresses import is_canonical
@@ -25,12 +24,9 @@ from vmlab.isa.x86.registers import (
     EFER_LMA,
     EFER_NXE,
 )  # fmt: skip
-from vmlab.machine.memory import CODE as PAGE_OF_CODE
-from vmlab.machine.memory import WRITTEN
 from vmlab.machine.page_formats import IA32, four_level, ia32_pse, pae
-from vmlab.machine.page_maps import LAST_PAGE, PageMaps
+from vmlab.machine.page_maps import PageMaps
 from vmlab.machine.paging import PageTableFormat, Translation, walk
-from vmlab.machine.quick import LINE, Quick
 from vmlab.machine.tlb import TlbEntry
 
 if TYPE_CHECKING:
@@ -43,8 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["AddressTranslation"]
 
 MOST_WALKS = 4096
-PAGES_PUSHED = 4
-"""Pages that a page of instructions which push 4 bytes each can fill."""
 Entries = tuple[tuple[int, int, int], ...]
 
 
@@ -75,7 +69,7 @@ class AddressTranslation(PageMaps):
     """
 
     __slots__ = (
-        "_format", "_repeats", "_reports_fetch", "_walks", "control_loads", "exits_io", "horizon", "host_space", "lacked",
+        "_counts_hits", "_format", "_repeats", "_reports_fetch", "_walks", "control_loads", "exits_io", "horizon", "host_space", "lacked",
         "model", "non_root", "on_control", "walk_references",
     )  # fmt: skip
 
@@ -88,6 +82,7 @@ class AddressTranslation(PageMaps):
         self.host_space: AddressSpace | None = None
         self.lacked: dict[str, str] = {}
         self.on_control: Callable[[str, int, int], None] | None = None
+        self._counts_hits = model.tlb.counts_hits
         self._mode_changed()
 
     def has(self, feature: str) -> bool:
@@ -102,87 +97,14 @@ class AddressTranslation(PageMaps):
     def _choose_format(self) -> None:
         cr4 = self.cr4
         self._levels = ((0,), (1,) if cr4 & CR4_SMAP and self.cr0 & CR0_PG else (0, 1))
+        if self.model.tlb.sees_all:
+            self._levels = (), ()
         self._format = self.page_format
         # Walks are kept where they depend on nothing but what is in RAM: not on registers, on AC, on a guest's window.
         self._walks: dict[tuple[int, int, bool, bool, bool, bool], tuple[Translation, Entries]] = {}
-        plain = self.host_space is None and not self._window
+        plain = self.host_space is None and not self._window and not self.walk_caches
         self._repeats = plain and not cr4 & CR4_SMAP and not self._format.levels[0].in_registers
         self._reports_fetch = bool(cr4 & CR4_SMEP or (cr4 & CR4_PAE and self.efer & EFER_NXE))
-
-    # -- translated code ---------------------------------------------------------------------------------------------------
-
-    def _fill(self, quick: Quick, key: int, write: bool) -> int:
-        """Enter what a plain access of translated code looks for; KeyError where the interpreter is to make this access."""
-        page = key >> 12
-        if key & 3 or not 0 <= page < LAST_PAGE:
-            raise KeyError(key)
-        maps = self._writable if write else self._readable
-        if page not in maps:
-            self._bring(key, write)
-            if not self.code_pages.get(self.ip >> 12):
-                raise KeyError(key)
-        place = maps.get(page)
-        if place is None or (write and not self._is_free(place, key)):
-            raise KeyError(key)
-        if write:
-            self.ram.quick_pages.add(place >> 12)
-        self._quick[self.ring == 3][2].add(page)
-        found = quick[key] = place - (page << 12)
-        return found
-
-    def _bring(self, key: int, write: bool) -> None:
-        """Let the TLB have a page for translated code, where the interpreter would find everything as it is afterwards.
-
-        It may have to do the whole instruction once more: nothing that this has used may be dropped before.
-        """
-        page, user, tlb = key >> 12, self.ring == 3, self.tlb
-        misses = tlb.misses
-        try:
-            if not self.cr0 & CR0_PG or tlb.find(page):
-                if self.host_space is not None and tlb.victim() is not None:
-                    raise KeyError(key)
-                if self.cr0 & CR0_PG:  # a fault would drop this translation
-                    self.page_walk(key, write=write, user=user, mark=False)
-                self.translate(key, write=write, user=user)
-                return
-            found = self.page_walk(key, write=write, user=user)
-        except Fault:
-            tlb.misses = misses  # it will happen again
-            raise KeyError(key) from None
-        victim = tlb.victim()
-        if not self.bus.is_ram(found.frame) or (
-            victim is not None
-            and (
-                victim == self.ip >> 12
-                or self._holds_pushed(victim)
-                or user not in self._levels[found.user]
-                or (write and not (found.writable and self._is_free(self.ram_address(found.frame), key)))
-                or not self.code_pages.get(self.ip >> 12)  # the walk has marked an entry among the code
-            )
-        ):
-            raise KeyError(key)
-        tlb.misses += 1
-        self._believe(page, self._enter(page, found))
-
-    def _is_free(self, place: int, key: int) -> bool:
-        """Say whether translated code may write to a line of 256 bytes: no code, and nobody wants to know."""
-        ram, frame = self.ram, place >> 12
-        return ram.pages[frame] & ~PAGE_OF_CODE == WRITTEN and not ram.is_code(frame, key & 0xFFF, LINE)
-
-    @staticmethod
-    def _holds_pushed(page: int) -> bool:
-        """Say whether a page may hold what translated code has pushed and will pop without a look at memory.
-
-        All that is at ESP or above, and it has been pushed by code of one page.
-        """
-        code = sys._getframe(4)  # noqa: SLF001 - ESP is in a local of the translated code
-        top: int = code.f_locals.get("r4", 0) >> 12
-        return 0 <= page - top <= PAGES_PUSHED
-
-    @property
-    def code_pages(self) -> dict[int, dict[int, Any]]:
-        """Instructions kept with their pages, by EIP >> 12: a part of the TLB; none where EIP is not a linear address."""
-        raise NotImplementedError
 
     # -- translation -----------------------------------------------------------------------------------------------------
 
@@ -216,6 +138,8 @@ class AddressTranslation(PageMaps):
         entry = self.tlb.find(page)
         if entry is None or not self._permits(entry, write=write, user=user, fetch=fetch, implicit=implicit):
             entry = self._walk(linear, entry, write=write, user=user, fetch=fetch, implicit=implicit)
+        elif self._counts_hits:
+            self.tlb.counts.hits += 1
         self._believe(page, entry)
         return entry.frame | linear & 0xFFF
 
@@ -248,13 +172,15 @@ class AddressTranslation(PageMaps):
         if self.efer & EFER_LMA and not is_canonical(linear):
             raise Fault(GP, 0)
         page = linear >> 12
-        self.tlb.misses += 1
+        self.tlb.counts.misses += 1
         if old is not None:  # a page fault drops the page's translation (SDM vol. 3, 4.10.4.1)
-            self.tlb.drop(page)
-            self._drop_page(page)
+            for pages in self.tlb.drop(page):
+                self._drop_pages(pages)
         try:
             found = self.page_walk(linear, write=write, user=user, fetch=fetch, implicit=implicit)
         except Fault as fault:
+            if self.walk_caches:
+                self.walk_caches.drop(linear)
             raise (self.page_fault(fault, linear) if fault.vector == PF else fault) from None
         return self._enter(page, found)
 
@@ -268,11 +194,11 @@ class AddressTranslation(PageMaps):
             found.executable,
             found.dirty,
             found.global_ and bool(self.cr4 & CR4_PGE),
-            found.page_size,
+            found.page_size if self.host_space is None else self._guest_span(found),
         )
-        victim = self.tlb.insert(page, entry)
+        victim = self.tlb.insert(page, entry, found.page_size)
         if victim is not None:
-            self._drop_page(victim)
+            self._drop_pages(victim)
         return entry
 
     @property
@@ -323,6 +249,7 @@ class AddressTranslation(PageMaps):
             user_pages=user or self._user_pages(fetch=fetch, implicit=implicit),
             reports_fetch=self._reports_fetch,
             registers=self.pdptes,
+            cache=self.walk_caches.guest if self.walk_caches and mark else None,
         )
         if self._repeats and mark:  # one that has marked an entry differs from what it read
             size, is_ram, read = self._format.entry_bytes, self.bus.is_ram, self.ram.read
@@ -349,7 +276,7 @@ class AddressTranslation(PageMaps):
 
     def held(self, linear: int, *, write: bool, user: bool, fetch: bool) -> tuple[TlbEntry | None, bool]:
         """Return what the TLB holds for an address, and whether it allows an access; nothing changes."""
-        entry = self.tlb.find(linear >> 12)
+        entry = self.tlb.peek(linear >> 12)
         allows = entry is not None and self._permits(entry, write=write, user=user, fetch=fetch, implicit=False)
         return entry, allows
 
@@ -372,6 +299,10 @@ class AddressTranslation(PageMaps):
 
     def _walk_nested(self, linear: int, *, paged: bool, mark: bool, **access: Any) -> NestedTranslation:  # noqa: ANN401 - as of walk_nested
         """Walk in two dimensions."""
+        raise NotImplementedError
+
+    def _guest_span(self, found: Translation) -> int:
+        """Return the size of the guest's page, of a walk in two dimensions."""
         raise NotImplementedError
 
     def _unpaged(self, linear: int, *, write: bool, fetch: bool) -> int:

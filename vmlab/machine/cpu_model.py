@@ -7,12 +7,17 @@ performance counters, no MONITOR, no FSGSBASE. What CPUID says is in `vmlab.mach
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import CR4_PCE
 from vmlab.machine.costs import CORE_2, PENTIUM_4, SANDY_BRIDGE, WESTMERE, CostModel
 from vmlab.machine.cpu_features import FEATURES, combine
 from vmlab.machine.cpuid import Cache
+from vmlab.machine.tlb_geometry import BROADWELL_TLB, CORE_2_TLB, PENTIUM_4_TLB, WESTMERE_TLB, TlbGeometry
+
+if TYPE_CHECKING:
+    from vmlab.machine.walk_caches import WalkCacheSizes
 
 __all__ = ["CPU_MODELS", "CpuModel", "find_cpu_model"]
 
@@ -50,8 +55,10 @@ class CpuModel:
         Leaf 2, as it is on the real processor.
     caches : tuple of Cache
         Leaf 4.
-    tlb_entries : int
-        Pages that the TLB holds.
+    tlb : TlbGeometry
+        What its TLB looks like.
+    walk_caches : WalkCacheSizes or None
+        Its paging-structure caches and nested TLB; None where each walk begins at the root.
     costs : CostModel
         Cycles of each primitive.
     """
@@ -67,7 +74,8 @@ class CpuModel:
     last_extended_leaf: int = 0x8000_0004
     cache_descriptors: tuple[int, int, int, int] = (0x665B_5001, 0, 0, 0x007B_7040)
     caches: tuple[Cache, ...] = ()
-    tlb_entries: int = 64
+    tlb: TlbGeometry = PENTIUM_4_TLB
+    walk_caches: WalkCacheSizes | None = None
     costs: CostModel = PENTIUM_4
     cr4_mask: int = field(init=False)
     efer_mask: int = field(init=False)
@@ -119,6 +127,7 @@ CPU_MODELS = {
             "Intel(R) Core(TM)2 CPU",
             _CORE,
             costs=CORE_2,
+            tlb=CORE_2_TLB,
             last_leaf=0xA,
             last_extended_leaf=0x8000_0008,
             cache_descriptors=(0x05B0_B101, 0x0056_57F0, 0, 0x2CB4_3049),
@@ -133,6 +142,7 @@ CPU_MODELS = {
             _WESTMERE,
             physical_bits=40,
             costs=WESTMERE,
+            tlb=WESTMERE_TLB,
             last_leaf=0xB,
             last_extended_leaf=0x8000_0008,
             cache_descriptors=(0x5503_5A01, 0x00F0_B2FF, 0, 0x00CA_0000),
@@ -147,6 +157,7 @@ CPU_MODELS = {
             _BROADWELL,
             physical_bits=39,
             costs=SANDY_BRIDGE,
+            tlb=BROADWELL_TLB,
             last_leaf=0xB,
             last_extended_leaf=0x8000_0008,
             cache_descriptors=(0x7603_6301, 0x00F0_B5FF, 0, 0x00C3_0000),
@@ -161,6 +172,7 @@ CPU_MODELS = {
             _BROADWELL | {"umip"},
             physical_bits=39,
             costs=SANDY_BRIDGE,
+            tlb=BROADWELL_TLB,
             last_leaf=0xB,
             last_extended_leaf=0x8000_0008,
             cache_descriptors=(0x00FE_FF01, 0x0000_00F0, 0, 0),

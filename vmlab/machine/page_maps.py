@@ -14,7 +14,7 @@ from vmlab.machine.cpu_state import CpuState
 from vmlab.machine.memory import CODE as PAGE_OF_CODE
 from vmlab.machine.memory import WRITTEN, MemoryWindow
 from vmlab.machine.quick import LINE, Quick, QuickMaps
-from vmlab.machine.tlb import SPACE_SHIFT, Tlb
+from vmlab.machine.tlb import SPACE_SHIFT, Pages, Tlb
 
 if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
@@ -43,6 +43,8 @@ class PageMaps(CpuState):
         The host memory that holds this processor's RAM: its own, or that behind a guest's window.
     tlb : Tlb
         Cached translations.
+    walk_caches : NestedCaches or None
+        What shortens page walks, if anything.
     user_spaces : dict
         Values of CR3 under which code has run in ring 3, in order of their first time; the values are None.
     system_readable, system_writable : dict of int to int
@@ -53,7 +55,7 @@ class PageMaps(CpuState):
 
     __slots__ = (
         "_levels", "_maps", "_quick", "_readable", "_window", "_writable", "bus", "memory", "platform", "quick_read",
-        "quick_write", "ram", "ring", "system_readable", "system_writable", "tlb", "user_spaces",
+        "quick_write", "ram", "ring", "system_readable", "system_writable", "tlb", "user_spaces", "walk_caches",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel) -> None:
@@ -63,7 +65,8 @@ class PageMaps(CpuState):
         self.memory = platform.memory
         self._window = self.memory if isinstance(self.memory, MemoryWindow) else None
         self.ram = self.memory.host if isinstance(self.memory, MemoryWindow) else self.memory
-        self.tlb = Tlb(model.tlb_entries)
+        self.tlb = Tlb(model.tlb)
+        self.walk_caches = None if model.walk_caches is None else model.walk_caches.make()
         self.user_spaces: dict[int, None] = {}
         # In whose dictionaries (0 the supervisor's, 1 the user's) a supervisor's page is entered, and in whose a user's.
         self._levels: tuple[tuple[int, ...], tuple[int, ...]] = ((0,), (0, 1))
@@ -83,12 +86,19 @@ class PageMaps(CpuState):
     def _use_maps(self, maps: tuple[Maps, Maps]) -> None:
         """Use other dictionaries over the TLB."""
         self.tlb.tag = (self.cr3 & PCID) << SPACE_SHIFT if self.cr4 & CR4_PCIDE else 0
+        if self.walk_caches:
+            self.walk_caches.enter_space(*self._walk_tags)
         self._maps: tuple[Maps, Maps] = maps
         self.system_readable, self.system_writable, _ = self._maps[0]
         for quick in self._quick:
             for each in quick:
                 each.clear()
         self.code_changed()
+
+    @property
+    def _walk_tags(self) -> tuple[int, int]:
+        """Whose entries of the walk caches are used: of VPID and PCID, and of which root of extended page tables."""
+        return self.tlb.tag >> SPACE_SHIFT, 0
 
     def code_changed(self) -> None:
         """Note a new CS or a new mode: the privilege level may be another."""
@@ -123,15 +133,24 @@ class PageMaps(CpuState):
         """Return where in `ram` a physical address lies."""
         return self._window.host_address(physical) if self._window else physical
 
-    def _drop_page(self, page: int) -> None:
+    def _drop_pages(self, pages: Pages) -> None:
+        """Drop pages whose translation the TLB has lost."""
+        first, count = pages
+        if count > 1:
+            known = {page for maps in self._maps for each in maps for page in each}
+            known.update(*(entered for *_, entered in self._quick))
+            for page in known:
+                if first <= page < first + count:
+                    self._drop_pages((page, 1))
+            return
         for maps in self._maps:
             for each in maps:
-                each.pop(page, None)
+                each.pop(first, None)
         for readable, writable, entered in self._quick:
-            if page in entered:
-                entered.remove(page)
-                readable.pop(page << 12, None)
-                for line in range(page << 12, (page + 1) << 12, LINE):
+            if first in entered:
+                entered.remove(first)
+                readable.pop(first << 12, None)
+                for line in range(first << 12, (first + 1) << 12, LINE):
                     writable.pop(line, None)
 
     def readable_place(self, page: int) -> int | None:

@@ -34,10 +34,11 @@ from vmlab.isa.x86.registers import (
     EFER_LME,
     EFER_NXE,
 )  # fmt: skip
-from vmlab.machine.address_translation import AddressTranslation
 from vmlab.machine.page_formats import pdpte_reserved
 from vmlab.machine.page_maps import PCID
 from vmlab.machine.paging import PRESENT
+from vmlab.machine.quick_access import QuickAccess
+from vmlab.machine.tlb import SPACE_SHIFT
 
 __all__ = ["PagingControl"]
 
@@ -49,7 +50,7 @@ SIXTEEN_BIT_TASKS = frozenset({TSS16, TSS16_BUSY})
 ONE_ADDRESS, ONE_CONTEXT, ALL_WITH_GLOBAL, ALL = range(4)
 
 
-class PagingControl(AddressTranslation):
+class PagingControl(QuickAccess):
     """The part of a processor that loads control registers."""
 
     __slots__ = ()
@@ -73,7 +74,7 @@ class PagingControl(AddressTranslation):
         self.efer = self.efer & ~EFER_LMA | active
         self._control_loads("cr0", value)
         if changed & (CR0_PE | CR0_PG | CR0_WP):
-            self.tlb.flush()
+            self._flush("MOV CR0")
             self._mode_changed()
         elif changed & CR0_AM:
             self.code_changed()
@@ -113,9 +114,9 @@ class PagingControl(AddressTranslation):
         self._control_loads("cr3", value)
         self._forget()
         if not cr4 & (CR4_PGE | CR4_PCIDE):
-            self.tlb.flush()
+            self._flush("MOV CR3")
         elif not keep:
-            self.tlb.flush_space(tag)
+            self._flush_space(tag, "MOV CR3")
 
     def set_cr4(self, value: int) -> None:
         """Load CR4; some changes flush translations.
@@ -135,7 +136,7 @@ class PagingControl(AddressTranslation):
             self._load_pdptes(self.cr3)
         self._control_loads("cr4", value)
         if changed & (CR4_PGE | CR4_PSE | CR4_PAE) or changed & ~value & CR4_PCIDE or changed & value & CR4_SMEP:
-            self.tlb.flush()
+            self._flush("MOV CR4")
         self._mode_changed()
 
     def set_efer(self, value: int) -> None:
@@ -151,7 +152,7 @@ class PagingControl(AddressTranslation):
             raise Fault(GP, 0)
         self.efer = value & ~EFER_LMA | self.efer & EFER_LMA
         if changed & EFER_NXE:
-            self.tlb.flush()
+            self._flush("WRMSR")
             self._mode_changed()
 
     def _load_pdptes(self, root: int) -> None:
@@ -171,14 +172,27 @@ class PagingControl(AddressTranslation):
         if self.on_control and old != value:
             self.on_control(name, old, value)
 
+    def _flush(self, cause: str, *, keep_global: bool = False) -> None:
+        self.tlb.flush(cause, keep_global=keep_global)
+        if self.walk_caches:
+            self.walk_caches.flush_guests()
+
+    def _flush_space(self, pcid: int, cause: str) -> None:
+        self.tlb.flush_space(pcid, cause)
+        self._drop_walks(pcid)
+
+    def _drop_walks(self, pcid: int) -> None:
+        """Drop what walk caches hold of an address space: all of it, whatever the address (SDM vol. 3, 4.10.4.1)."""
+        if self.walk_caches:
+            self.walk_caches.drop_space(self._walk_tags[0] & ~PCID | pcid)
+
     # -- invalidation ------------------------------------------------------------------------------------------------
 
     def invalidate_page(self, linear: int) -> None:
         """INVLPG: the page in the present address space, global or not; of a large page all parts."""
-        page = linear >> 12
-        for each in {page, *self.tlb.parts(page)}:
-            self.tlb.drop(each)
-            self._drop_page(each)
+        for pages in self.tlb.drop_page(linear >> 12):
+            self._drop_pages(pages)
+        self._drop_walks(self.tlb.tag >> SPACE_SHIFT)
 
     def invalidate_pcid(self, kind: int, pcid: int, linear: int) -> None:
         """INVPCID.
@@ -205,15 +219,16 @@ class PagingControl(AddressTranslation):
             if not is_canonical(linear):
                 raise Fault(GP, 0)
             self.tlb.drop_from(pcid, linear >> 12)
+            self._drop_walks(pcid)
         elif kind == ONE_CONTEXT:
-            self.tlb.flush_space(pcid)
+            self._flush_space(pcid, "INVPCID")
         else:
-            self.tlb.flush(keep_global=kind == ALL)
+            self._flush("INVPCID", keep_global=kind == ALL)
         self._forget()
 
     def forget_translations(self) -> None:
         """Empty the TLB without counting a flush: for a VCPU, whose TLB must not outlive an exit."""
-        self.tlb.entries.clear()
+        self.tlb.clear()
         self._forget()
 
     def _table_address(self, physical: int) -> int:

@@ -12,9 +12,9 @@ Read more: Intel SDM vol. 3, chapters 4 (paging), 5 (protection), 6 (interrupts 
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from vmlab.errors import StateError
 from vmlab.isa.x86.addresses import CANONICAL_TOP, is_canonical
 from vmlab.isa.x86.decoder import MAXIMUM_LENGTH, InvalidOpcode, TooLong, Truncated, decode, is_coprocessor
 from vmlab.isa.x86.disassembler import format_instruction
@@ -23,7 +23,7 @@ from vmlab.isa.x86.registers import CR0_EM, CR0_TS, CS, DR6_SINGLE_STEP, DR7_ENA
 from vmlab.machine.cpuid import Place, cpuid
 from vmlab.machine.memory_access import LONG_MASK, MASK
 from vmlab.machine.msrs import limits_cpuid, read_msr, write_msr
-from vmlab.machine.state import COUNT, QUAD, WORD, Items, check_state
+from vmlab.machine.state import COUNT, QUAD, WORD, Items, check_state, rollback
 from vmlab.machine.vmx.intercepts import semantic_of
 from vmlab.machine.vmx.non_root import NonRoot
 
@@ -213,7 +213,9 @@ class Processor(NonRoot):
         page = -1
         if self.bus.is_ram(physical):
             page = self.ram_address(physical) >> 12
-            cache = self._linear_code[linear >> 12] = self.ram.code_page(page)
+            cache = self.ram.code_page(page)
+            if not self.model.tlb.sees_all:
+                self._linear_code[linear >> 12] = cache
             found = cache.get(key)
             if found and found[2] <= available:
                 return found
@@ -361,10 +363,11 @@ class Processor(NonRoot):
     def save(self) -> dict[str, Any]:
         """Save state, TLB and counters as plain data."""
         return {
-            "version": 2,
+            "version": 3,
             "state": self.save_state(),
             "vmx": self.vmx.save(),
             "tlb": self.tlb.save(),
+            "walk_caches": self.walk_caches and self.walk_caches.save(),
             "debug_causes": self.debug_causes,
             "signals": self.signals.save(),
             "user_spaces": list(self.user_spaces),
@@ -376,18 +379,15 @@ class Processor(NonRoot):
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
         lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4), "user_spaces": Items(QUAD)}
         parts = {"state": dict, "tlb": dict, "signals": dict, "vmx": dict, "debug_causes": WORD}
-        check_state(state, "processor", parts | lists, version=2)
-        before, signals, vmx = self.save_state(), self.signals.save(), self.vmx.save()
-        try:
+        parts["walk_caches"] = dict if self.walk_caches else NoneType
+        check_state(state, "processor", parts | lists, version=3)
+        with rollback(self):
             self.load_state(state["state"])
             self.signals.load(state["signals"])
             self.vmx.load(state["vmx"])
             self.tlb.load(state["tlb"])
-        except StateError:
-            self.load_state(before)
-            self.signals.load(signals)
-            self.vmx.load(vmx)
-            raise
+            if self.walk_caches:
+                self.walk_caches.load(state["walk_caches"])
         self.walk_references, self.port_accesses, self.delivered, self.control_loads = state["counters"]
         count, retired = state["deliveries"]
         self._deliveries = (count, retired)

@@ -14,6 +14,7 @@ Read more: Barr, Cox and Rixner, ISCA 2010 (translation caching); Bhargava et al
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
 
     from vmlab.machine.paging import Level, PageTableFormat
 
-__all__ = ["NestedCaches", "NestedTlb", "WalkCache"]
+__all__ = ["NestedCaches", "NestedTlb", "WalkCache", "WalkCacheSizes", "read_walk_caches"]
 
 # The key of an entry:  [ tag | upper bits of the address 63:0 ]
 TAG_SHIFT = 64
 TAG = range(1 << 64)
 KEY = range(1 << 2 * TAG_SHIFT)
 PAGE_SHIFT = 12
+LEVELS = 4  # of tables that point to tables
 LOWEST, LEVEL_BITS = 21, 9
 
 PLACE = {"shift": range(64), "key": KEY, "table": QUAD, "rights": range(-(1 << 64), 1 << 64), "steps": Items(list)}
@@ -274,3 +276,113 @@ class NestedCaches:
     guest: WalkCache | None = None
     host: WalkCache | None = None
     nested_tlb: NestedTlb | None = None
+
+    @property
+    def parts(self) -> dict[str, WalkCache | NestedTlb]:
+        """Those that there are, by their names."""
+        named = {"guest": self.guest, "host": self.host, "nested_tlb": self.nested_tlb}
+        return {name: part for name, part in named.items() if part is not None}
+
+    def enter_space(self, guest: int, host: int) -> None:
+        """Go on with entries of the present address spaces: the guest's (VPID and PCID), and the root of the host's table."""
+        if self.guest:
+            self.guest.tag = guest
+        for part in (self.host, self.nested_tlb):
+            if part:
+                part.tag = host
+
+    def drop(self, linear: int) -> None:
+        """Drop what an address of the guest uses of its tables (a page fault)."""
+        if self.guest:
+            self.guest.drop(linear)
+
+    def drop_space(self, guest: int | None = None) -> None:
+        """Drop what is held of the guest's tables, by its tag or that of the present address space."""
+        if self.guest:
+            self.guest.drop_space(self.guest.tag if guest is None else guest)
+
+    def flush_guests(self) -> None:
+        """Drop what is held of the tables of all guests."""
+        if self.guest:
+            self.guest.flush()
+
+    def flush(self) -> None:
+        """Drop everything."""
+        for part in self.parts.values():
+            part.flush()
+
+    def save(self) -> dict[str, Any]:
+        """Save as plain data."""
+        return {"version": 1, **{name: part.save() for name, part in self.parts.items()}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` of the same caches gave; StateError where it is damaged."""
+        check_state(state, "walk caches", dict.fromkeys(self.parts, dict))
+        for name, part in self.parts.items():
+            part.load(state[name])
+
+
+@dataclass(frozen=True, slots=True)
+class WalkCacheSizes:
+    """What walk caches a processor has.
+
+    Attributes
+    ----------
+    guest, host : tuple of int
+        Entries of the paging-structure caches of each dimension, as `WalkCache.sizes`.
+    nested_tlb : int
+        Entries of the nested TLB.
+
+    Notes
+    -----
+    32, 4 and 2 entries (of page directories, page-directory-pointer tables, page maps) were measured in a Sandy Bridge or
+    later; 16 is the nested TLB that Bhargava et al. simulate at least.
+    """
+
+    guest: tuple[int, ...] = (32, 4, 2)
+    host: tuple[int, ...] = (32, 4, 2)
+    nested_tlb: int = 16
+
+    def make(self) -> NestedCaches:
+        """Make such caches, empty."""
+        return NestedCaches(WalkCache(self.guest), WalkCache(self.host), NestedTlb(self.nested_tlb))
+
+
+def read_walk_caches(given: object) -> WalkCacheSizes | None:
+    """Return the walk caches that a user asks for.
+
+    Parameters
+    ----------
+    given : bool, None, WalkCacheSizes or mapping
+        True for the usual ones, False or None for none, or some of `guest`, `host` and `nested_tlb`: the others are absent.
+
+    Raises
+    ------
+    OptionError
+        There can be no such caches.
+
+    Examples
+    --------
+    >>> read_walk_caches({"nested_tlb": 64})
+    WalkCacheSizes(guest=(), host=(), nested_tlb=64)
+    """
+    if given is None or given is False:
+        return None
+    if given is True:
+        return WalkCacheSizes()
+    if isinstance(given, Mapping):
+        for name in given:
+            if name not in ("guest", "host", "nested_tlb"):
+                raise OptionError(f"there is no walk cache {name!r}: give some of guest, host, nested_tlb")
+        sizes = [given.get(name, ()) for name in ("guest", "host")]
+        if not all(isinstance(each, (list, tuple)) and len(each) <= LEVELS for each in sizes):
+            raise OptionError(
+                f"paging-structure caches are a list of at most {LEVELS} sizes, as [32, 4, 2], not {sizes!r}"
+            )
+        given = WalkCacheSizes(tuple(sizes[0]), tuple(sizes[1]), given.get("nested_tlb", 0))
+    if not isinstance(given, WalkCacheSizes):
+        raise OptionError(
+            f"walk caches are True, False or a dict, as {{'guest': [32, 4, 2], 'nested_tlb': 16}}, not {given!r}"
+        )
+    given.make()  # which looks at the sizes
+    return given

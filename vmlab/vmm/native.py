@@ -31,7 +31,7 @@ class Native(System):
         """Build the computer; the one guest is what runs on it."""
         if len(images) != 1:
             raise OptionError(f"natively one system runs on a computer, not {len(images)}: choose a hypervisor")
-        self.machine = Machine(memory_size, model, self.trace, self.copy_disks(images[0]), processors)
+        self.machine = Machine(memory_size, self.host_model, self.trace, self.copy_disks(images[0]), processors)
         self.machine.most_idle = self.most_idle
         for index, cpu in enumerate(self.machine.cpus):
             cpu.on_control = partial(self._control, index)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import OptionError
 from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.recording import Recording
+from vmlab.machine.tlb import TlbCounts
 from vmlab.vmm.snapshot import Snapshot, go_on
 from vmlab.vmm.techniques import build, check_options
 
@@ -99,6 +100,16 @@ class Run:
     def emulated(self) -> Counter[str]:
         """Instructions that the hypervisor executed for the guest, by mnemonic."""
         return Counter(self.guests[0].emulated)
+
+    @property
+    def tlb(self) -> TlbCounts:
+        """What the TLBs of the physical processors have done: `misses`, `fills`, `evictions`, `flushes`, `dropped` by cause."""
+        return sum((cpu.tlb.counts for cpu in self.system.machine.cpus), TlbCounts())
+
+    @property
+    def walk_references(self) -> int:
+        """Memory references of page walks."""
+        return sum(cpu.walk_references for cpu in self.system.machine.cpus)
 
     @property
     def advice(self) -> list[str]:

@@ -19,6 +19,7 @@ from vmlab.machine.multiboot import MultibootHeader
 from vmlab.machine.recording import Recording
 from vmlab.machine.state import COUNT, QUAD, Entries, Items, check_state
 from vmlab.machine.state_file import read_state_file, write_state_file
+from vmlab.machine.tlb_geometry import TlbArray, TlbGeometry
 from vmlab.machine.trace import Trace
 from vmlab.vmm.system import NO_LIMIT, System
 from vmlab.vmm.techniques import build, find_engine, read_input, read_keys
@@ -39,7 +40,7 @@ FIELDS = {
 OPTIONS = {
     "memory": COUNT, "cpu": str, "cpus": COUNT, "engine": str, "input": bytes, "keys": Items(Items((COUNT, str), 2)),
     "max_instructions": (COUNT, NONE), "shadow_policy": str, "memory_virtualization": str, "host_cpu": str,
-    "ept_pages": str,
+    "ept_pages": str, "tlb": dict, "walk_caches": (dict, NONE),
 }  # fmt: skip
 IMAGE = {
     "name": str, "entry": QUAD, "segments": Items(Items((QUAD, bytes), 3)), "symbols": Entries(str, QUAD), "bits": COUNT,
@@ -78,7 +79,7 @@ class Snapshot:
         self._folder = folder
         try:
             self._state = check_state(state, "snapshot", FIELDS)
-            self._options: dict[str, Any] = check_state(state["options"], "options", OPTIONS, version=2)
+            self._options: dict[str, Any] = check_state(state["options"], "options", OPTIONS, version=3)
             self._images = [self._image(each) for each in state["images"]]
             self._disks = [each and self._disk(each) for each in state["disks"]]
             self._ready: System | None = self._build()
@@ -154,6 +155,7 @@ class Snapshot:
         options = dict(self._options)
         options.pop("version")
         options["keys"] = [tuple(each) for each in options["keys"]]
+        options["tlb"] = _load_tlb(options["tlb"])
         system = build(self._images, self._state["technique"], disks=self._disks, **options)
         contents = self._state["contents"]
         if any(number >= len(contents) for number in self._state["pages"].values()):
@@ -173,6 +175,20 @@ def _save_disk(disk: Disk) -> dict[str, Any]:
     path = None if disk.path is None else str(disk.path.absolute())
     data = None if disk.unchanged() else disk.base
     return {"version": 1, "name": disk.name, "path": path, "sectors": disk.sectors, "digest": disk.digest, "data": data}
+
+
+def _save_tlb(tlb: TlbGeometry) -> dict[str, Any]:
+    arrays = [{"sets": each.sets, "ways": each.ways, "spans": list(each.spans)} for each in tlb.arrays]
+    return {"version": 1, "arrays": arrays, "replacement": tlb.replacement, "counts_hits": tlb.counts_hits}
+
+
+def _load_tlb(saved: dict[str, Any]) -> TlbGeometry:
+    arrays = Items(dict)
+    check_state(saved, "TLB geometry", {"arrays": arrays, "replacement": str, "counts_hits": bool})
+    for each in saved["arrays"]:
+        check_state({"version": 1} | each, "TLB array", {"sets": COUNT, "ways": COUNT, "spans": Items(QUAD)})
+    found = tuple(TlbArray(each["sets"], each["ways"], tuple(each["spans"])) for each in saved["arrays"])
+    return TlbGeometry(found, saved["replacement"], saved["counts_hits"])
 
 
 def _save_image(image: Image) -> dict[str, Any]:
@@ -197,8 +213,10 @@ def capture(system: System) -> dict[str, Any]:
     pages = {
         page: numbers.setdefault(contents, len(numbers)) for page, contents in system.machine.memory.contents().items()
     }
+    model = system.machine.cpu.model
+    caches = model.walk_caches
     options = {
-        "version": 2,
+        "version": 3,
         "memory": guest.memory.size,
         "cpu": guest.vcpu.model.name,
         "host_cpu": system.machine.cpu.model.name,
@@ -209,6 +227,8 @@ def capture(system: System) -> dict[str, Any]:
         "input": system.input,
         "keys": [list(each) for each in system.keys],
         "shadow_policy": system.shadow_policy,
+        "tlb": _save_tlb(model.tlb),
+        "walk_caches": caches and {"guest": [*caches.guest], "host": [*caches.host], "nested_tlb": caches.nested_tlb},
         "max_instructions": None if system.limit >= NO_LIMIT else system.limit,
     }
     return {

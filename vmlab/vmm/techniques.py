@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ from vmlab.machine.cpu_model import CPU_MODELS, find_cpu_model
 from vmlab.machine.disk import Disk
 from vmlab.machine.firmware_tables import MOST_CPUS
 from vmlab.machine.image import Image
+from vmlab.machine.tlb_geometry import TlbGeometry, read_tlb
 from vmlab.machine.trace import Trace
 from vmlab.machine.translator import Engine
+from vmlab.machine.walk_caches import WalkCacheSizes, read_walk_caches
 from vmlab.vmm.hardware_assist import HardwareAssist
 from vmlab.vmm.native import Native
 from vmlab.vmm.nested_paging import LARGEST_PAGES
@@ -156,6 +159,8 @@ def build(  # noqa: PLR0913 - the options of a run
     host_cpu: str | None = None,
     ept_pages: str = "2 MiB",
     shadow_policy: str = "cached",
+    tlb: TlbGeometry | Mapping[str, object] | None = None,
+    walk_caches: WalkCacheSizes | Mapping[str, object] | bool | None = None,
 ) -> System:
     """Build a system, ready to run.
 
@@ -193,6 +198,12 @@ def build(  # noqa: PLR0913 - the options of a run
         The largest page of nested page tables.
     shadow_policy : {"cached", "traced", "flush"}
         How shadow page tables follow the guest's: see `vmlab.vmm.shadow_paging`. The results are the same.
+    tlb : mapping or TlbGeometry, optional
+        What the physical processor's TLB looks like, where it is to be another than the model's: some of `sets`, `ways`,
+        `large_sets`, `large_ways`, `replacement` (`"fifo"`, `"lru"`, `"random"`), `counts_hits`.
+    walk_caches : bool, mapping or WalkCacheSizes, optional
+        Paging-structure caches and a nested TLB of the physical processor: True for the usual ones, or some of `guest`,
+        `host` (as `[32, 4, 2]`), `nested_tlb`.
 
     Raises
     ------
@@ -227,6 +238,7 @@ def build(  # noqa: PLR0913 - the options of a run
     if ept_pages not in LARGEST_PAGES:
         raise OptionError(f"there are no nested pages of {ept_pages!r}: choose one of {', '.join(LARGEST_PAGES)}")
     executing = find_engine(engine)
+    host = find_host(kind, model, host_cpu, strategy)
     system = kind(
         images,
         memory_size=memory,
@@ -237,7 +249,7 @@ def build(  # noqa: PLR0913 - the options of a run
         keys=read_keys(keys),
         disks=[each if each is None or isinstance(each, Disk) else Disk(each) for each in disks],
         processors=cpus,
-        host_model=find_host(kind, model, host_cpu, strategy),
+        host_model=replace(host, tlb=read_tlb(tlb, host.tlb), walk_caches=read_walk_caches(walk_caches)),
         memory_virtualization=strategy,
         largest_page=ept_pages,
         shadow_policy=find_policy(shadow_policy),

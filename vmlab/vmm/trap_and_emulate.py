@@ -69,7 +69,7 @@ class TrapAndEmulate(Hypervisor):
                 f"trap-and-emulate runs 32-bit guests, without NX pages, and {model.name!r} has more: choose cpu= one of {able}"
             )
         guest_base = HOST_BASE + host_bytes(len(images))
-        self.machine = Machine(guest_base + len(images) * memory_size, model, self.trace)
+        self.machine = Machine(guest_base + len(images) * memory_size, self.host_model, self.trace)
         self.switcher = WorldSwitch(self.machine, TIMER_VECTOR, len(images))
         self.build_guests(images, memory_size, model, guest_base)
         vcpus = [guest.vcpu for guest in self.guests]

@@ -253,7 +253,7 @@ class WalkLab:
         """Return what the TLB holds for an address: `"hit"`, `"miss"`, `"rights"`, or `"none"` where there is no TLB."""
         if self.tlb is None:
             return None, "none"
-        entry = self.tlb.find(address >> 12)
+        entry = self.tlb.peek(address >> 12)
         if entry is None:
             return None, "miss"
         allows = entry.user or not user

@@ -14,6 +14,8 @@ from tests.machine.computer import Computer
 from tests.machine.translator.programs import DIRECTORY, TABLE, computer
 from vmlab.isa.x86.registers import CR0_PG, CR0_WP
 from vmlab.machine.recording import Recording
+from vmlab.machine.tlb import Tlb
+from vmlab.machine.tlb_geometry import TlbArray, TlbGeometry
 from vmlab.machine.translator import Engine, cache, compiler, function, traps
 from vmlab.vmm import techniques
 
@@ -80,18 +82,26 @@ def test_random_programs_with_pae(start):
         compare(lambda seed=seed: computer(random.Random(seed), pae=True).machine, random.Random(seed), 1500)
 
 
-@pytest.mark.parametrize("entries", range(1, 7))
+def small(sets, ways, replacement="fifo"):
+    """Return a TLB of few entries."""
+    return Tlb(TlbGeometry((TlbArray(sets, ways),), replacement))
+
+
+@pytest.mark.parametrize(
+    ("sets", "ways", "replacement"),
+    [*((1, ways, "fifo") for ways in range(1, 7)), (2, 1, "fifo"), (2, 2, "random"), (4, 1, "fifo"), (1, 4, "random")],
+)
 @pytest.mark.usefixtures("eager")
-def test_random_programs_with_a_full_tlb(entries):
+def test_random_programs_with_a_full_tlb(sets, ways, replacement):
     """Where each new page makes another go, which may be that of the code, of the stack, or one just used."""
 
     def make(seed):
         found = computer(random.Random(seed))
-        found.cpu.tlb.capacity = entries
+        found.cpu.tlb = small(sets, ways, replacement)
         return found.machine
 
     misses = 0
-    for seed in range(entries * 10, entries * 10 + 5):
+    for seed in range(ways * 10 + sets, ways * 10 + sets + 4):
         machine = compare(lambda seed=seed: make(seed), random.Random(seed), 1500)
         misses += machine.cpu.tlb.misses
     assert misses > 200
@@ -142,7 +152,7 @@ def mapped(source, capacity, rights, write_protect=0):
         memory.write(TABLE + 4 * page, 4, page << 12 | (rights() if page >= 0x80 else 7))
     cpu.set_cr3(DIRECTORY)
     cpu.set_cr0(cpu.cr0 | CR0_PG | write_protect)
-    cpu.tlb.capacity = capacity
+    cpu.tlb = small(1, capacity)
     return found.machine
 
 

@@ -71,13 +71,14 @@ class Engine:
             Returns up to which count of retired instructions it may go on after something has ended that; 0 where it must
             not.
         """
-        cpu.deliver_quickly = deliver
         if cpu.attention:
             return
+        sees_all = cpu.model.tlb.sees_all  # the TLB is to see each access, as the interpreter makes them
+        cpu.deliver_quickly = None if sees_all else deliver
         while True:
-            cpu.flat_data = cpu.has_flat_data
+            cpu.flat_data = cpu.has_flat_data and not sees_all
             if cpu.fetch_bits != 32 or not cpu.flat_data or cpu.debug[7] & BREAKPOINTS:
-                cpu.repeat_quickly = repeat
+                cpu.repeat_quickly = None if sees_all else repeat
                 try:
                     cpu.run(until)
                 finally:

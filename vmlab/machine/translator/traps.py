@@ -104,7 +104,7 @@ def _readable(cpu: Processor, linear: int) -> int | None:
     Otherwise it might take the place of one that the semantics, if it comes to them, would look up once more.
     """
     place = cpu.system_readable.get(linear >> 12)
-    if place is None and cpu.tlb.victim() is None:
+    if place is None and cpu.tlb.has_room(linear >> 12):
         cpu.translate(linear, write=False, user=False, implicit=True)
         place = cpu.system_readable.get(linear >> 12)
     return place
@@ -165,7 +165,7 @@ def _push(cpu: Processor, top: int, frame: list[int]) -> bool:
     if low < 0 or low & 3 or low >> 12 != top - 1 >> 12:
         return False
     place = cpu.system_writable.get(low >> 12)
-    if place is None and cpu.tlb.victim() is None:
+    if place is None and cpu.tlb.has_room(low >> 12):
         cpu.translate(top - 4, write=True, user=False, implicit=True)
         place = cpu.system_writable.get(low >> 12)
     if place is None or cpu.ram.pages[place >> 12] != WRITTEN:
@@ -231,7 +231,7 @@ def _return(cpu: Processor, i: Instruction) -> bool:
     if top & 3 or top & PAGE - 1 > PAGE - 20:
         return False
     place = cpu.readable_place(top >> 12)
-    if place is None and cpu.tlb.victim() is None:
+    if place is None and cpu.tlb.has_room(top >> 12):
         cpu.translate(top, write=False, user=level == 3)
         place = cpu.readable_place(top >> 12)
     if place is None:

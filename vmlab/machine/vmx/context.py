@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vmlab.machine.nested_walk import AddressSpace
     from vmlab.machine.page_maps import Maps
-    from vmlab.machine.tlb import TlbEntry
+    from vmlab.machine.tlb import Tlb
 
 __all__ = ["Context"]
 
@@ -23,8 +23,8 @@ class Context:
         The extended page tables that it was found through.
     mode : tuple of int
         CR0, CR3, CR4 and IA32_EFER at the last VM exit.
-    entries : dict
-        Of the TLB.
+    tlb : Tlb
+        Its entries.
     maps : tuple
         The dictionaries over the TLB.
     derived : tuple
@@ -33,6 +33,6 @@ class Context:
 
     space: AddressSpace | None
     mode: tuple[int, int, int, int]
-    entries: dict[int, TlbEntry]
+    tlb: Tlb
     maps: tuple[Maps, Maps]
     derived: tuple[Any, ...] = ()

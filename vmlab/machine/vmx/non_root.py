@@ -13,14 +13,14 @@ Read more: Intel SDM vol. 3, 25.2 (other causes of VM exits), 28.3 (EPT), 25.3 (
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vmlab.isa.x86.faults import GP, PF, Fault
 from vmlab.isa.x86.registers import CR0_WP, CR4_VMXE, MSR_TSC
 from vmlab.machine.event_delivery import EventDelivery
 from vmlab.machine.nested_walk import AddressSpace, NestedTranslation, walk_nested
 from vmlab.machine.page_formats_host import EPT_ACCESS_DIRTY, ept
-from vmlab.machine.tlb import TlbEntry
+from vmlab.machine.tlb import Tlb, TlbEntry
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.context import Context
@@ -28,8 +28,12 @@ from vmlab.machine.vmx.page_log import logged_walk
 from vmlab.machine.vmx.reasons import HARDWARE_EXCEPTION, TYPE_SHIFT, VALID, WITH_CODE, BasicReason, VmExit
 from vmlab.machine.walk_faults import EptViolation, HostFault
 
+if TYPE_CHECKING:
+    from vmlab.machine.paging import Translation
+
 __all__ = ["NonRoot"]
 
+VPID_SHIFT = 12  # in the tag of walk caches, above the PCID
 LINEAR_VALID = 1 << 7  # of an EPT violation's exit qualification
 IO_EXITING = c.UNCONDITIONAL_IO_EXITING | c.USE_IO_BITMAPS
 
@@ -54,7 +58,7 @@ class NonRoot(EventDelivery):
                 self.host_space = self.extended_tables(fields[f.EPT_POINTER])
         self.exits_io = bool(vmx.primary & IO_EXITING)
         self.window = bool(vmx.primary & c.INTERRUPT_WINDOW_EXITING)
-        self._take_translations(vmx.contexts.get(self.vpid))
+        self._take_translations(vmx.contexts.pop(self.vpid, None))
 
     @property
     def vpid(self) -> int:
@@ -65,12 +69,14 @@ class NonRoot(EventDelivery):
         """Put aside, at a VM entry or exit, what is cached for the VPID in use; a guest's without one is dropped."""
         vmx = self.vmx
         if self.non_root and not vmx.secondary & c.ENABLE_VPID:
-            self.tlb.flushes += 1
+            self.tlb.flush("VM exit")
+            if self.walk_caches:
+                self.walk_caches.flush_guests()
             vmx.contexts.pop(0, None)
             return
         derived = self._levels, self._format, self._walks, self._repeats, self._reports_fetch
         space, mode = self.host_space, self._paging_mode
-        vmx.contexts[self.vpid] = Context(space, mode, self.tlb.entries, self._maps, derived)
+        vmx.contexts[self.vpid] = Context(space, mode, self.tlb, self._maps, derived)
 
     @property
     def _paging_mode(self) -> tuple[int, int, int, int]:
@@ -81,10 +87,11 @@ class NonRoot(EventDelivery):
         """Go on with what is cached for the address spaces of a VPID, if it is for the same extended page tables."""
         vpid = not self.non_root or self.vmx.secondary & c.ENABLE_VPID
         if context is None or not vpid or context.space != self.host_space:
-            self.tlb.entries = {}
+            if any(each.tlb is self.tlb for each in self.vmx.contexts.values()):
+                self.tlb = Tlb(self.model.tlb, self.tlb.counts)
             self._mode_changed()
             return
-        self.tlb.entries = context.entries
+        self.tlb = context.tlb
         if context.mode != self._paging_mode:
             self._mode_changed()
             return
@@ -100,11 +107,6 @@ class NonRoot(EventDelivery):
             4, physical_bits=model.physical_bits, accessed_dirty=dirty, execute_only=False, largest_page=largest
         )
         return AddressSpace(format_, pointer)
-
-    def flush_translations(self) -> None:
-        """Drop all translations, and look at the mode anew."""
-        self.tlb.flush()
-        self._mode_changed()
 
     def set_cr0(self, value: int) -> None:
         """Load CR0: #GP(0) for what VMX operation does not allow, too."""
@@ -178,7 +180,8 @@ class NonRoot(EventDelivery):
         def walk(marking: bool) -> NestedTranslation:
             return walk_nested(
                 guest, host, linear, self.bus.read, self.bus.write if marking else None,
-                write_protect=bool(self.cr0 & CR0_WP), reports_fetch=self._reports_fetch, **access,
+                write_protect=bool(self.cr0 & CR0_WP), reports_fetch=self._reports_fetch,
+                caches=self.walk_caches if mark else None, **access,
             )  # fmt: skip
 
         try:
@@ -186,8 +189,6 @@ class NonRoot(EventDelivery):
             found = logged_walk(self.vmx.fields, self.bus, walk) if logs else walk(mark)
         except HostFault as fault:
             raise self._host_fault(fault) from None
-        if found.guest is not None:  # INVLPG drops all parts of the guest's page, however small the host's are
-            found = found._replace(page_size=found.guest.page_size)
         # No write may go by what the TLB holds to a page that the host protects, whatever CR0.WP says.
         return found if found.hosts[-1].writable else found._replace(dirty=False)
 
@@ -199,22 +200,32 @@ class NonRoot(EventDelivery):
             )
         return VmExit(BasicReason.EPT_MISCONFIGURATION, linear=fault.linear, physical=fault.guest_physical)
 
+    def _guest_span(self, found: Translation) -> int:
+        """INVLPG drops all parts of the guest's page, however small the host's are."""
+        guest = cast("NestedTranslation", found).guest
+        return found.page_size if guest is None else guest.page_size
+
+    @property
+    def _walk_tags(self) -> tuple[int, int]:
+        space, (guest, _) = self.host_space, super()._walk_tags
+        return self.vpid << VPID_SHIFT | guest, 0 if space is None else space.root
+
     def _unpaged(self, linear: int, *, write: bool, fetch: bool) -> int:
         """Translate an address of a guest without paging: a guest-physical one."""
         page = linear >> 12
         entry = self.tlb.find(page)
         if entry is None or (write and not entry.dirty) or (fetch and not entry.executable):
-            self.tlb.misses += 1
+            self.tlb.counts.misses += 1
             if entry is not None:
-                self.tlb.drop(page)
-                self._drop_page(page)
+                for pages in self.tlb.drop(page):
+                    self._drop_pages(pages)
             found = self._walk_nested(linear, paged=False, mark=True, is_write=write, is_fetch=fetch)
             self.walk_references += found.references
             writable = found.writable and found.dirty
             entry = TlbEntry(found.frame, True, True, found.executable, writable, False, found.page_size)
             victim = self.tlb.insert(page, entry)
             if victim is not None:
-                self._drop_page(victim)
+                self._drop_pages(victim)
         self._remember(page, entry.frame, writable=entry.dirty, user=True)
         return entry.frame | linear & 0xFFF
 

@@ -17,7 +17,7 @@ from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import MSR_FEATURE_CONTROL
 from vmlab.machine.state import LONG, QUAD, WORD, Entries, Items, check_state
-from vmlab.machine.tlb import PAGE_MASK, Tlb, covers
+from vmlab.machine.tlb import Tlb
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.checks import bad_ept_pointer
@@ -202,37 +202,35 @@ class Vmx:
     def invalidate(self, name: str, kind: int, low: int, high: int) -> int:
         """INVEPT: 1 one root, 2 all; INVVPID: 0 one address, 1 one VPID, 2 all, 3 one VPID but its global pages.
 
-        Simplified: one address is dropped from all of the VPID's address spaces, and global pages are dropped with the others.
+        Simplified: one address is dropped from all of the VPID's address spaces, global or not.
         """
         if name == "invept":
             if kind not in (ONE_ROOT, ALL_ROOTS) or (kind == ONE_ROOT and bad_ept_pointer(self.cpu.model, low)):
                 return self.fail(INVALIDATE_OPERAND)
             for vpid, context in list(self.contexts.items()):
                 if context.space is not None and (kind == ALL_ROOTS or context.space.root == low):
+                    context.tlb.flush("INVEPT")
                     del self.contexts[vpid]
+            if self.cpu.walk_caches:
+                self.cpu.walk_caches.flush()
             return 0
         if kind > ONE_BUT_GLOBAL or (kind != ALL_VPIDS and not 0 < low <= LAST_VPID):
             return self.fail(INVALIDATE_OPERAND)
         if kind == ONE_ADDRESS and not is_canonical(high):
             return self.fail(INVALIDATE_OPERAND)
+        if self.cpu.walk_caches:
+            self.cpu.walk_caches.flush_guests()
         if kind == ALL_VPIDS:
-            self.contexts = {vpid: context for vpid, context in self.contexts.items() if not vpid}
-        elif kind != ONE_ADDRESS:
-            self.contexts.pop(low, None)
+            for vpid in [each for each in self.contexts if each]:
+                self.contexts.pop(vpid).tlb.flush("INVVPID")
         elif low in self.contexts:
-            self._drop_address(self.contexts[low], high)
+            context = self.contexts[low]
+            if kind == ONE_ADDRESS:
+                context.tlb.drop_from(None, high >> 12, "INVVPID")
+            else:
+                context.tlb.flush("INVVPID", keep_global=kind == ONE_BUT_GLOBAL)
+            context.maps = ({}, {}, {}), ({}, {}, {})  # a part of the TLB, whatever that holds
         return 0
-
-    @staticmethod
-    def _drop_address(context: Context, linear: int) -> None:
-        """Drop one address, and the other parts of its large page."""
-        page = linear >> 12
-        for key, entry in list(context.entries.items()):
-            if covers(entry, key, page):
-                del context.entries[key]
-                for maps in context.maps:
-                    for each in maps:
-                        each.pop(key & PAGE_MASK, None)
 
     # -- saving ----------------------------------------------------------------------------------------------------------
 
@@ -257,15 +255,16 @@ class Vmx:
 
     def _save_context(self, context: Context) -> dict[str, Any]:
         """Save the entries; the dictionaries over them fill again."""
-        space, tlb = context.space, Tlb(self.cpu.tlb.capacity, context.entries)
-        return {"version": 1, "root": None if space is None else space.root, "tlb": tlb.save()}
+        space = context.space
+        return {"version": 1, "root": None if space is None else space.root, "tlb": context.tlb.save()}
 
     def _load_context(self, state: dict[str, Any]) -> Context:
         check_state(state, "VPID", {"root": (QUAD, type(None)), "tlb": dict})
-        tlb = Tlb(self.cpu.tlb.capacity)
+        tlb = Tlb(self.cpu.model.tlb)
         tlb.load(state["tlb"])
+        tlb.counts = self.cpu.tlb.counts
         space = None if state["root"] is None else self.cpu.extended_tables(state["root"])
-        return Context(space, (0, 0, 0, 0), tlb.entries, (({}, {}, {}), ({}, {}, {})))
+        return Context(space, (0, 0, 0, 0), tlb, (({}, {}, {}), ({}, {}, {})))
 
     def load(self, state: dict[str, Any]) -> None:
         """Load a saved state; StateError where it is damaged."""
