@@ -73,6 +73,22 @@ def test_run_prints_one_json_object(ask, under):
     assert found["cycles"] > 35
 
 
+def test_the_tlb_and_walk_caches(ask):
+    chase = ("run", "guest:pointer_chase", "--json")
+    runs = (ask(*chase, *more) for more in ((), ("--tlb", "sets=1,ways=512"), ("--walk-caches", "on")))
+    usual, large, cached = (json.loads(out) for _, out, _ in runs)
+    assert usual["console"] == large["console"] == cached["console"]
+    assert usual["cycles"] > cached["cycles"] > large["cycles"]
+    for option, value, message in (
+        ("--tlb", "16x4", "'16x4' is no name and value"),
+        ("--tlb", "sets=many", "a number of sets from 1 to 65536, not 'many'"),
+        ("--walk-caches", "1", "walk caches are on or off, not '1'"),
+        ("--shadow-policy", "none", "unknown shadow policy 'none'"),
+    ):
+        code, _, err = ask(*chase, option, value)
+        assert (code, message in err) == (2, True), err
+
+
 def test_how_memory_is_virtualized(ask):
     code, out, _ = ask("run", "hello.asm", "--under", "vt-x", "--memory-virtualization", "shadow", "--json")
     assert (code, json.loads(out)["memory_virtualization"]) == (0, "shadow")

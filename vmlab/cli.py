@@ -139,7 +139,7 @@ def read_pairs(text: str) -> dict[str, object]:
 def read_switch(text: str) -> bool:
     """Return whether something is to be on."""
     if text not in ("on", "off"):
-        raise OptionError(f"it can be on or off, not {text!r}")
+        raise OptionError(f"walk caches are on or off, not {text!r}")
     return text == "on"
 
 

@@ -32,7 +32,7 @@ def tables(line):
     guest, host = (re.search(pattern, line) for pattern in (rf"({NAMES}), (?:where|on)", rf"over ({NAMES})"))
     sizes = re.findall(r"page has (\w+ \w+)", line), re.findall(r"pages of (\w+ \w+)", line)
     shadow = "shadow paging" in line
-    down = SHIFTS["4 KiB" if shadow or not sizes[0] else sizes[0][0]]
+    down = SHIFTS["4 KiB" if shadow else (sizes[0] or sizes[1])[0]]
     inner = [shift for shift in LEVELS[guest[1]] if shift >= down] if guest else []
     outer = [shift for shift in LEVELS[host[1]] if shift >= SHIFTS[sizes[1][0]]] if host else []
     return inner, outer, down

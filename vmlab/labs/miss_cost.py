@@ -48,7 +48,7 @@ class MissCost(Exercise):
         kinds = [*CACHES] if how == NESTED else ["guest"]
         self._kinds = [kind for kind in kinds if chance.random() < 0.5 and (guest or kind != "guest")]
         # The tables that a processor walks under shadow paging are the hypervisor's, in the guest's format, of small pages.
-        self._page = SMALL if how == SHADOW else guest_page
+        self._page = SMALL if how == SHADOW else guest_page if guest else host_page
         self._guest, self._host = guest, host if how == NESTED else None
         self._host_page = host_page
         lines = [self._tables(how, guest_page, host_page), self._caches(), f"A reference costs {REFERENCE} cycles."]
@@ -86,7 +86,7 @@ class MissCost(Exercise):
         """Count the references: build the tables, read one page if there are caches, and then the next."""
         caches = NestedCaches(**{kind: FRESH[kind]() for kind in kinds})
         lab = WalkLab(self._guest, self._host, guest_page=self._page, host_page=self._host_page, caches=caches)
-        step = lab.guest_page or 1 << 12
+        step = lab.guest_page or lab.host_page
         if kinds:
             lab.access(lab.address)
         found = lab.access(lab.address + step)
