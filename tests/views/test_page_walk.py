@@ -366,3 +366,24 @@ def test_an_address_that_is_not_canonical_is_a_fault():
     assert seen.steps == ()
     assert "canonical" in seen.verdict
     assert walk_script(seen)["scenes"][-1]["cell"] is None
+
+
+@pytest.mark.parametrize("under", ["native", "vt-x"])
+def test_a_running_system_foretells_what_its_walk_caches_save(under):
+    """The references that a look counts are those that the processor then makes."""
+    recording = vmlab.record(vmlab.guests.load("minios"), under, walk_caches=True)
+    saved = 0
+    for step in range(recording.length // 3, recording.length, recording.length // 40):
+        recording.seek(step)
+        system, cpu = recording.system, recording.system.machine.cpu
+        if system.in_vmm or not cpu.cr0 & 1 << 31:
+            continue
+        for address in (0x100000, 0x108000, 0x110000, USER_PAGE, USER_PAGE + 0x1000):
+            walk = vmlab.walk(recording, address, user=False)
+            if walk.fault or walk.sight.tlb_state != "miss":
+                continue
+            before = cpu.walk_references
+            cpu.translate(address, write=False, user=False)
+            assert cpu.walk_references - before == walk.references
+            saved += walk.cached
+    assert saved > 20

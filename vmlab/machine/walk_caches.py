@@ -100,7 +100,7 @@ class WalkCache:
     tag: int = 0
     hits: int = 0
     misses: int = 0
-    entries: dict[int, dict[int, Place]] = field(default_factory=dict)
+    entries: dict[int, dict[int, Place]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for size in self.sizes:
@@ -205,7 +205,7 @@ class NestedTlb:
     tag: int = 0
     hits: int = 0
     misses: int = 0
-    entries: dict[int, Translation] = field(default_factory=dict)
+    entries: dict[int, Translation] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         _check_size(self.size, "a nested TLB")

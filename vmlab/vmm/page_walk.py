@@ -217,12 +217,14 @@ def look_at(system: System, address: int, *, guest: int = 0, access: str = "read
     kind: dict[str, Any] = {"access": access, "user": is_user}
     rules = vcpu.walk_rules(user=is_user, fetch=access == "fetch")
     host = host_space(system, guest)
+    caches = cpu.walk_caches if _has_the_processor(system, guest) else None
     if host is not None:
-        walked = look(space, host, address, reader(cpu), **kind, rules=rules)
+        walked = look(space, host, address, reader(cpu), **kind, rules=rules, caches=caches)
         expected, shadow = walked.physical, None
     else:
-        walked = look(space, None, address, reader(vcpu), **kind, rules=rules)
-        shadow = _look_at_shadow(system, guest, address, kind)
+        own = caches if vcpu is cpu else None  # what a hypervisor reads of a guest's tables, no cache helps it to
+        walked = look(space, None, address, reader(vcpu), **kind, rules=rules, caches=own)
+        shadow = _look_at_shadow(system, guest, address, kind, caches)
         expected = _host_address(system, guest, walked.physical)
     entry, state = _look_at_tlb(system, guest, address, access, user=is_user)
     byte = None
@@ -288,7 +290,15 @@ def shadow_format(shadow: ShadowPaging, cpu: Processor) -> PageTableFormat:
     return four_level(model.physical_bits, no_execute=model.has("nx"), gigabyte_pages=model.has("pdpe1gb"))
 
 
-def _look_at_shadow(system: System, guest: int, address: int, kind: dict[str, Any]) -> Walked | None:
+def _has_the_processor(system: System, guest: int) -> bool:
+    """Say whether what the processor has cached is a guest's now."""
+    vmx = system.machine.cpu.vmx
+    return system.current == guest and (not vmx.on or system.machine.cpu.non_root)
+
+
+def _look_at_shadow(
+    system: System, guest: int, address: int, kind: dict[str, Any], caches: NestedCaches | None
+) -> Walked | None:
     """Walk the tables that the hardware uses for a guest in place of its own."""
     shadow, cpu = shadow_of(system, guest), system.machine.cpu
     if shadow is None:
@@ -303,7 +313,8 @@ def _look_at_shadow(system: System, guest: int, address: int, kind: dict[str, An
     read = reader(cpu)
     in_registers = format_.levels[0].in_registers
     registers = tuple(read(page.address + 8 * slot, 8) for slot in range(4)) if in_registers else ()
-    return look(AddressSpace(format_, page.address, registers), None, address, read, access=kind["access"], user=user)
+    space = AddressSpace(format_, page.address, registers)
+    return look(space, None, address, read, access=kind["access"], user=user, caches=caches)
 
 
 def _host_address(system: System, guest: int, physical: int | None) -> int | None:
@@ -317,7 +328,7 @@ def _host_address(system: System, guest: int, physical: int | None) -> int | Non
 def _look_at_tlb(system: System, guest: int, address: int, access: str, *, user: bool) -> tuple[TlbEntry | None, str]:
     """Return what the processor's TLB holds for a page, and what that is worth to an access."""
     cpu = system.machine.cpu
-    if system.current != guest or (cpu.vmx.on and not cpu.non_root):
+    if not _has_the_processor(system, guest):
         return None, "other"
     shadow = shadow_of(system, guest)
     as_user = user or (shadow is not None and shadow.deprivileged)
