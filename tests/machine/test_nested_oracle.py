@@ -77,7 +77,7 @@ class Trial:
         if size == 0x1000:
             self.guest.map(self.address & -size, DATA)
         else:
-            self.address = self.address & -size | DATA | self.address & 0xFFF
+            self.address = max(self.address & -size, size) | DATA | self.address & 0xFFF  # page 0 is in small ones
             self.guest.map(self.address & -size, 0, size)
         for page in range(GUEST_PAGES - 16):
             if page not in TABLES:

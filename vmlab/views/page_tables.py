@@ -92,11 +92,15 @@ def _of_system(system: System, guest: int, which: str) -> nx.DiGraph:
     host, shadow = host_space(system, guest), shadow_of(system, guest)
     if which == "host":
         if host is None:
-            raise OptionError(f"there are no nested page tables here: {system.memory_virtualization} paging")
+            raise OptionError(
+                f"there are no nested page tables here: memory virtualization is {system.memory_virtualization!r} under {system.technique}"
+            )
         _add_tables(graph, "host", host, reader(system.machine.cpu))
         return graph
     if which == "shadow" and shadow is None:
-        raise OptionError(f"there are no shadow page tables here: {system.memory_virtualization} paging")
+        raise OptionError(
+            f"there are no shadow page tables here: memory virtualization is {system.memory_virtualization!r} under {system.technique}"
+        )
     _, space = guest_space(system, guest)
     if space is not None:
         _add_tables(graph, "guest", space, reader(system.guests[guest].vcpu))
@@ -271,7 +275,9 @@ def shadow_entries(of: System | Run | Recording, *, guest: int = 0) -> list[dict
     system = _system_of(of, guest)
     shadow = shadow_of(system, guest)
     if shadow is None:
-        raise OptionError(f"there are no shadow page tables here: {system.memory_virtualization} paging")
+        raise OptionError(
+            f"there are no shadow page tables here: memory virtualization is {system.memory_virtualization!r} under {system.technique}"
+        )
     return [
         {
             "shadow": f"{NAMES[table.role.level]} {table.address:#x}[{entry.slot}]",

@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import OptionError
 from vmlab.machine.nested_walk import walk_nested
 from vmlab.machine.page_format_names import FORMATS, HOST_FORMATS
-from vmlab.machine.page_tables import PageTables
+from vmlab.machine.page_tables import PageTables, TableEntry
 from vmlab.machine.paging import PAGE, walk
 from vmlab.machine.tlb import Tlb, TlbEntry
-from vmlab.machine.walk_caches import NestedCaches, NestedTlb, WalkCache
+from vmlab.machine.walk_caches import NestedCaches, read_walk_caches
 from vmlab.vmm.page_walk import check_access, look
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vmlab.machine.nested_walk import AddressSpace, NestedTranslation
-    from vmlab.machine.page_tables import TableEntry
     from vmlab.machine.paging import PageTableFormat, Translation
+    from vmlab.machine.walk_caches import WalkCacheSizes
     from vmlab.vmm.page_walk import Walked
 
 __all__ = ["GUEST_FORMATS", "PAGE_SIZES", "WalkLab", "format_of", "size_of", "sizes_of"]
@@ -128,8 +130,9 @@ class WalkLab:
         Format of the host's: one of `HOST_FORMATS`; None for a walk in one dimension.
     guest_page, host_page : str or int
         Size of a page, as `"2 MiB"` or in bytes.
-    caches : bool or NestedCaches
-        Paging-structure caches of both dimensions, a nested TLB and a TLB of 64 entries; or none.
+    caches : bool, mapping or NestedCaches
+        True for paging-structure caches of both dimensions, a nested TLB, and a TLB of 64 entries; False for none of them;
+        or some walk caches, as the option `walk_caches` of a run, with the TLB.
 
     Attributes
     ----------
@@ -163,7 +166,7 @@ class WalkLab:
         *,
         guest_page: str | int = "4 KiB",
         host_page: str | int = "4 KiB",
-        caches: bool | NestedCaches = False,
+        caches: bool | Mapping[str, object] | WalkCacheSizes | NestedCaches = False,
     ) -> None:
         if guest is None and host is None:
             raise OptionError("there is nothing to walk: give a guest's format, a host's, or both")
@@ -183,11 +186,10 @@ class WalkLab:
             self.guest = PageTables(guest_format, self._guest_memory, _Frames(TABLES_AT))
         top = FORMATS[guest or host or ""]
         self.address = EXAMPLE & (1 << _width(top) - 1) - 1
-        self.tlb = Tlb() if caches else None
-        if isinstance(caches, NestedCaches):
-            self.caches: NestedCaches | None = caches
-        else:
-            self.caches = NestedCaches(WalkCache(), WalkCache(), NestedTlb()) if caches else None
+        self.tlb = None if caches is False else Tlb()
+        sizes = None if isinstance(caches, NestedCaches) else read_walk_caches(caches)
+        made = None if sizes is None else sizes.make()
+        self.caches = caches if isinstance(caches, NestedCaches) else made
         if self.guest:
             self._frames = count(max(DATA_AT, self.guest_page), self.guest_page)
         else:
@@ -195,6 +197,16 @@ class WalkLab:
         step = self.guest_page or self.host_page
         for n in range(PAGES):
             self.map(self.address + n * step)
+
+    def __repr__(self) -> str:
+        names = [f"{FORMATS[name].name}, pages of {page}" for name, page in self._sizes]
+        return f"<WalkLab: {' over '.join(names)}; {'no caches' if self.caches is None else self.caches}>"
+
+    @property
+    def _sizes(self) -> list[tuple[str, str]]:
+        named = {size: name for name, size in PAGE_SIZES.items()}
+        both = zip(self.names, (self.guest_page, self.host_page), strict=True)
+        return [(name, named[page]) for name, page in both if name is not None]
 
     @property
     def spaces(self) -> tuple[AddressSpace | None, AddressSpace | None]:
@@ -321,6 +333,8 @@ class WalkLab:
         tables = self.host if host else self.guest
         if tables is None:
             raise OptionError("this laboratory has no such tables")
+        if not isinstance(entry, TableEntry):
+            raise OptionError(f"an entry is one that path() returns, not {entry!r}")
         size = tables.format.entry_bytes
         if type(value) is not int or not 0 <= value < 1 << 8 * size:
             raise OptionError(f"an entry of {size} bytes cannot be {value!r}")
