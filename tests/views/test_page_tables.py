@@ -110,7 +110,7 @@ def test_what_is_not_there_is_refused(middle, native):
     with pytest.raises(OptionError, match="which tables: one of guest, shadow, host"):
         vmlab.page_tables(middle, which="nested")
     with pytest.raises(
-        OptionError, match="no nested page tables here: memory virtualization is .shadow. under trap-and-emulate"
+        OptionError, match="no nested page tables here: memory virtualization is 'shadow' under trap-and-emulate"
     ):
         vmlab.page_tables(middle, which="host")
     with pytest.raises(OptionError, match="no shadow page tables here"):
