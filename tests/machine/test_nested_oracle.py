@@ -106,7 +106,7 @@ class Trial:
             )
             if size == 8 and rng.random() < 0.03 and not tables_page:
                 value ^= NO_EXECUTE
-            if size == 8 and rng.random() < 0.01:
+            if size == 8 and rng.random() < 0.01 and not pdptes:
                 value ^= 1 << rng.randrange(WIDTH, 52)
             for bit in (A, D):
                 if rng.random() < 0.3 and (bit == A or entry.is_leaf):
