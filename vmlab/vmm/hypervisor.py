@@ -36,6 +36,7 @@ QUANTUM = 20_000
 """Instructions that a guest runs before another gets the CPU."""
 TIMER_VECTOR = 0xFE
 PHASES = ("handle", "resume")
+STRING_IO = frozenset({"ins", "outs"})
 TRACED_REGISTERS = ("cr0", "cr3", "cr4")
 
 
@@ -138,8 +139,21 @@ class Hypervisor(System):
         vcpu.forget_translations()  # the VCPU's own must not outlive an exit: the guest's TLB is elsewhere
         instruction = vcpu.fetch()[1]
         text = vcpu.disassemble(instruction) if self.trace.on else ""
+        start = vcpu.ip
         vcpu.step()
+        if instruction.repeat and instruction.mnemonic in STRING_IO and vcpu.ip == start:
+            self._repeat(guest)
         return instruction, text
+
+    def _repeat(self, guest: Guest) -> None:
+        """Do the other elements of a repeated INS or OUTS in the same exit, as long as nothing else is due."""
+        vcpu, platform, start = guest.vcpu, guest.platform, guest.vcpu.ip
+        until = min(self.slice_end, self.limit)
+        while vcpu.ip == start and vcpu.retired < until and guest.outcome is None and not vcpu.debug_pending:
+            deadline = platform.next_deadline()
+            if (deadline is not None and vcpu.retired >= deadline) or (vcpu.interrupts.output and vcpu.flags & IF):
+                return
+            vcpu.step()
 
     def control_registers(self, vcpu: Processor) -> tuple[int, ...]:
         """Return what `note_emulation` compares."""
