@@ -161,9 +161,9 @@ def test_the_console_and_the_debugger(page, lab_server, artefacts):
     assert "waits for a key" in shell.get_by_test_id("state").inner_text()
 
     run_cell(page, 2)
-    page.page.wait_for_function("document.body.textContent.includes('42')", timeout=10_000)
+    page.page.wait_for_function("document.body.textContent.includes('42')", timeout=30_000)
     run_cell(page, 3)
-    page.page.wait_for_function("document.body.textContent.includes('tseug ,olleh')", timeout=10_000)
+    page.page.wait_for_function("document.body.textContent.includes('tseug ,olleh')", timeout=30_000)
     page.screenshot(artefacts / "console-lab.png")
 
     busy.get_by_test_id("run").click()

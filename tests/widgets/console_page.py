@@ -50,5 +50,5 @@ class ConsolePage(StagePage):
 
     def wait_text(self, text: str) -> None:
         self.page.wait_for_function(
-            "text => document.querySelector('#host .vm-rows').textContent.includes(text)", arg=text, timeout=10_000
+            "text => document.querySelector('#host .vm-rows').textContent.includes(text)", arg=text, timeout=30_000
         )

@@ -35,7 +35,7 @@ class DebuggerPage(StagePage):
         self.page.wait_for_function(
             "([place, step]) => document.querySelector(`#${place} [data-testid=debugger]`).dataset.step === String(step)",
             arg=[place, step],
-            timeout=10_000,
+            timeout=30_000,
         )
 
     def register(self, name: str) -> int:

@@ -21,7 +21,12 @@ const feed = {
   set: (name, value) => { state[name] = value; },
   save_changes: () => { window.saved = state.step; window.kernel({ type: "save", step: state.step }); },
   on: (name, act) => { (listeners[name] ??= []).push(act); },
-  async send(message) { feed.take(await window.kernel(message)); },
+  async send(message) {
+    window.unanswered += 1;
+    const news = await window.kernel(message);
+    window.unanswered -= 1;
+    feed.take(news);
+  },
   take(news) {
     const changed = Object.keys(news).filter((name) => JSON.stringify(news[name]) !== JSON.stringify(state[name]));
     Object.assign(state, news);
@@ -29,6 +34,7 @@ const feed = {
   },
 };
 window.feed = feed;
+window.unanswered = 0;
 const model = { get: () => "IPY_MODEL_feed", widget_manager: { get_model: async () => feed } };
 window.load = async () => {
   const source = new Blob([__MODULE__], { type: "text/javascript" });
@@ -111,7 +117,10 @@ class StagePage:
             self.page.keyboard.press(key)
 
     def walk(self, key: str, count: int) -> list[int]:
-        """Press a key many times, as fast as a key repeats, and return the step shown after each."""
+        """Press a key many times and return the step shown after each.
+
+        Each press comes once the kernel has answered what it was asked: a step that is not shown then was not asked for ahead.
+        """
         return self.page.evaluate(
             """async ([key, count]) => {
                 const root = document.querySelector("#host [data-testid=stage]");
@@ -119,7 +128,7 @@ class StagePage:
                 for (let n = 0; n < count; n += 1) {
                     root.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
                     shown.push(Number(root.dataset.step));
-                    await new Promise((done) => setTimeout(done, 4));
+                    do await new Promise((done) => setTimeout(done, 1)); while (window.unanswered);
                 }
                 return shown;
             }""",
@@ -134,7 +143,7 @@ class StagePage:
         self.page.wait_for_function(
             "([place, step]) => document.querySelector(`#${place} [data-testid=stage]`).dataset.step === String(step)",
             arg=[place, step],
-            timeout=10_000,
+            timeout=30_000,
         )
 
     @property

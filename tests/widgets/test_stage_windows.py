@@ -78,7 +78,7 @@ def test_play_crosses_windows_and_pauses(open_stage, recording):
     assert view.find("stage").get_attribute("data-playing") == "true"
     assert view.find("caption").get_attribute("aria-live") == "off"
     view.page.wait_for_function(
-        f"Number(document.querySelector('[data-testid=stage]').dataset.step) > {SIZE + 20}", timeout=10_000
+        f"Number(document.querySelector('[data-testid=stage]').dataset.step) > {SIZE + 20}", timeout=30_000
     )
     view.press(" ")
     assert view.find("stage").get_attribute("data-playing") == "false"
