@@ -98,7 +98,7 @@ class Observer:
 
     def __init__(self, system: System) -> None:
         self.virtual = hasattr(system, "vmm")
-        self.assisted = system.technique == "vt-x"
+        self.assisted = system.assisted
         self.listings = [Listings(str(index), labels_of(guest.image)) for index, guest in enumerate(system.guests)]
 
     @staticmethod

@@ -66,7 +66,7 @@ def layers(of: System | Run | Recording) -> nx.DiGraph:
     virtual = monitor(system) is not None
     names = guest_names(system)
     for index, guest in enumerate(system.guests):
-        _add_processes(graph, index, spaces[index], virtual=virtual and not is_assisted(system))
+        _add_processes(graph, index, spaces[index], virtual=virtual and not system.assisted)
         _add_kernel(graph, system, index, guest, names[index])
     if virtual:
         _add_vmm(graph, system)
@@ -96,11 +96,6 @@ def memory_name(system: System, index: int) -> str:
     """Name what a monitor translates a guest's addresses by."""
     memories = getattr(system, "memories", None)
     return memories[index].name if memories else "shadow page tables"
-
-
-def is_assisted(system: System) -> bool:
-    """Say whether guests run in VMX non-root operation."""
-    return system.machine.cpu.vmx.on
 
 
 def processor_nodes(system: System) -> list[str]:
@@ -164,7 +159,7 @@ def _add_kernel(graph: nx.DiGraph, system: System, index: int, guest: Guest, nam
         privilege="kernel mode, ring 0"
         if monitor(system) is None
         else "kernel mode, ring 0, non-root"
-        if is_assisted(system)
+        if system.assisted
         else "virtual kernel mode",
         counters={"instructions": guest.instructions},
         state={"guest": _guest_state(system, index, guest), "mode": guest.mode},
@@ -186,7 +181,7 @@ def _add_vmm(graph: nx.DiGraph, system: System) -> None:
         kind="vmm",
         layer="vmm",
         guest=None,
-        privilege="host kernel mode, ring 0" + (", root" if is_assisted(system) else ""),
+        privilege="host kernel mode, ring 0" + (", root" if system.assisted else ""),
         counters=dict(sorted(vmm.counters.items())),
         state={"in VMM": bool(system.in_vmm), "running guest": system.guests[system.current].name},
     )

@@ -10,10 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from vmlab.isa.x86.faults import PF, PF_FETCH, PF_USER, PF_WRITE, Fault
+from vmlab.isa.x86.faults import PF_FETCH, PF_USER, PF_WRITE, Fault
 from vmlab.isa.x86.operands import Memory
 from vmlab.isa.x86.registers import (
-    CR0_NE,
     CR0_PE,
     CR0_PG,
     CR0_WP,
@@ -21,35 +20,29 @@ from vmlab.isa.x86.registers import (
     CR4_PCIDE,
     CR4_PGE,
     CR4_PSE,
-    CR4_VMXE,
     EFER_LMA,
     EFER_LME,
 )  # fmt: skip
 from vmlab.machine.state import COUNT, QUAD, check_state
 from vmlab.machine.trace import NestedFill
-from vmlab.machine.vmx import controls as c
-from vmlab.machine.vmx import fields as f
-from vmlab.machine.vmx.reasons import BasicReason
 from vmlab.vmm.exits import ExitReason
-from vmlab.vmm.nested_paging import NestedPaging
 from vmlab.vmm.shadow_paging import ShadowPaging
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
     from vmlab.machine.costs import CostModel
-    from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.memory import MemoryWindow
     from vmlab.machine.processor import Processor
     from vmlab.machine.trace import Event
+    from vmlab.vmm.assisted_machine import AssistedMachine
     from vmlab.vmm.host_frames import HostFrames
     from vmlab.vmm.host_memory import HostMemory
+    from vmlab.vmm.nested_paging import NestedPaging
     from vmlab.vmm.shadow_paging import ShadowPolicy
-    from vmlab.vmm.virtual_machine import VirtualMachine
 
 __all__ = ["AssistedMemory", "NestedMemory", "Resolved", "ShadowMemory"]
 
 TWO_LEVELS = 2
-LOG_ENTRIES = 512
 NOT_FILLED = {"traced": ExitReason.TRACED_WRITE, "window": ExitReason.WINDOW, "device": ExitReason.MMIO}
 
 
@@ -70,37 +63,34 @@ class AssistedMemory(ABC):
         The guest's.
     name : str
         What its tables are called.
-    reasons : frozenset of BasicReason
-        VM exits that it answers.
     is_the_guests : bool
         True where the guest owns CR3.
     """
 
     name: str
-    reasons: frozenset[BasicReason]
     is_the_guests: bool
 
     def __init__(self, vcpu: Processor) -> None:
         self.vcpu = vcpu
 
     @abstractmethod
-    def ask(self, machine: VirtualMachine) -> None:
-        """Ask the processor for what this needs, in the guest's VMCS."""
+    def ask(self, machine: Any) -> None:  # noqa: ANN401 - the processor's make decides
+        """Ask the processor for what this needs."""
 
     @abstractmethod
-    def registers(self) -> tuple[int, int, int, int]:
+    def registers(self, machine: AssistedMachine) -> tuple[int, int, int, int]:
         """Return the real CR0, CR3, CR4 and IA32_EFER while the guest runs."""
 
     @abstractmethod
-    def keep(self, fields: dict[int, int]) -> None:
+    def keep(self, machine: AssistedMachine) -> None:
         """Take into the VCPU what of paging the guest has changed without an exit."""
 
     @abstractmethod
-    def resolve(self, machine: VirtualMachine) -> Resolved:
-        """Do what an exit for one of `reasons` asks for."""
+    def resolve(self, machine: Any) -> Resolved:  # noqa: ANN401 - the processor's make decides
+        """Do what an exit for memory asks for."""
 
     @abstractmethod
-    def invalidate(self, machine: VirtualMachine) -> None:
+    def invalidate(self, machine: AssistedMachine) -> None:
         """Let the processor drop what it must not have cached any more, before the guest goes on."""
 
     def follow(self, instruction: Instruction) -> None:  # noqa: B027 - nothing to do where the guest owns its TLB
@@ -132,46 +122,36 @@ class NestedMemory(AssistedMemory):
     Attributes
     ----------
     paging : NestedPaging
-        The guest's extended page tables.
+        The guest's nested page tables.
     """
 
     name = "nested page tables"
-    reasons = frozenset({BasicReason.EPT_VIOLATION, BasicReason.PML_FULL})
+    reason: ExitReason
     is_the_guests = True
 
-    def __init__(
-        self, vcpu: Processor, window: MemoryWindow, host: HostFrames, model: CpuModel, largest_page: str
-    ) -> None:
+    def __init__(self, vcpu: Processor, paging: NestedPaging) -> None:
         super().__init__(vcpu)
-        self.paging = NestedPaging(window, vcpu.bus, model, host.allocate, largest_page)
+        self.paging = paging
         self._flushes_seen = 0
         self._news: list[tuple[type[Event], tuple[Any, ...]]] = []
-        self._log, self._memory = host.allocate(), host.memory
 
-    def ask(self, machine: VirtualMachine) -> None:
-        logs = c.ENABLE_PML if self.paging.logging and self.paging.by_processor else 0
-        machine.control(secondary=c.ENABLE_EPT | c.UNRESTRICTED_GUEST | logs)
-        machine.write(f.EPT_POINTER, self.paging.pointer)
-        machine.write(f.PML_ADDRESS, self._log)
-        machine.write(f.PML_INDEX, LOG_ENTRIES - 1)
-
-    def registers(self) -> tuple[int, int, int, int]:
+    def registers(self, machine: AssistedMachine) -> tuple[int, int, int, int]:
         vcpu = self.vcpu
-        return vcpu.cr0 | CR0_NE, vcpu.cr3, vcpu.cr4 | CR4_VMXE, vcpu.efer
+        cr0, cr4 = machine.real_registers(vcpu.cr0, vcpu.cr4)
+        return cr0, vcpu.cr3, cr4, vcpu.efer
 
-    def keep(self, fields: dict[int, int]) -> None:
+    def keep(self, machine: AssistedMachine) -> None:
         vcpu = self.vcpu
-        vcpu.cr3 = fields[f.GUEST_CR3]
-        vcpu.pdptes[:] = [fields[f.GUEST_PDPTE0 + 2 * n] for n in range(4)]
+        vcpu.cr3, vcpu.pdptes[:] = machine.tables()
 
-    def invalidate(self, machine: VirtualMachine) -> None:
+    def invalidate(self, machine: AssistedMachine) -> None:
         """An instruction that was emulated has flushed the guest's TLB, as MOV CR0 does."""
         flushes = self.vcpu.tlb.flushes
         if flushes != self._flushes_seen:
             self._flushes_seen = flushes
             machine.invalidate()
 
-    def log(self, machine: VirtualMachine, *, on: bool) -> None:
+    def log(self, machine: AssistedMachine, *, on: bool) -> None:
         """Note from now on which pages the guest writes to, or no more."""
         if on:
             self.paging.start_log()
@@ -180,28 +160,17 @@ class NestedMemory(AssistedMemory):
         self.ask(machine)
         machine.invalidate()
 
-    def collect(self, machine: VirtualMachine) -> set[int]:
+    def collect(self, machine: AssistedMachine) -> set[int]:
         """Return the guest-physical page numbers written to since logging began, or since the last time."""
-        self._drain(machine)
         machine.invalidate()
         return self.paging.collect()
 
-    def _drain(self, machine: VirtualMachine) -> None:
-        """Take what the processor has logged."""
-        memory = self._memory
-        for n in range(machine.read(f.PML_INDEX) + 1 & 0xFFFF, LOG_ENTRIES):
-            self.paging.dirty.add(memory.read(self._log + 8 * n, 8) >> 12)
-        machine.write(f.PML_INDEX, LOG_ENTRIES - 1)
-
-    def resolve(self, machine: VirtualMachine) -> Resolved:
-        if machine.read(f.EXIT_REASON) == BasicReason.PML_FULL:
-            self._drain(machine)
-            return Resolved(True, ExitReason.PML_FULL, "")
-        gpa = machine.read(f.GUEST_PHYSICAL_ADDRESS)
-        found = self.paging.fill(gpa, write=bool(machine.read(f.EXIT_QUALIFICATION) & PF_WRITE))
+    def fill(self, gpa: int, *, write: bool) -> Resolved:
+        """Map the page that the guest uses for the first time; an access to what is no RAM is to be emulated."""
+        found = self.paging.fill(gpa, write=write)
         if found is not None:
             self._news.append((NestedFill, (gpa, *found)))
-        return Resolved(found is not None, ExitReason.EPT_VIOLATION, f"{gpa:#x}")
+        return Resolved(found is not None, self.reason, f"{gpa:#x}")
 
     def news(self) -> list[tuple[type[Event], tuple[Any, ...]]]:
         found, self._news = self._news, []
@@ -229,7 +198,6 @@ class ShadowMemory(AssistedMemory):
     """
 
     name = "shadow page tables"
-    reasons = frozenset({BasicReason.EXCEPTION_OR_NMI})
     is_the_guests = False
 
     def __init__(self, vcpu: Processor, window: MemoryWindow, host: HostFrames, policy: ShadowPolicy) -> None:
@@ -239,33 +207,25 @@ class ShadowMemory(AssistedMemory):
         self._flushes_seen = 0
         self._root = 0
 
-    def ask(self, machine: VirtualMachine) -> None:
-        primary = c.CR3_LOAD_EXITING | c.CR3_STORE_EXITING | c.INVLPG_EXITING
-        machine.control(primary=primary, exceptions=1 << PF)
+    def ask(self, machine: AssistedMachine) -> None:
+        machine.use_shadow()
 
-    def registers(self) -> tuple[int, int, int, int]:
+    def registers(self, machine: AssistedMachine) -> tuple[int, int, int, int]:
         vcpu, shadow = self.vcpu, self.shadow
         self._follow_flushes()  # a task switch flushes, too
         root = shadow.root(user=False)
-        cr4 = vcpu.cr4 & ~(CR4_PAE | CR4_PGE | CR4_PSE | CR4_PCIDE) | CR4_VMXE
+        cr4 = vcpu.cr4 & ~(CR4_PAE | CR4_PGE | CR4_PSE | CR4_PCIDE)
         cr4 |= CR4_PAE if shadow.shape > TWO_LEVELS else 0
-        efer = vcpu.efer if vcpu.efer & EFER_LMA else vcpu.efer & ~EFER_LME
-        return (
-            vcpu.cr0 | CR0_NE | CR0_PE * self._is_protected() | CR0_PG * self._is_protected() | CR0_WP,
-            root,
-            cr4,
-            efer,
-        )
+        # A guest in real mode may not be able to run so; the VM entry is to fail then, and it is emulated.
+        paged = CR0_PG if vcpu.cr0 & CR0_PE or machine.runs_real_mode else 0
+        cr0, cr4 = machine.real_registers(vcpu.cr0 | paged | CR0_WP, cr4)
+        return cr0, root, cr4, vcpu.efer if vcpu.efer & EFER_LMA else vcpu.efer & ~EFER_LME
 
-    def _is_protected(self) -> bool:
-        """Say whether the guest is in protected mode; if not, the VM entry is to fail, and it is emulated."""
-        return bool(self.vcpu.cr0 & CR0_PE)
-
-    def keep(self, fields: dict[int, int]) -> None:
+    def keep(self, machine: AssistedMachine) -> None:
         """CR3 is the host's, and so are the PDPTEs."""
 
-    def invalidate(self, machine: VirtualMachine) -> None:
-        shadow, root = self.shadow, machine.read(f.GUEST_CR3)
+    def invalidate(self, machine: AssistedMachine) -> None:
+        shadow, root = self.shadow, machine.root
         if shadow.changed or root != self._root:
             machine.invalidate()
             shadow.flushed()
@@ -275,8 +235,8 @@ class ShadowMemory(AssistedMemory):
             shadow.invalid.clear()
         self._root = root
 
-    def resolve(self, machine: VirtualMachine) -> Resolved:
-        linear, code = machine.read(f.EXIT_QUALIFICATION), machine.read(f.EXIT_ERROR_CODE)
+    def resolve(self, machine: AssistedMachine) -> Resolved:
+        linear, code = machine.page_fault()
         access = {"write": bool(code & PF_WRITE), "user": bool(code & PF_USER), "fetch": bool(code & PF_FETCH)}
         try:
             found = self.shadow.fault(linear, **access)

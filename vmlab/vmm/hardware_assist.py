@@ -1,28 +1,27 @@
-"""Hardware assistance (textbook 18.4.3): VT-x runs the guest, kernel and all, and leaves it where the VMM has asked for it.
+"""Hardware assistance (textbook 18.4.3): the processor runs the guest, kernel and all, and leaves it where the VMM has asked.
 
-The guest runs in VMX non-root operation, in the rings for which it was written. What the hypervisor wants to see (ports,
-MSRs, CPUID, HLT, CR0 and CR4) is a VM exit, whose reason and qualification the processor writes into the VMCS; the rest
-runs directly. An instruction that has exited is executed on the VCPU, with the same semantics as the processor's, and an
-event for the guest goes in with the next VM entry.
+The guest runs in a mode of its own, in the rings for which it was written. What the hypervisor wants to see (ports, MSRs,
+CPUID, HLT and so on) is an exit, whose reason the processor writes down; the rest runs directly. An instruction that has
+exited is executed on the VCPU, with the same semantics as the processor's, and an event for the guest goes in with the next
+entry. What differs between the makes of processors is in `vmlab.vmm.vt_x`.
 
-Memory is virtualized by extended page tables (`nested`), or by shadow page tables (`shadow`), which take page faults, MOV
-CR3 and INVLPG as VM exits, as on processors before 2008.
-
-A state that no VM entry takes (real mode, without unrestricted guest) is emulated, instruction by instruction.
+Memory is virtualized by nested page tables (`nested`), or by shadow page tables (`shadow`), which take page faults, MOV CR3
+and INVLPG as exits, as on processors before 2008.
 
 Not exact, as on real processors: where the guest's physical addresses are narrower than the host's, a bit of a page-table
 entry that is reserved to the guest is none to the processor. Page faults are looked at again, so that the guest gets its own;
 but such an entry may have its accessed bit set.
 
-Simplified: the guest's processor has no VT-x of its own, whatever its model: CPUID does not show it, and its instructions
-are undefined.
+Simplified: the guest's processor has no extensions for virtualization of its own, whatever its model: CPUID does not show
+them, and their instructions are undefined.
 
-Read more: Intel SDM vol. 3, chapters 23 to 28 and 31; Adams and Agesen, ASPLOS 2006, 4; Uhlig et al., IEEE Computer 38(5), 2005.
+Read more: Adams and Agesen, ASPLOS 2006, 4; Uhlig et al., IEEE Computer 38(5), 2005; Bhargava et al., ASPLOS 2008.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.faults import DB, NMI, PF, Fault, TripleFault, vector_name
@@ -33,78 +32,72 @@ from vmlab.isa.x86.registers import (
     CR0_PG,
     CR0_WP,
     CR4_PAE,
-    CR4_VMXE,
     CS,
     EFER_LME,
     MSR_EFER,
-    MSR_FEATURE_CONTROL,
     RF,
 )  # fmt: skip
 from vmlab.machine.cpu_features import VIRTUALIZATION
 from vmlab.machine.machine import LIVELOCK, Machine
 from vmlab.machine.state import COUNT, Items, rollback
 from vmlab.machine.trace import Inject
-from vmlab.machine.vmx import controls as c
-from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.boundary import event_name
-from vmlab.machine.vmx.reasons import (
-    ENTRY_FAILURE,
-    EXTERNAL,
-    HARDWARE_EXCEPTION,
-    NMI_TYPE,
-    TYPE_SHIFT,
-    VALID,
-    WITH_CODE,
-    BasicReason,
-)
+from vmlab.machine.vmx.reasons import EXTERNAL, HARDWARE_EXCEPTION, NMI_TYPE, TYPE_SHIFT, VALID, WITH_CODE
 from vmlab.vmm.assisted_memory import AssistedMemory, NestedMemory, ShadowMemory
-from vmlab.vmm.exits import BY_BASIC_REASON, ExitReason
+from vmlab.vmm.exits import ExitReason
 from vmlab.vmm.host_frames import FIRST, HOST_CODE, HOST_DATA, HOST_TASK, OWN_FRAMES, TASK_BYTES, HostFrames
 from vmlab.vmm.host_memory import GUEST_FRAMES
 from vmlab.vmm.hypervisor import TIMER_VECTOR, Hypervisor
 from vmlab.vmm.nested_paging import frames_needed
-from vmlab.vmm.virtual_machine import VirtualMachine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.image import Image
+    from vmlab.machine.memory import MemoryWindow
     from vmlab.machine.processor import Processor
+    from vmlab.vmm.assisted_machine import AssistedMachine
     from vmlab.vmm.guest import Guest
 
 __all__ = ["HardwareAssist"]
 
 LARGE = 2 << 20
 PER_GUEST = 2
-"""Frames of a guest beside its tables: its VMCS, and its log of modified pages."""
-NEEDED = (("vmx", "VT-x"), ("ept", "extended page tables"), ("unrestricted-guest", "unrestricted guests"))
-REASON = 0xFFFF
-ENABLED = 5  # IA32_FEATURE_CONTROL: locked, VMXON allowed
+"""Frames of a guest beside its tables: what the processor keeps it in, and its log of modified pages."""
 
 
 class HardwareAssist(Hypervisor):
-    """A type 1 hypervisor on VT-x, with nested or shadow paging, and time-sliced guests.
+    """A type 1 hypervisor on a processor's extensions, with nested or shadow paging, and time-sliced guests.
 
     Counts `"emulated"`, `"injected"`, `"world switches"`, `"VM entries"`; memory counts for itself.
 
     Attributes
     ----------
-    machines : list of VirtualMachine
-        The VMCS of each guest.
+    machines : list of AssistedMachine
+        Each guest, as the processor holds it.
     memories : list of AssistedMemory
         How the memory of each guest is virtualized.
+    needed : dict
+        Features that the host must have, and what they are, by how memory is virtualized.
+    exit_names : dict
+        What is counted for each reason of an exit.
+    handlers : dict
+        What is done for each reason; for those not named, the instruction is executed on the VCPU.
     """
 
-    technique = "vt-x"
     memory_virtualizations = ("nested", "shadow")
-    name = "VT-x VMM"
+    assisted = True
+    needed: ClassVar[Mapping[str, tuple[tuple[str, str], ...]]]
+    exit_names: ClassVar[Mapping[Any, ExitReason]]
+    handlers: ClassVar[Mapping[Any, Callable[[Any, Guest, Any], None]]]
 
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
         """Build the computer, the hypervisor's tables, and the guests."""
         if processors != 1:
             raise OptionError(
-                f"a guest with {processors} processors is not possible yet under vt-x: give it one, or run it natively"
+                f"a guest with {processors} processors is not possible yet under {self.technique}: give it one, or run it "
+                "natively"
             )
         host_model = self.choose_host(model)
         is_nested = self.memory_virtualization == "nested"
@@ -114,15 +107,17 @@ class HardwareAssist(Hypervisor):
         self.machine.counter_vector = TIMER_VECTOR
         self.host = HostFrames(self.machine.memory, frames, host_model.physical_bits)
         self._boot()
+        self.switch_on()
+        self.machine.host_entry = range(self.host.entry, self.host.entry + 1)
         self.build_guests(images, memory_size, model.without(*VIRTUALIZATION), guest_base)
-        self.machines: list[VirtualMachine] = []
+        self.machines: list[AssistedMachine] = []
         self.memories: list[AssistedMemory] = []
         for guest, window in zip(self.guests, self.windows, strict=True):
             vcpu, host = guest.vcpu, self.host
-            machine = VirtualMachine(self.machine.cpu, vcpu, host, len(self.machines) + 1)
+            machine = self.new_machine(vcpu, len(self.machines) + 1)
             memory: AssistedMemory
             if is_nested:
-                memory = NestedMemory(vcpu, window, host, host_model, self.largest_page)
+                memory = self.new_nested_memory(vcpu, window)
             else:
                 memory = ShadowMemory(vcpu, window, host, self.shadow_policy)
             memory.ask(machine)
@@ -133,14 +128,13 @@ class HardwareAssist(Hypervisor):
     def choose_host(self, model: CpuModel) -> CpuModel:
         """Return the host's processor; OptionError where it cannot run such guests so."""
         host = self.host_model
-        needed = NEEDED if self.memory_virtualization == "nested" else NEEDED[:1]
-        for feature, what in needed:
+        for feature, what in self.needed[self.memory_virtualization]:
             if not host.has(feature):
                 raise OptionError(
-                    f"vt-x with {self.memory_virtualization} paging needs a host with {what}, which {host.name!r} has not: "
+                    f"{self.technique} with {self.memory_virtualization} paging needs a host with {what}, which {host.name!r} has not: "
                     "choose another host_cpu="
                 )
-        lacking = sorted(model.features - host.features)
+        lacking = sorted(model.features - host.features - set(VIRTUALIZATION))
         if lacking:
             raise OptionError(
                 f"a guest on {model.name!r} needs {', '.join(lacking)}, which the host {host.name!r} has not: "
@@ -149,10 +143,10 @@ class HardwareAssist(Hypervisor):
         return host
 
     def _boot(self) -> None:
-        """Do what a host's kernel does: enter 64-bit code on its own tables, and VMX operation."""
+        """Do what a host's kernel does: enter 64-bit code on its own tables."""
         cpu, host = self.machine.cpu, self.host
         cpu.gdtr_base, cpu.gdtr_limit, cpu.idtr_base, cpu.idtr_limit = host.gdt, 0xFFFF, host.idt, 0xFFFF
-        cpu.set_cr4(CR4_PAE | CR4_VMXE)
+        cpu.set_cr4(CR4_PAE)
         cpu.write_msr(MSR_EFER, EFER_LME)
         cpu.set_cr3(host.root)
         cpu.set_cr0(CR0_PE | CR0_PG | CR0_WP | CR0_ET | CR0_NE)
@@ -161,12 +155,18 @@ class HardwareAssist(Hypervisor):
             cpu.segments[segment].set(HOST_DATA, 0, 0xFFFFFFFF, 0x93, big=True)
         cpu.tr.set(HOST_TASK, host.tss, TASK_BYTES - 1, 0x8B, big=False)
         cpu.code_changed()
-        cpu.write_msr(MSR_FEATURE_CONTROL, ENABLED)
-        region = host.allocate()
-        self.machine.memory.write(region, 4, c.REVISION)
-        failed = cpu.vmx.turn_on(region)
-        assert not failed, "VMXON has failed"
-        self.machine.host_entry = range(host.entry, host.entry + 1)
+
+    @abstractmethod
+    def switch_on(self) -> None:
+        """Switch the processor's extensions on."""
+
+    @abstractmethod
+    def new_machine(self, vcpu: Processor, number: int) -> AssistedMachine:
+        """Return what the processor is to keep a guest in; guests are numbered from 1."""
+
+    @abstractmethod
+    def new_nested_memory(self, vcpu: Processor, window: MemoryWindow) -> NestedMemory:
+        """Return a guest's nested page tables."""
 
     def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
         """Return the registers as the guest would find them: while it runs, they are in the processor, then in the VMCS."""
@@ -184,23 +184,22 @@ class HardwareAssist(Hypervisor):
         retired, delivered = self._seen
         vcpu.retired += cpu.retired - retired
         vcpu.delivered += cpu.delivered - delivered
-        exit_reason = machine.read(f.EXIT_REASON)
-        if not exit_reason & ENTRY_FAILURE:
+        reason, has_run = machine.reason()
+        if has_run:
             machine.leave(self.memories[self.current])
             vcpu.code_changed()
-        reason = BasicReason(exit_reason & REASON)
-        if reason in self.memories[self.current].reasons:
+        if reason in machine.memory_reasons[self.memory_virtualization]:
             self._for_memory(guest, reason)
         else:
-            HANDLERS.get(reason, HardwareAssist.emulate)(self, guest, reason)
+            self.handlers.get(reason, HardwareAssist.emulate)(self, guest, reason)
         self._tell()
 
-    def go_on(self, guest: Guest, reason: BasicReason) -> None:
+    def go_on(self, guest: Guest, reason: int) -> None:
         """Nothing to do but what is done before each entry."""
-        detail = "time slice or virtual device" if reason == BasicReason.EXTERNAL_INTERRUPT else ""
-        self.count_exit(BY_BASIC_REASON[reason], detail)
+        name = self.exit_names[reason]
+        self.count_exit(name, "time slice or virtual device" if name is ExitReason.EXTERNAL_INTERRUPT else "")
 
-    def _for_memory(self, guest: Guest, reason: BasicReason) -> None:
+    def _for_memory(self, guest: Guest, reason: int) -> None:
         """Map a page that the guest uses for the first time; emulate an access that the tables must not allow."""
         found = self.memories[self.current].resolve(self.machines[self.current])
         if found.done:
@@ -214,22 +213,22 @@ class HardwareAssist(Hypervisor):
             if self.trace.on:
                 self.trace.note(kind, self.steps, self.guest.instructions, self.current, 0, *values)
 
-    def stuck(self, guest: Guest, reason: BasicReason) -> None:
+    def stuck(self, guest: Guest, reason: int) -> None:
         """End a guest that does nothing any more but take exceptions."""
-        self.count_exit(BY_BASIC_REASON[reason], "")
+        self.count_exit(self.exit_names[reason], "")
         self.end_guest(self.current, "livelock")
 
-    def shut_down(self, guest: Guest, reason: BasicReason) -> None:
+    def shut_down(self, guest: Guest, reason: int) -> None:
         """End a guest after its triple fault."""
-        self.count_exit(BY_BASIC_REASON[reason], "")
+        self.count_exit(self.exit_names[reason], "")
         self.end_guest(self.current, "triple-fault")
 
-    def emulate(self, guest: Guest, reason: BasicReason, cause: ExitReason | None = None) -> None:
+    def emulate(self, guest: Guest, reason: int, cause: ExitReason | None = None) -> None:
         """Execute the guest's next instruction on the VCPU, or what was being delivered; a fault is the guest's own."""
         machine, vcpu = self.machines[self.current], guest.vcpu
         before, address = self.control_registers(vcpu), vcpu.linear_ip
         memory = self.memories[self.current]
-        cause = cause or BY_BASIC_REASON[reason]
+        cause = cause or self.exit_names[reason]
         if machine.event or vcpu.debug_pending:
             self.count_exit(cause, "while an event was delivered")
             self._deliver(guest)
@@ -313,7 +312,7 @@ class HardwareAssist(Hypervisor):
         vcpu.halted = False
 
     def enter(self, guest: Guest, instructions: int) -> None:
-        """Enter a guest: VMRESUME."""
+        """Enter a guest."""
         machine, cpu = self.machine, self.machine.cpu
         machine.counter_limit = cpu.retired + instructions
         machine.guest = self.current
@@ -321,7 +320,7 @@ class HardwareAssist(Hypervisor):
         self._seen = cpu.retired, cpu.delivered
         self.counters["VM entries"] += 1
         self.machines[self.current].enter(self.memories[self.current])
-        cpu.shadow_at = cpu.retired if cpu.shadow_at >= 0 else -1  # VMRESUME is no instruction of the guest
+        cpu.shadow_at = cpu.retired if cpu.shadow_at >= 0 else -1  # the entry is no instruction of the guest
         machine.in_host = not cpu.non_root
 
     # -- dirty pages -----------------------------------------------------------------------------------------------------
@@ -336,13 +335,13 @@ class HardwareAssist(Hypervisor):
         machine, memory = self._logged(guest)
         return memory.collect(machine)
 
-    def _logged(self, guest: int) -> tuple[VirtualMachine, NestedMemory]:
+    def _logged(self, guest: int) -> tuple[AssistedMachine, NestedMemory]:
         memory = self.memories[guest]
         if not isinstance(memory, NestedMemory):
             raise OptionError("dirty pages are logged under nested paging: choose memory_virtualization='nested'")
         if not self.in_vmm:
             raise OptionError("a guest runs: dirty pages can be asked for while the VMM has the processor")
-        self.machines[guest].load_pointer()
+        self.machines[guest].select()
         return self.machines[guest], memory
 
     # -- costs and saving ------------------------------------------------------------------------------------------------
@@ -381,13 +380,3 @@ class HardwareAssist(Hypervisor):
                 self.memories[n].load(state["memories"][n])
             retired, delivered = state["seen"]
             self._seen = retired, delivered
-
-
-HANDLERS: dict[BasicReason, Callable[[HardwareAssist, Guest, BasicReason], None]] = {
-    BasicReason.EXTERNAL_INTERRUPT: HardwareAssist.go_on,
-    BasicReason.INTERRUPT_WINDOW: HardwareAssist.go_on,
-    BasicReason.NMI_WINDOW: HardwareAssist.go_on,
-    BasicReason.TRIPLE_FAULT: HardwareAssist.shut_down,
-    BasicReason.NOTIFY: HardwareAssist.stuck,
-}
-"""What is done for each reason; for those not named, the instruction is executed on the VCPU."""

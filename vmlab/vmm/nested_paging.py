@@ -1,8 +1,8 @@
 """Nested paging: a table of the host that maps guest-physical to host-physical addresses (textbook 18.4.3).
 
-The guest owns its page tables and its TLB; the processor walks both dimensions itself. The hypervisor fills its extended
-page tables when the guest first touches a page (an EPT violation), with the largest page that the frames behind it allow.
-What is not RAM is never mapped: an access there is a violation each time, and is emulated.
+The guest owns its page tables and its TLB; the processor walks both dimensions itself. The hypervisor fills its tables
+when the guest first touches a page (an EPT violation, a nested page fault), with the largest page that the frames behind it
+allow. What is not RAM is never mapped: an access there leads out each time, and is emulated.
 
 Dirty logging notes which pages are written to, what live migration asks for: on a processor with page-modification logging
 by the dirty bits that it sets and logs, on another by protecting the pages from writing.
@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
-from vmlab.machine.page_formats_host import EPT_ACCESS_DIRTY, EPT_DIRTY, WRITE_BACK, ept
+from vmlab.machine.page_formats_host import EPT_DIRTY
 from vmlab.machine.page_tables import PageTables
 from vmlab.machine.state import COUNT, Items, check_state
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmlab.machine.bus import Bus
-    from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.memory import MemoryWindow
+    from vmlab.machine.paging import PageTableFormat
 
 __all__ = ["LARGEST_PAGES", "NestedPaging", "frames_needed"]
 
@@ -45,7 +45,7 @@ def frames_needed(memory_size: int) -> int:
 
 
 class NestedPaging:
-    """The extended page tables of one guest.
+    """The nested page tables of one guest.
 
     Parameters
     ----------
@@ -53,12 +53,14 @@ class NestedPaging:
         Guest-physical memory, and the frames behind it.
     bus : Bus
         The guest's: it knows where RAM answers.
-    model : CpuModel
-        The host's processor.
+    format_ : PageTableFormat
+        What the processor walks: EPT or NPT.
     allocate : callable
         Gives a frame for a table.
     largest : str
         The largest page: a key of `LARGEST_PAGES`.
+    by_processor : bool
+        True where the processor logs the pages whose dirty bits it sets.
 
     Attributes
     ----------
@@ -75,23 +77,23 @@ class NestedPaging:
     """
 
     def __init__(
-        self, window: MemoryWindow, bus: Bus, model: CpuModel, allocate: Callable[[int], int], largest: str
+        self,
+        window: MemoryWindow,
+        bus: Bus,
+        format_: PageTableFormat,
+        allocate: Callable[[int], int],
+        largest: str,
+        *,
+        by_processor: bool = False,
     ) -> None:
         self._window = window
         self._bus = bus
         self.largest = LARGEST_PAGES[largest]
-        format_ = ept(LEVELS, physical_bits=model.physical_bits, execute_only=False, largest_page=largest)
         self.tables = PageTables(format_, window.host, allocate)
         self.fills = 0
         self.logging = False
-        self.by_processor = model.has("pml")
+        self.by_processor = by_processor
         self.dirty: set[int] = set()
-
-    @property
-    def pointer(self) -> int:
-        """The EPT pointer: what goes into the VMCS."""
-        marks = EPT_ACCESS_DIRTY if self.logging and self.by_processor else 0
-        return self.tables.root | LEVELS - 1 << 3 | WRITE_BACK | marks
 
     def fill(self, gpa: int, *, write: bool) -> tuple[int, int] | None:
         """Map the page around a guest-physical address; return where the address lies, and the size of the page.

@@ -17,7 +17,6 @@ from vmlab.isa.x86.registers import CR0_PG, EFER_LMA
 from vmlab.machine.nested_walk import AddressSpace, NestedStep, NestedTranslation, walk_nested
 from vmlab.machine.page_formats import IA32, four_level, pae
 from vmlab.machine.paging import PAGE, Translation, WalkStep, walk
-from vmlab.machine.vmx.fields import GUEST_CR3, GUEST_PDPTE0
 from vmlab.machine.walk_faults import WalkFault
 from vmlab.vmm.shadow_roles import PAE, TWO_LEVEL, root_role
 from vmlab.vmm.viewpoint import Viewpoint
@@ -248,8 +247,7 @@ def guest_space(system: System, guest: int) -> tuple[Processor, AddressSpace | N
         if cpu.non_root:
             root, registers = cpu.cr3, tuple(cpu.pdptes)
         elif virtual.phase == "handle":
-            fields = cpu.vmx.fields
-            root, registers = fields[GUEST_CR3], tuple(fields[GUEST_PDPTE0 + 2 * n] for n in range(4))
+            root, registers = virtual.machines[guest].tables()
     return vcpu, AddressSpace(vcpu.page_format, root, registers)
 
 
@@ -292,8 +290,7 @@ def shadow_format(shadow: ShadowPaging, cpu: Processor) -> PageTableFormat:
 
 def _has_the_processor(system: System, guest: int) -> bool:
     """Say whether what the processor has cached is a guest's now."""
-    vmx = system.machine.cpu.vmx
-    return system.current == guest and (not vmx.on or system.machine.cpu.non_root)
+    return system.current == guest and (not system.assisted or system.machine.cpu.non_root)
 
 
 def _look_at_shadow(

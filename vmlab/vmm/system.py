@@ -81,11 +81,14 @@ class System(NotCopied, ABC):
         What was typed.
     memory_virtualizations : tuple of str
         What the technique can do: `"none"`, `"shadow"`, `"nested"`.
+    assisted : bool
+        True where the processor's extensions for virtualization run the guests.
     """
 
     technique: ClassVar[str]
     memory_virtualizations: ClassVar[tuple[str, ...]]
     memory_virtualization: str
+    assisted: ClassVar[bool] = False
     machine: Machine
     guests: list[Guest]
     current: int

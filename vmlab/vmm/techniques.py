@@ -8,6 +8,7 @@ from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
+from vmlab.machine.cpu_features import VIRTUALIZATION
 from vmlab.machine.cpu_model import CPU_MODELS, find_cpu_model
 from vmlab.machine.disk import Disk
 from vmlab.machine.firmware_tables import MOST_CPUS
@@ -22,6 +23,7 @@ from vmlab.vmm.nested_paging import LARGEST_PAGES
 from vmlab.vmm.shadow_paging import POLICIES
 from vmlab.vmm.system import DEFAULT_MEMORY, System
 from vmlab.vmm.trap_and_emulate import TrapAndEmulate
+from vmlab.vmm.vt_x import VtX
 
 if TYPE_CHECKING:
     import os
@@ -42,7 +44,7 @@ __all__ = [
     "read_keys",
 ]
 
-TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (Native, TrapAndEmulate, HardwareAssist)}
+TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (Native, TrapAndEmulate, VtX)}
 """Systems by the name of their technique."""
 
 SMALLEST, LARGEST = 1 << 20, 1 << 30
@@ -77,8 +79,7 @@ def find_memory_virtualization(kind: type[System], name: object) -> str:
 
 def find_host(kind: type[System], model: CpuModel, name: object, strategy: str) -> CpuModel:
     """Return the model of the host's processor: by its name, or the guest's own, or the oldest that can run such guests."""
-    needed = {"vmx", "ept", "unrestricted-guest"} if strategy == "nested" else {"vmx"}
-    if kind is not HardwareAssist:
+    if not issubclass(kind, HardwareAssist):
         if name is not None and name != model.name:
             raise OptionError(
                 f"host_cpu= is for vt-x: under {kind.technique} the guest's processor is the host's, cpu="
@@ -86,9 +87,10 @@ def find_host(kind: type[System], model: CpuModel, name: object, strategy: str) 
         return model
     if name is not None:
         return find_cpu_model(name)
-    able = [each for each in (model, *CPU_MODELS.values()) if each.features >= model.features | needed]
+    needed = {feature for feature, _ in kind.needed[strategy]} | model.without(*VIRTUALIZATION).features
+    able = [each for each in (model, *CPU_MODELS.values()) if each.features >= needed]
     if not able:
-        raise OptionError(f"no CPU model can be the host of {model.name!r} under vt-x: choose another cpu=")
+        raise OptionError(f"no CPU model can be the host of {model.name!r} under {kind.technique}: choose another cpu=")
     return able[0]
 
 

@@ -16,12 +16,14 @@ Read more: Intel SDM vol. 3, 24.4 to 24.9, 31.7 (what a VMM keeps for its guest)
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.faults import PF, PF_PRESENT, PF_RESERVED
 from vmlab.isa.x86.registers import (
+    CR0_NE,
     CR0_PG,
     CR4_PAE,
+    CR4_VMXE,
     CS,
     EFER_LMA,
     EFER_LME,
@@ -34,14 +36,16 @@ from vmlab.isa.x86.registers import (
     MSR_TSC,
     MSR_TSC_AUX,
 )  # fmt: skip
-from vmlab.machine.state import LONG, Items, check_state
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.guest_state import MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLOCKING, load_state, store_state
-from vmlab.machine.vmx.reasons import VALID, WITH_CODE
+from vmlab.machine.vmx.reasons import ENTRY_FAILURE, VALID, WITH_CODE, BasicReason
+from vmlab.vmm.assisted_machine import AssistedMachine
 from vmlab.vmm.host_frames import HOST_CODE, HOST_DATA, HOST_TASK
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vmlab.machine.processor import Processor
     from vmlab.vmm.assisted_memory import AssistedMemory
     from vmlab.vmm.host_frames import HostFrames
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["VirtualMachine"]
 
 ALL_ONES = (1 << 64) - 1
+REASON = 0xFFFF
 ONE_ADDRESS, ONE_VPID = 0, 1  # types of INVVPID
 NO_TASK = 0x8B, 0  # access byte and limit of the task that a VCPU without one gets
 SWAPPED = (MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_KERNEL_GS_BASE, MSR_TSC_AUX)
@@ -62,7 +67,7 @@ PRIMARY = (
 EXIT = c.HOST_ADDRESS_SPACE_SIZE | c.ACKNOWLEDGE_INTERRUPT | c.SAVE_EFER | c.LOAD_HOST_EFER
 
 
-class VirtualMachine:
+class VirtualMachine(AssistedMachine):
     """The VMCS of one guest.
 
     Parameters
@@ -82,21 +87,25 @@ class VirtualMachine:
         Host-physical address of the VMCS.
     vpid : int
         The guest's virtual-processor identifier, 0 where the processor has none.
-    event : tuple of int or None
-        Interruption information and error code of the event that the next VM entry injects.
     exceptions : int
         Exceptions that the hypervisor wants, by vector.
     """
 
+    memory_reasons = {  # noqa: RUF012 - a constant, as the base declares
+        "nested": frozenset({BasicReason.EPT_VIOLATION, BasicReason.PML_FULL}),
+        "shadow": frozenset({BasicReason.EXCEPTION_OR_NMI}),
+    }
+    runs_real_mode = False
+
     def __init__(self, cpu: Processor, vcpu: Processor, host: HostFrames, number: int) -> None:
-        self._cpu, self._vcpu, self._vmx = cpu, vcpu, cpu.vmx
+        super().__init__(cpu, vcpu)
+        self._vmx = cpu.vmx
         self.region = host.allocate()
         self.vpid = number if cpu.has("vpid") else 0
-        self.event: tuple[int, int] | None = None
         self.exceptions = 0
         cpu.memory.write(self.region, 4, c.REVISION)
         self._succeed(cpu.vmx.clear(self.region))
-        self.load_pointer()
+        self.select()
         self._host_state(host)
 
     @staticmethod
@@ -113,7 +122,7 @@ class VirtualMachine:
         self._succeed(error)
         return value
 
-    def load_pointer(self) -> None:
+    def select(self) -> None:
         """VMPTRLD."""
         self._succeed(self._vmx.load_pointer(self.region))
 
@@ -147,18 +156,35 @@ class VirtualMachine:
         for field, value in values.items():
             self.write(field, value)
 
+    def use_shadow(self) -> None:
+        self.control(primary=c.CR3_LOAD_EXITING | c.CR3_STORE_EXITING | c.INVLPG_EXITING, exceptions=1 << PF)
+
+    def real_registers(self, cr0: int, cr4: int) -> tuple[int, int]:
+        return cr0 | CR0_NE, cr4 | CR4_VMXE
+
+    def page_fault(self) -> tuple[int, int]:
+        return self.read(f.EXIT_QUALIFICATION), self.read(f.EXIT_ERROR_CODE)
+
+    @property
+    def root(self) -> int:
+        return self.read(f.GUEST_CR3)
+
+    def tables(self) -> tuple[int, Sequence[int]]:
+        fields = self._vmx.fields
+        return fields[f.GUEST_CR3], [fields[f.GUEST_PDPTE0 + 2 * n] for n in range(4)]
+
     # -- in ------------------------------------------------------------------------------------------------------------------
 
     def enter(self, memory: AssistedMemory) -> None:
         """Load the VCPU into VMCS and processor, and enter the guest; or find out by a VM exit that it cannot be."""
         cpu, vcpu = self._cpu, self._vcpu
-        self.load_pointer()
+        self.select()
         fields = self._vmx.fields
         store_state(vcpu, fields)
         if not vcpu.tr.access:
             fields[f.GUEST_TR_ACCESS], fields[f.GUEST_TR_LIMIT] = NO_TASK
         fields[f.CR0_SHADOW], fields[f.CR4_SHADOW] = vcpu.cr0, vcpu.cr4
-        cr0, cr3, cr4, efer = memory.registers()
+        cr0, cr3, cr4, efer = memory.registers(self)
         fields[f.GUEST_CR0], fields[f.GUEST_CR3], fields[f.GUEST_CR4], fields[f.GUEST_EFER] = cr0, cr3, cr4, efer
         entry = fields[f.ENTRY_CONTROLS] & ~c.IA32E_MODE_GUEST
         fields[f.ENTRY_CONTROLS] = entry | (c.IA32E_MODE_GUEST if efer & EFER_LMA else 0)
@@ -206,6 +232,10 @@ class VirtualMachine:
 
     # -- out -----------------------------------------------------------------------------------------------------------------
 
+    def reason(self) -> tuple[int, bool]:
+        reason = self.read(f.EXIT_REASON)
+        return BasicReason(reason & REASON), not reason & ENTRY_FAILURE
+
     def leave(self, memory: AssistedMemory) -> None:
         """Save VMCS and processor into the VCPU after a VM exit."""
         cpu, vcpu = self._cpu, self._vcpu
@@ -214,7 +244,7 @@ class VirtualMachine:
         vcpu.registers[:] = cpu.registers
         load_state(vcpu, fields)
         vcpu.pdptes[:] = pdptes
-        memory.keep(fields)
+        memory.keep(self)
         if not tasks and (vcpu.tr.access, vcpu.tr.limit) == NO_TASK:
             vcpu.tr.set(vcpu.tr.selector, vcpu.tr.base, vcpu.tr.limit, 0, big=vcpu.tr.big)
         blocking = fields[f.GUEST_INTERRUPTIBILITY]
@@ -249,12 +279,3 @@ class VirtualMachine:
             seen.cr3 = fields[f.GUEST_CR3]
         seen.code_64 = seen.long_mode and seen.segments[CS].long
         return seen
-
-    def save(self) -> dict[str, Any]:
-        """Save what is neither in the processor nor in memory."""
-        return {"version": 1, "event": None if self.event is None else list(self.event)}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Load what `save` gave; StateError where it is damaged."""
-        event = check_state(state, "virtual machine", {"event": (Items(LONG, 2), type(None))})["event"]
-        self.event = None if event is None else (event[0], event[1])
