@@ -63,7 +63,13 @@ def test_leaves_beyond_the_last_are_those_of_the_last(model: CpuModel) -> None:
 
 def test_address_sizes() -> None:
     sizes = {name: cpuid(model, 0x8000_0008, 0)[0] for name, model in CPU_MODELS.items() if model.has("lm")}
-    assert sizes == {"core-2": 0x3024, "westmere": 0x3028, "broadwell": 0x3027, "ice-lake": 0x3027}
+    assert sizes == {
+        "core-2": 0x3024,
+        "westmere": 0x3028,
+        "broadwell": 0x3027,
+        "broadwell-ep": 0x302E,
+        "ice-lake": 0x3027,
+    }
 
 
 def test_caches_of_core_2() -> None:

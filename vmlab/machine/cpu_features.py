@@ -70,6 +70,8 @@ ept-dirty     -        -    -  VT-x: accessed and dirty bits in extended page ta
 pml           -        -    -  VT-x: page-modification logging
 vpid          -        -    -  VT-x: virtual-processor identifiers
 unrestricted-guest  -  -    -  VT-x: guests in real mode, and without paging
+virtual-apic  -        -    -  VT-x: TPR shadow, accesses to the local APIC virtualized (FlexPriority)
+apic-registers  -      -    -  VT-x: registers of the local APIC virtualized (APICv)
 """
 
 _CR4 = {
@@ -128,7 +130,9 @@ def _parse() -> dict[str, Feature]:
 FEATURES = _parse()
 """Every feature by name."""
 
-VIRTUALIZATION = ("vmx", "ept", "ept-dirty", "pml", "vpid", "unrestricted-guest")
+VIRTUALIZATION = (
+    "vmx", "ept", "ept-dirty", "pml", "vpid", "unrestricted-guest", "virtual-apic", "apic-registers",
+)  # fmt: skip
 """Those that a VMM needs, and does not give to its guests."""
 
 

@@ -23,7 +23,7 @@ __all__ = ["CPU_MODELS", "CpuModel", "find_cpu_model"]
 
 _P6 = frozenset({"de", "pse", "tsc", "msr", "pae", "cx8", "apic", "sep", "mtrr", "pge", "cmov", "pat", "pse36"})
 _CORE = _P6 | {"cx16", "lm", "nx", "lahf64", "syscall", "vmx"}
-_WESTMERE = _CORE | {"pcid", "pdpe1gb", "rdtscp", "constant-tsc", "ept", "vpid", "unrestricted-guest"}
+_WESTMERE = _CORE | {"pcid", "pdpe1gb", "rdtscp", "constant-tsc", "ept", "vpid", "unrestricted-guest", "virtual-apic"}
 _BROADWELL = _WESTMERE | {"smep", "smap", "invpcid", "ept-dirty", "pml"}
 
 _DATA, _CODE = Cache(1, 1, 8, 64), Cache(2, 1, 8, 64)
@@ -162,6 +162,21 @@ CPU_MODELS = {
             last_extended_leaf=0x8000_0008,
             cache_descriptors=(0x7603_6301, 0x00F0_B5FF, 0, 0x00C3_0000),
             caches=(_DATA, _CODE, Cache(3, 2, 8, 512), Cache(3, 3, 16, 4096, shared=True)),
+        ),
+        CpuModel(
+            "broadwell-ep",
+            2016,
+            "64-bit, the same for servers: with virtual registers of the local APIC (APICv)",
+            0x406F1,
+            "Intel(R) Xeon(R) CPU E5 v4",
+            _BROADWELL | {"apic-registers"},
+            physical_bits=46,
+            costs=SANDY_BRIDGE,
+            tlb=BROADWELL_TLB,
+            last_leaf=0xB,
+            last_extended_leaf=0x8000_0008,
+            cache_descriptors=(0x7603_6301, 0x00F0_B5FF, 0, 0x00C3_0000),
+            caches=(_DATA, _CODE, Cache(3, 2, 8, 512), Cache(3, 3, 20, 28672, shared=True)),
         ),
         CpuModel(
             "ice-lake",

@@ -96,8 +96,9 @@ class EventDelivery(MemoryAccess):
         self.attention = bool(flags & TF or breakpoints or self.signals.due) or (
             bool(flags & IF) and (self.interrupts.output or self.window)
         )
-        if self.non_root and (self.vmx.event or self.interrupts.output or self.debug_causes):
-            self.attention = True
+        if self.non_root:
+            due = self.vmx.event or self.interrupts.output or self.debug_causes or self.vmx.apic_write is not None
+            self.attention = self.attention or bool(due)
         if self.attention:
             self.horizon = 0
         if self.strict or breakpoints or flags & AC:

@@ -154,10 +154,15 @@ class MemoryAccess(AccessChecks):
 
     def _bus_read(self, physical: int, size: int) -> int:
         self.platform.now(self.retired)
+        if physical & -0x1000 == self.apic_page:
+            return self.read_virtual_apic(physical & 0xFFF, size)
         return self.bus.read(physical, size)
 
     def _bus_write(self, physical: int, size: int, value: int) -> None:
         self.platform.now(self.retired)
+        if physical & -0x1000 == self.apic_page:
+            self.write_virtual_apic(physical & 0xFFF, size, value)
+            return
         self.bus.write(physical, size, value)
         if not self.bus.is_ram(physical):
             self.device_changed()
@@ -178,6 +183,14 @@ class MemoryAccess(AccessChecks):
             self.ram.write(frame | linear & 0xFFF, size, value)
             return
         self._write(linear, size, value, user=False, implicit=True)
+
+    def read_virtual_apic(self, offset: int, size: int) -> int:
+        """Read a register of a guest's local APIC, in `vmlab.machine.vmx.non_root`."""
+        raise NotImplementedError
+
+    def write_virtual_apic(self, offset: int, size: int, value: int) -> None:
+        """Write one."""
+        raise NotImplementedError
 
     def device_changed(self) -> None:
         """A device was touched: its interrupt line and its next deadline may be others."""

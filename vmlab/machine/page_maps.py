@@ -51,10 +51,12 @@ class PageMaps(CpuState):
         Pages that `read_system` and `write_system` reach without a look at the TLB, and where in `ram` they begin.
     ring : int
         Current privilege level, as CS said last.
+    apic_page : int
+        Physical address of the APIC-access page of the guest that runs, -1 without one: see `vmlab.machine.vmx.virtual_apic`.
     """
 
     __slots__ = (
-        "_levels", "_maps", "_quick", "_readable", "_window", "_writable", "bus", "memory", "platform", "quick_read",
+        "_levels", "_maps", "_quick", "_readable", "_window", "_writable", "apic_page", "bus", "memory", "platform", "quick_read",
         "quick_write", "ram", "ring", "system_readable", "system_writable", "tlb", "user_spaces", "walk_caches",
     )  # fmt: skip
 
@@ -68,6 +70,7 @@ class PageMaps(CpuState):
         self.tlb = Tlb(model.tlb)
         self.walk_caches = None if model.walk_caches is None else model.walk_caches.make()
         self.user_spaces: dict[int, None] = {}
+        self.apic_page = -1
         # In whose dictionaries (0 the supervisor's, 1 the user's) a supervisor's page is entered, and in whose a user's.
         self._levels: tuple[tuple[int, ...], tuple[int, ...]] = ((0,), (0, 1))
         # The same once more for translated code, per privilege: reads, writes, pages entered. See `quicken`.
@@ -120,7 +123,7 @@ class PageMaps(CpuState):
 
     def _remember(self, page: int, frame: int, *, writable: bool, user: bool) -> None:
         """Enter a page that the TLB holds into the dictionaries, if RAM answers there."""
-        if not self.bus.is_ram(frame):
+        if frame == self.apic_page or not self.bus.is_ram(frame):
             return
         place = self.ram_address(frame)
         for level in self._levels[user]:

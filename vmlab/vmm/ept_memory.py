@@ -1,22 +1,26 @@
-"""Nested paging on Intel's processors: extended page tables that the VMCS points to, and the log of modified pages."""
+"""Nested paging on Intel's processors: extended page tables that the VMCS points to, the log of modified pages, the local APIC's page."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.faults import PF_WRITE
 from vmlab.machine.page_formats_host import EPT_ACCESS_DIRTY, WRITE_BACK, ept
+from vmlab.machine.state import check_state
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.reasons import BasicReason
+from vmlab.machine.vmx.virtual_apic import APIC_CONTROLS
 from vmlab.vmm.assisted_memory import NestedMemory, Resolved
 from vmlab.vmm.exits import ExitReason
 from vmlab.vmm.nested_paging import LEVELS, NestedPaging
+from vmlab.vmm.virtual_apic import VirtualApic
 
 if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.memory import MemoryWindow
     from vmlab.machine.processor import Processor
+    from vmlab.vmm.assisted_machine import AssistedMachine
     from vmlab.vmm.host_frames import HostFrames
     from vmlab.vmm.virtual_machine import VirtualMachine
 
@@ -26,7 +30,13 @@ LOG_ENTRIES = 512
 
 
 class EptMemory(NestedMemory):
-    """Nested paging with extended page tables."""
+    """Nested paging with extended page tables.
+
+    Attributes
+    ----------
+    apic : VirtualApic or None
+        The guest's local APIC, where the processor answers for it.
+    """
 
     reason = ExitReason.EPT_VIOLATION
 
@@ -39,6 +49,7 @@ class EptMemory(NestedMemory):
             vcpu, NestedPaging(window, vcpu.bus, format_, host.allocate, largest_page, by_processor=by_processor)
         )
         self._log, self._memory = host.allocate(), host.memory
+        self.apic = VirtualApic(vcpu, host, self.paging.tables) if model.has("apic-registers") else None
 
     @property
     def pointer(self) -> int:
@@ -49,12 +60,25 @@ class EptMemory(NestedMemory):
 
     def ask(self, machine: VirtualMachine) -> None:
         logs = c.ENABLE_PML if self.paging.logging and self.paging.by_processor else 0
-        machine.control(secondary=c.ENABLE_EPT | c.UNRESTRICTED_GUEST | logs)
+        shadow, registers = (c.USE_TPR_SHADOW, APIC_CONTROLS) if self.apic else (0, 0)
+        machine.control(primary=shadow, secondary=c.ENABLE_EPT | c.UNRESTRICTED_GUEST | logs | registers)
+        if self.apic:
+            self.apic.ask(machine)
         machine.write(f.EPT_POINTER, self.pointer)
         machine.write(f.PML_ADDRESS, self._log)
         machine.write(f.PML_INDEX, LOG_ENTRIES - 1)
 
-    def collect(self, machine: VirtualMachine) -> set[int]:  # type: ignore[override]  # it asks for a VMCS, and gets one
+    def keep(self, machine: AssistedMachine) -> None:
+        super().keep(machine)
+        if self.apic:
+            self.apic.keep()
+
+    def invalidate(self, machine: VirtualMachine) -> None:  # type: ignore[override]  # it asks for a VMCS, and gets one
+        if self.apic:
+            self.apic.prepare(machine)
+        super().invalidate(machine)
+
+    def collect(self, machine: VirtualMachine) -> set[int]:  # type: ignore[override]  # as above
         self._drain(machine)
         return super().collect(machine)
 
@@ -62,12 +86,29 @@ class EptMemory(NestedMemory):
         """Take what the processor has logged."""
         memory = self._memory
         for n in range(machine.read(f.PML_INDEX) + 1 & 0xFFFF, LOG_ENTRIES):
-            self.paging.dirty.add(memory.read(self._log + 8 * n, 8) >> 12)
+            page = memory.read(self._log + 8 * n, 8)
+            if self.vcpu.bus.is_ram(page):  # the local APIC's is no page of the guest's memory
+                self.paging.dirty.add(page >> 12)
         machine.write(f.PML_INDEX, LOG_ENTRIES - 1)
 
     def resolve(self, machine: VirtualMachine) -> Resolved:
-        if machine.read(f.EXIT_REASON) == BasicReason.PML_FULL:
+        reason = machine.read(f.EXIT_REASON)
+        if reason == BasicReason.PML_FULL:
             self._drain(machine)
             return Resolved(True, ExitReason.PML_FULL, "")
+        if self.apic and reason == BasicReason.APIC_WRITE:
+            detail = self.apic.written(machine.read(f.EXIT_QUALIFICATION))
+            return Resolved(True, ExitReason.APIC_WRITE, detail)
+        if reason == BasicReason.TPR_BELOW_THRESHOLD:
+            return Resolved(True, ExitReason.TPR_BELOW_THRESHOLD, "")
         write = bool(machine.read(f.EXIT_QUALIFICATION) & PF_WRITE)
         return self.fill(machine.read(f.GUEST_PHYSICAL_ADDRESS), write=write)
+
+    def save(self) -> dict[str, Any]:
+        return {"version": 1, "nested": super().save(), "apic": self.apic.save() if self.apic else None}
+
+    def load(self, state: dict[str, Any]) -> None:
+        check_state(state, self.name, {"nested": dict, "apic": dict if self.apic else type(None)})
+        super().load(state["nested"])
+        if self.apic:
+            self.apic.load(state["apic"])

@@ -19,6 +19,8 @@ __all__ = ["BY_BASIC_REASON", "ExitReason", "reason_of"]
 class ExitReason(StrEnum):
     """Reason of an exit; the value is its key in `Run.exits`."""
 
+    APIC_ACCESS = "APIC access"
+    APIC_WRITE = "APIC write"
     CONTROL_REGISTER = "control-register access"
     CPUID = "CPUID"
     DEBUG_REGISTER = "debug-register access"
@@ -45,6 +47,7 @@ class ExitReason(StrEnum):
     SEGMENT_LOAD = "segment load"
     SOFTWARE_INTERRUPT = "software interrupt"
     TASK_SWITCH = "task switch"
+    TPR_BELOW_THRESHOLD = "TPR below threshold"
     TRACED_WRITE = "traced write"
     TRIPLE_FAULT = "triple fault"
     TRUE_PAGE_FAULT = "true page fault"
@@ -117,6 +120,7 @@ BY_BASIC_REASON: dict[BasicReason, ExitReason] = dict.fromkeys(BasicReason, Exit
     BasicReason.EPT_VIOLATION: ExitReason.EPT_VIOLATION,
     BasicReason.EPT_MISCONFIGURATION: ExitReason.EPT_MISCONFIGURATION,
     BasicReason.NOTIFY: ExitReason.NOTIFY,
+    BasicReason.APIC_ACCESS: ExitReason.APIC_ACCESS,
     BasicReason.PML_FULL: ExitReason.PML_FULL,
     **{BasicReason[name]: ExitReason.VMX_INSTRUCTION for name in _VMX},
 }

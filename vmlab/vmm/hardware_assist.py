@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 __all__ = ["HardwareAssist"]
 
 LARGE = 2 << 20
-PER_GUEST = 2
-"""Frames of a guest beside its tables: what the processor keeps it in, and its log of modified pages."""
+PER_GUEST = 4
+"""Frames of a guest beside its tables: what the processor keeps it in, its log of modified pages, two for its local APIC."""
 
 
 class HardwareAssist(Hypervisor):

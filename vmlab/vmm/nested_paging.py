@@ -36,12 +36,12 @@ LEVELS = 4
 
 
 def frames_needed(memory_size: int) -> int:
-    """Return how many tables a guest with so much memory needs at most.
+    """Return how many tables a guest with so much memory needs at most, two of them for its local APIC.
 
     >>> frames_needed(16 << 20)
-    11
+    13
     """
-    return 2 - (-memory_size >> 30) - (-memory_size >> 21)
+    return 4 - (-memory_size >> 30) - (-memory_size >> 21)
 
 
 class NestedPaging:
@@ -135,6 +135,8 @@ class NestedPaging:
         """Return the pages written to since the last time, and begin anew; the caller drops what the TLB holds."""
         found, self.dirty = self.dirty, set()
         for entry in list(self.tables.entries()):
+            if not self._bus.is_ram(entry.address):
+                continue  # the local APIC's page, which the processor virtualizes
             if entry.is_leaf and entry.span > PAGE_SIZE:
                 self.tables.unmap(entry.address)  # it comes back in small pages
             elif entry.is_leaf and self.by_processor:

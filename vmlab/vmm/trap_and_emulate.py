@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError, StateError
 from vmlab.isa.x86.faults import DB, GP, NMI, PF, PF_WRITE, Fault, TripleFault, vector_name
-from vmlab.isa.x86.registers import CS, DR6_SINGLE_STEP, IF
+from vmlab.isa.x86.registers import CS, DR6_SINGLE_STEP, IF, SS
 from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.machine import LIVELOCK, Machine
 from vmlab.machine.state import Items, rollback
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrapAndEmulate"]
 
+NOT_NULL = 0xFFFC
 NOT_FILLED = {"traced": ExitReason.TRACED_WRITE, "window": ExitReason.WINDOW, "device": ExitReason.MMIO}
 
 
@@ -222,3 +223,6 @@ class TrapAndEmulate(Hypervisor):
                 world.load(saved)
             if self._loose_frames() != self._loose:
                 raise StateError("trap-and-emulate: a saved frame of the hypervisor is free and in use, or neither")
+            loaded = self.worlds[self.current].loaded
+            if not self.in_vmm and not (loaded[CS] & NOT_NULL and loaded[SS] & NOT_NULL):
+                raise StateError("trap-and-emulate: the saved guest runs without a code or stack segment")

@@ -92,7 +92,14 @@ class VirtualMachine(AssistedMachine):
     """
 
     memory_reasons = {  # noqa: RUF012 - a constant, as the base declares
-        "nested": frozenset({BasicReason.EPT_VIOLATION, BasicReason.PML_FULL}),
+        "nested": frozenset(
+            {
+                BasicReason.EPT_VIOLATION,
+                BasicReason.PML_FULL,
+                BasicReason.APIC_WRITE,
+                BasicReason.TPR_BELOW_THRESHOLD,
+            }
+        ),
         "shadow": frozenset({BasicReason.EXCEPTION_OR_NMI}),
     }
     runs_real_mode = False

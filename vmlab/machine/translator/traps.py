@@ -49,6 +49,7 @@ from vmlab.isa.x86.registers import (
 from vmlab.isa.x86.semantics import SEMANTICS
 from vmlab.isa.x86.semantics.flags import ANY_RING, ANY_RING_HIGH
 from vmlab.machine.memory import WRITTEN
+from vmlab.machine.vmx.virtual_apic import look_at_apic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -296,6 +297,8 @@ def look(cpu: Processor, linear: int, retired: int) -> int | None:
         if entry is None or entry.user != user:
             return None
     physical = cpu.translate(linear, write=False, user=user)
+    if physical & -0x1000 == cpu.apic_page:
+        return look_at_apic(cpu, physical & 0xFFF, 4)
     if cpu.bus.is_ram(physical):
         return None
     cpu.retired = retired

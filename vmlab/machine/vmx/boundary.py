@@ -13,6 +13,7 @@ from vmlab.isa.x86.registers import IF
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx.fields import EXIT_CONTROLS
 from vmlab.machine.vmx.reasons import EXTERNAL, NMI_TYPE, TYPE_SHIFT, VALID, BasicReason, VmExit
+from vmlab.machine.vmx.virtual_apic import written_exit
 
 if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
@@ -39,6 +40,8 @@ def pending_exit(cpu: Processor, timer: int | None, *, stuck: bool) -> VmExit | 
         Whether the guest does nothing but take exceptions.
     """
     vmx, signals = cpu.vmx, cpu.signals
+    if vmx.apic_write is not None:
+        return written_exit(cpu)
     if stuck:
         return VmExit(BasicReason.NOTIFY)
     if cpu.debug_pending:

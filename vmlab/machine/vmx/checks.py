@@ -3,7 +3,8 @@
 Each check is a condition on fields of the VMCS; what a mistaken VMM gets wrong is found as a processor finds it: bad
 controls (error 7), bad host state (error 8), bad guest state (a failed entry, reason 33, with its qualification).
 
-Simplified: of the checks that concern features which are not modelled (virtual APIC, SMM, tracing) there are none.
+Simplified: of the checks that concern features which are not modelled (SMM, tracing) there are none, and the TPR threshold is
+not compared with the virtual TPR where APIC accesses are not virtualized.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from vmlab.machine.vmx.guest_state import MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLO
 from vmlab.machine.vmx.segment_checks import bad_segments
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.processor import Processor
 
@@ -33,6 +36,7 @@ BAD_CONTROLS, BAD_HOST = 7, 8  # VM-instruction errors (SDM vol. 3, 30.4)
 LINK_POINTER = 4  # exit qualification of a failed entry
 EXCEPTIONS = 32
 LONGEST = 15
+LOWEST_PRIORITIES = 15  # greatest TPR threshold
 CAPABILITY_OF = {
     f.PIN_BASED_CONTROLS: c.TRUE_PINBASED,
     f.PRIMARY_CONTROLS: c.TRUE_PROCBASED,
@@ -56,8 +60,8 @@ def _fits(model: CpuModel, value: int, capability: int) -> bool:
 _GOOD: dict[tuple[object, ...], None] = {}
 MOST_GOOD = 1024
 _AREAS = (
-    *range(f.IO_BITMAP_A, f.TSC_OFFSET, 2), f.EPT_POINTER, *range(f.PIN_BASED_CONTROLS, f.SECONDARY_CONTROLS + 2, 2), f.VPID,
-    f.GUEST_CR0,
+    *range(f.IO_BITMAP_A, f.TSC_OFFSET, 2), f.VIRTUAL_APIC_ADDRESS, f.APIC_ACCESS_ADDRESS, f.EPT_POINTER,
+    *range(f.PIN_BASED_CONTROLS, f.SECONDARY_CONTROLS + 2, 2), f.VPID, f.GUEST_CR0,
 )  # fmt: skip
 _HOST = (
     f.EXIT_CONTROLS, f.ENTRY_CONTROLS, *range(f.HOST_ES, f.HOST_TR + 2, 2), f.HOST_PAT, f.HOST_EFER,
@@ -110,8 +114,22 @@ def bad_controls(model: CpuModel, fields: dict[int, int]) -> bool:
         or bool(secondary & c.ENABLE_EPT and bad_ept_pointer(model, fields[f.EPT_POINTER]))
         or bool(secondary & (c.UNRESTRICTED_GUEST | c.ENABLE_PML) and not secondary & c.ENABLE_EPT)
         or (secondary & c.ENABLE_PML and misplaced(f.PML_ADDRESS))
+        or _bad_apic(fields, primary, secondary, misplaced)
         or any(fields[count] and misplaced(address, 0xF) for count, address in areas)
         or _bad_event(fields, unrestricted=bool(secondary & c.UNRESTRICTED_GUEST))
+    )
+
+
+def _bad_apic(fields: dict[int, int], primary: int, secondary: int, misplaced: Callable[[int], bool]) -> bool:
+    """Say whether the controls of the virtual APIC are wrong (SDM vol. 3, 26.2.1.1)."""
+    if not primary & c.USE_TPR_SHADOW:
+        return bool(secondary & c.APIC_REGISTERS) or bool(
+            secondary & c.VIRTUALIZE_APIC_ACCESSES and misplaced(f.APIC_ACCESS_ADDRESS)
+        )
+    return (
+        misplaced(f.VIRTUAL_APIC_ADDRESS)
+        or fields[f.TPR_THRESHOLD] > LOWEST_PRIORITIES
+        or bool(secondary & c.VIRTUALIZE_APIC_ACCESSES and misplaced(f.APIC_ACCESS_ADDRESS))
     )
 
 

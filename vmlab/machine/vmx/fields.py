@@ -5,7 +5,7 @@
 The width is 0 for 16 bits, 1 for 64, 2 for 32, 3 for the natural width (64 bits where there is long mode); the type is
 0 control, 1 read-only data (VM-exit information), 2 guest state, 3 host state. `FIELDS` is made from the constants below.
 
-Left out are the fields of what is not modelled: the virtual APIC, posted interrupts, VM functions, #VE, SGX, tracing, SMM.
+Left out are the fields of what is not modelled: virtual-interrupt delivery, posted interrupts, VM functions, #VE, SGX, tracing, SMM.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HOST_ES, HOST_CS, HOST_SS, HOST_DS, HOST_FS, HOST_GS, HOST_TR = range(0x0C00, 0x
 # -- 64 bits -----------------------------------------------------------------------------------------------------------
 IO_BITMAP_A, IO_BITMAP_B, MSR_BITMAP = range(0x2000, 0x2006, 2)
 EXIT_MSR_STORE_ADDRESS, EXIT_MSR_LOAD_ADDRESS, ENTRY_MSR_LOAD_ADDRESS, EXECUTIVE_VMCS = range(0x2006, 0x200E, 2)
-PML_ADDRESS, TSC_OFFSET = 0x200E, 0x2010
+PML_ADDRESS, TSC_OFFSET, VIRTUAL_APIC_ADDRESS, APIC_ACCESS_ADDRESS = range(0x200E, 0x2016, 2)
 EPT_POINTER = 0x201A
 GUEST_PHYSICAL_ADDRESS = 0x2400
 VMCS_LINK_POINTER, GUEST_DEBUGCTL, GUEST_PAT, GUEST_EFER = range(0x2800, 0x2808, 2)

@@ -26,6 +26,7 @@ from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.context import Context
 from vmlab.machine.vmx.page_log import logged_walk
 from vmlab.machine.vmx.reasons import HARDWARE_EXCEPTION, TYPE_SHIFT, VALID, WITH_CODE, BasicReason, VmExit
+from vmlab.machine.vmx.virtual_apic import read_apic, refuse_fetch, write_apic
 from vmlab.machine.walk_faults import EptViolation, HostFault
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ class NonRoot(EventDelivery):
         vmx, fields = self.vmx, self.vmx.fields
         self.non_root = non_root
         vmx.pin = vmx.primary = vmx.secondary = 0
-        self.host_space = None
+        self.host_space, self.apic_page = None, -1
         if non_root:
             vmx.pin, vmx.primary = fields[f.PIN_BASED_CONTROLS], fields[f.PRIMARY_CONTROLS]
             vmx.secondary = fields[f.SECONDARY_CONTROLS] if vmx.primary & c.ACTIVATE_SECONDARY else 0
             if vmx.secondary & c.ENABLE_EPT:
                 self.host_space = self.extended_tables(fields[f.EPT_POINTER])
+            if vmx.secondary & c.VIRTUALIZE_APIC_ACCESSES:
+                self.apic_page = fields[f.APIC_ACCESS_ADDRESS]
         self.exits_io = bool(vmx.primary & IO_EXITING)
         self.window = bool(vmx.primary & c.INTERRUPT_WINDOW_EXITING)
         self._take_translations(vmx.contexts.pop(self.vpid, None))
@@ -189,6 +192,10 @@ class NonRoot(EventDelivery):
             found = logged_walk(self.vmx.fields, self.bus, walk) if logs else walk(mark)
         except HostFault as fault:
             raise self._host_fault(fault) from None
+        if found.frame == self.apic_page:
+            if access["is_fetch"]:
+                raise refuse_fetch(linear)
+            found = found._replace(executable=False)
         # No write may go by what the TLB holds to a page that the host protects, whatever CR0.WP says.
         return found if found.hosts[-1].writable else found._replace(dirty=False)
 
@@ -238,3 +245,11 @@ class NonRoot(EventDelivery):
         except VmExit as exit_:
             exit_.qualification &= ~LINEAR_VALID
             raise
+
+    # -- the local APIC of a guest -----------------------------------------------------------------------------------------
+
+    def read_virtual_apic(self, offset: int, size: int) -> int:
+        return read_apic(self, offset, size)  # type: ignore[arg-type]  # it is a processor
+
+    def write_virtual_apic(self, offset: int, size: int, value: int) -> None:
+        write_apic(self, offset, size, value)  # type: ignore[arg-type]

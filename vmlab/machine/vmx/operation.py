@@ -68,6 +68,8 @@ class Vmx:
         The execution controls of the guest that runs; 0 in root operation.
     event : tuple of int or None
         Interruption information, error code and instruction length of an event that a VM entry injects, until it is delivered.
+    apic_write : int or None
+        Offset of the register of the virtual-APIC page that the last instruction has written, until the VM exit for it.
     root_blocks_nmi : bool
         Whether NMIs were blocked at the last VM entry.
     contexts : dict of int to Context
@@ -75,7 +77,7 @@ class Vmx:
     """
 
     __slots__ = (
-        "contexts", "cpu", "current", "event", "fields", "launched", "on", "pin", "primary", "region", "root_blocks_nmi", "secondary",
+        "apic_write", "contexts", "cpu", "current", "event", "fields", "launched", "on", "pin", "primary", "region", "root_blocks_nmi", "secondary",
     )  # fmt: skip
 
     def __init__(self, cpu: Processor) -> None:
@@ -86,6 +88,7 @@ class Vmx:
         self.fields: dict[int, int] = {}
         self.pin = self.primary = self.secondary = 0
         self.event: tuple[int, int, int] | None = None
+        self.apic_write: int | None = None
         self.contexts: dict[int, Context] = {}
 
     # -- VMX operation ---------------------------------------------------------------------------------------------------
@@ -241,7 +244,7 @@ class Vmx:
     def save(self) -> dict[str, Any]:
         """Save as plain data."""
         return {
-            "version": 1,
+            "version": 2,
             "on": self.on,
             "non_root": self.cpu.non_root,
             "region": self.region,
@@ -249,6 +252,7 @@ class Vmx:
             "launched": self.launched,
             "fields": dict(self.fields),
             "event": None if self.event is None else list(self.event),
+            "apic_write": self.apic_write,
             "root_blocks_nmi": self.root_blocks_nmi,
             "contexts": {vpid: self._save_context(context) for vpid, context in self.contexts.items()},
         }
@@ -269,8 +273,15 @@ class Vmx:
     def load(self, state: dict[str, Any]) -> None:
         """Load a saved state; StateError where it is damaged."""
         rules: dict[str, Any] = dict.fromkeys(("on", "non_root", "launched", "root_blocks_nmi"), bool)
-        rules |= {"region": QUAD, "current": (QUAD, type(None)), "fields": Entries(LONG, QUAD)}
-        check_state(state, "VMX", rules | {"event": (Items(LONG, 3), type(None)), "contexts": Entries(WORD, dict)})
+        rules |= {
+            "apic_write": (range(0, 0x1000, 0x10), type(None)),
+            "region": QUAD,
+            "current": (QUAD, type(None)),
+            "fields": Entries(LONG, QUAD),
+        }
+        check_state(
+            state, "VMX", rules | {"event": (Items(LONG, 3), type(None)), "contexts": Entries(WORD, dict)}, version=2
+        )
         fields = state["fields"]
         whole = fields.keys() == FIELDS.keys() and all(
             not value >> FIELDS[name].width for name, value in fields.items()
@@ -280,7 +291,7 @@ class Vmx:
         if state["non_root"] and not (state["on"] and fields):
             raise StateError("VMX: a saved guest runs without a VMCS")
         contexts = {vpid: self._load_context(each) for vpid, each in state["contexts"].items()}
-        for name in ("on", "region", "current", "launched", "root_blocks_nmi"):
+        for name in ("on", "region", "current", "launched", "apic_write", "root_blocks_nmi"):
             setattr(self, name, state[name])
         self.fields = {encoding: fields[encoding] for encoding in FIELDS} if fields else {}
         event = state["event"]

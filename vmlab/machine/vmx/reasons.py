@@ -56,6 +56,8 @@ class BasicReason(IntEnum):
     ENTRY_FAILURE_GUEST_STATE = 33
     ENTRY_FAILURE_MSR_LOADING = 34
     PAUSE = 40
+    TPR_BELOW_THRESHOLD = 43
+    APIC_ACCESS = 44
     GDTR_IDTR_ACCESS = 46
     LDTR_TR_ACCESS = 47
     EPT_VIOLATION = 48
@@ -65,6 +67,7 @@ class BasicReason(IntEnum):
     INVVPID = 53
     WBINVD = 54
     XSETBV = 55
+    APIC_WRITE = 56
     INVPCID = 58
     PML_FULL = 62
     NOTIFY = 75
