@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from vmlab.isa.x86.faults import DB, DF, NMI, DoubleFault, Fault, TripleFault, escalate
 from vmlab.isa.x86.registers import AC, DR6_SINGLE_STEP, DR7_ENABLED, DR7_GD, IF, RF, TF
 from vmlab.isa.x86.semantics.interrupts import deliver
-from vmlab.machine.memory_access import MemoryAccess
-from vmlab.machine.signals import Signals
-from vmlab.machine.vmx.operation import Vmx
-from vmlab.machine.vmx.reasons import (
+from vmlab.machine.guest_exit import (
     EXTERNAL,
     HARDWARE_EXCEPTION,
     NMI_TYPE,
@@ -21,8 +18,11 @@ from vmlab.machine.vmx.reasons import (
     SOFTWARE_TYPES,
     TYPE_SHIFT,
     WITH_CODE,
-    VmExit,
+    GuestExit,
 )
+from vmlab.machine.memory_access import MemoryAccess
+from vmlab.machine.signals import Signals
+from vmlab.machine.vmx.operation import Vmx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +65,9 @@ class EventDelivery(MemoryAccess):
     relaxed : bool
         True where it leaves the rest of its turn to the others, by PAUSE, until the machine has passed it; never where it
         `is_alone`.
+    injected : tuple of int or None
+        Interruption information, error code and instruction length of an event that an entry into a guest injects, until it
+        is delivered.
     vmx : Vmx
         Its virtual-machine extensions.
     window : bool
@@ -72,7 +75,7 @@ class EventDelivery(MemoryAccess):
     """
 
     __slots__ = (
-        "_deliveries", "attention", "deliver_quickly", "delivered", "interrupts", "is_alone", "relaxed",
+        "_deliveries", "attention", "deliver_quickly", "delivered", "injected", "interrupts", "is_alone", "relaxed",
         "repeat_quickly", "signals", "vmx", "window",
     )  # fmt: skip
 
@@ -86,6 +89,7 @@ class EventDelivery(MemoryAccess):
         self.deliver_quickly: Callable[..., bool] | None = None
         self.repeat_quickly: Callable[[Any, Instruction], None] | None = None
         self.attention = self.strict = self.relaxed = self.window = False
+        self.injected: tuple[int, int, int] | None = None
         self.vmx = Vmx(cast("Processor", self))
         self.is_alone = len(platform.local_apics) == 1
         super().__init__(platform, model)
@@ -97,7 +101,7 @@ class EventDelivery(MemoryAccess):
             bool(flags & IF) and (self.interrupts.output or self.window)
         )
         if self.non_root:
-            due = self.vmx.event or self.interrupts.output or self.debug_causes or self.vmx.apic_write is not None
+            due = self.injected or self.interrupts.output or self.debug_causes or self.vmx.apic_write is not None
             self.attention = self.attention or bool(due)
         if self.attention:
             self.horizon = 0
@@ -178,14 +182,14 @@ class EventDelivery(MemoryAccess):
 
     def inject(self) -> None:
         """Deliver the event that a VM entry has brought: what the host has put into RFLAGS is pushed as it is."""
-        assert self.vmx.event is not None, "there is no event"
-        (information, code, length), self.vmx.event = self.vmx.event, None
+        assert self.injected is not None, "there is no event"
+        (information, code, length), self.injected = self.injected, None
         kind, vector = information >> TYPE_SHIFT & 7, information & 0xFF
         if kind in SOFTWARE_TYPES:
             start, self.ip = self.ip, self.ip + length & self.address_mask
             try:
                 deliver(cast("Executes", self), vector, None, software=kind != PRIVILEGED_EXCEPTION)
-            except VmExit as exit_:
+            except GuestExit as exit_:
                 self.ip, exit_.length = start, length
                 exit_.while_delivering(information, None)
                 raise
@@ -207,7 +211,7 @@ class EventDelivery(MemoryAccess):
         try:
             if self.deliver_quickly is None or not self.deliver_quickly(self, vector, error_code, fault=fault):
                 deliver(cast("Executes", self), vector, error_code, fault=fault)
-        except VmExit as exit_:
+        except GuestExit as exit_:
             self._note_delivery(exit_, vector, error_code, external=external)
             self.flags |= RF if fault else 0  # as it would have been pushed (SDM vol. 3, 27.3.3)
             raise
@@ -232,7 +236,7 @@ class EventDelivery(MemoryAccess):
             raise self.exit_for_exception(DF, 0)
 
     @staticmethod
-    def _note_delivery(exit_: VmExit, vector: int, error_code: int | None, *, external: bool) -> None:
+    def _note_delivery(exit_: GuestExit, vector: int, error_code: int | None, *, external: bool) -> None:
         kind = HARDWARE_EXCEPTION if not external else NMI_TYPE if vector == NMI else EXTERNAL
         exit_.while_delivering(kind << TYPE_SHIFT | vector, error_code)
 
@@ -240,7 +244,7 @@ class EventDelivery(MemoryAccess):
         """Say whether a VMM wants an exception of its guest."""
         raise NotImplementedError
 
-    def exit_for_exception(self, vector: int, code: int | None, qualification: int = 0) -> VmExit:
+    def exit_for_exception(self, vector: int, code: int | None, qualification: int = 0) -> GuestExit:
         """Return the VM exit that an exception is."""
         raise NotImplementedError
 

@@ -19,15 +19,13 @@ from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import NMI, PF, Fault, TripleFault, vector_name
 from vmlab.isa.x86.registers import ESP
 from vmlab.machine.cpu_model import CPU_MODELS, CpuModel
+from vmlab.machine.guest_exit import WITH_CODE, GuestExit, event_name
 from vmlab.machine.memory import PhysicalMemory
 from vmlab.machine.platform import Platform
 from vmlab.machine.processor import Processor
 from vmlab.machine.state import COUNT, Items, check_state, rollback
 from vmlab.machine.trace import HardwareExit, InstructionRetired, Signal, Trace, Trap
 from vmlab.machine.turns import Turns, is_asleep
-from vmlab.machine.vmx.boundary import event_name, pending_exit
-from vmlab.machine.vmx.exit import leave
-from vmlab.machine.vmx.reasons import BasicReason, VmExit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["LIVELOCK", "Machine"]
 
 FOREVER = 1 << 62
-CODE = 1 << 11  # of interruption information: there is an error code
 LIVELOCK = 10_000
 """Exceptions and interrupts in a row, with no instruction completed between them, after which no end is expected."""
 
@@ -174,7 +171,7 @@ class Machine:
                     cpu.run(min(cpu.retired + limit - self.steps, horizon))
                 if self.host_entry and self._is_in_host():
                     self._entered()
-            except VmExit as exit_:
+            except GuestExit as exit_:
                 self.events += 1
                 self._leave_guest(exit_)
             except Fault as fault:
@@ -241,28 +238,30 @@ class Machine:
 
     def _guest_boundary(self, cpu: Processor) -> bool:
         """Do what comes first between two instructions of a guest in non-root operation: an injected event, a VM exit."""
-        if cpu.vmx.event is not None:
-            information, code, _ = cpu.vmx.event
-            self._deliver(cpu.inject, information & 0xFF, event_name(information), code if information & CODE else None)
+        if cpu.injected is not None:
+            information, code, _ = cpu.injected
+            self._deliver(
+                cpu.inject, information & 0xFF, event_name(information), code if information & WITH_CODE else None
+            )
             return True
         timer = self.counter_limit is not None and cpu.retired >= self.counter_limit
-        exit_ = pending_exit(cpu, self.counter_vector if timer else None, stuck=cpu.barren >= LIVELOCK)
+        exit_ = cpu.pending_exit(self.counter_vector if timer else None, stuck=cpu.barren >= LIVELOCK)
         if exit_ is None:
             return False
-        if timer and exit_.reason == BasicReason.EXTERNAL_INTERRUPT and exit_.interruption:
+        if timer and exit_.acknowledges:
             self.counter_limit = None
         self.events += 1
         self._leave_guest(exit_)
         return True
 
-    def _leave_guest(self, exit_: VmExit) -> None:
+    def _leave_guest(self, exit_: GuestExit) -> None:
         """Take a VM exit."""
         cpu = self.cpu
         address, ring = cpu.linear_ip, cpu.cpl
-        leave(cpu, exit_)
+        cpu.leave(exit_)
         self.in_host = self._is_in_host()
         if self.trace.on:
-            time, index, name = self.guest_time + self.retired, self.turns.index, exit_.reason.name
+            time, index, name = self.guest_time + self.retired, self.turns.index, exit_.name
             self.trace.note(HardwareExit, self.steps, time, self.guest, index, name, exit_.qualification, address, ring)
 
     def _is_in_host(self) -> bool:
@@ -346,12 +345,12 @@ class Machine:
         self.shadowed = cpu.interrupt_shadow
         try:
             act()
-        except VmExit as exit_:
+        except GuestExit as exit_:
             self._leave_guest(exit_)
             return
         except TripleFault:
             if cpu.non_root:
-                self._leave_guest(VmExit(BasicReason.TRIPLE_FAULT))
+                self._leave_guest(cpu.exit_for_shutdown())
                 return
             self.outcome = "triple-fault"
         if cpu.barren >= LIVELOCK and not self.host_entry:

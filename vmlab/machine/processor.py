@@ -23,7 +23,7 @@ from vmlab.isa.x86.registers import CR0_EM, CR0_TS, CS, DR6_SINGLE_STEP, DR7_ENA
 from vmlab.machine.cpuid import Place, cpuid
 from vmlab.machine.memory_access import LONG_MASK, MASK
 from vmlab.machine.msrs import limits_cpuid, read_msr, write_msr
-from vmlab.machine.state import COUNT, QUAD, WORD, Items, check_state, rollback
+from vmlab.machine.state import COUNT, LONG, QUAD, WORD, Items, check_state, rollback
 from vmlab.machine.vmx.intercepts import semantic_of
 from vmlab.machine.vmx.non_root import NonRoot
 
@@ -148,7 +148,7 @@ class Processor(NonRoot):
     def reset(self, signature: int = 0) -> None:
         """Set the state after power-on."""
         super().reset(signature or self.model.signature)
-        self.debug_causes = 0
+        self.debug_causes, self.injected = 0, None
         self.vmx.reset()
         self.choose_operation(non_root=False)
 
@@ -363,8 +363,9 @@ class Processor(NonRoot):
     def save(self) -> dict[str, Any]:
         """Save state, TLB and counters as plain data."""
         return {
-            "version": 3,
+            "version": 4,
             "state": self.save_state(),
+            "injected": None if self.injected is None else list(self.injected),
             "vmx": self.vmx.save(),
             "tlb": self.tlb.save(),
             "walk_caches": self.walk_caches and self.walk_caches.save(),
@@ -379,11 +380,14 @@ class Processor(NonRoot):
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
         lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4), "user_spaces": Items(QUAD)}
         parts = {"state": dict, "tlb": dict, "signals": dict, "vmx": dict, "debug_causes": WORD}
+        parts["injected"] = Items(LONG, 3), NoneType
         parts["walk_caches"] = dict if self.walk_caches else NoneType
-        check_state(state, "processor", parts | lists, version=3)
+        check_state(state, "processor", parts | lists, version=4)
         with rollback(self):
             self.load_state(state["state"])
             self.signals.load(state["signals"])
+            injected = state["injected"]
+            self.injected = None if injected is None else (injected[0], injected[1], injected[2])
             self.vmx.load(state["vmx"])
             self.tlb.load(state["tlb"])
             if self.walk_caches:

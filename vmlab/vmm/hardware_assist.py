@@ -38,11 +38,10 @@ from vmlab.isa.x86.registers import (
     RF,
 )  # fmt: skip
 from vmlab.machine.cpu_features import VIRTUALIZATION
+from vmlab.machine.guest_exit import EXTERNAL, HARDWARE_EXCEPTION, NMI_TYPE, TYPE_SHIFT, VALID, WITH_CODE, event_name
 from vmlab.machine.machine import LIVELOCK, Machine
 from vmlab.machine.state import COUNT, Items, rollback
 from vmlab.machine.trace import Inject
-from vmlab.machine.vmx.boundary import event_name
-from vmlab.machine.vmx.reasons import EXTERNAL, HARDWARE_EXCEPTION, NMI_TYPE, TYPE_SHIFT, VALID, WITH_CODE
 from vmlab.vmm.assisted_memory import AssistedMemory, NestedMemory, ShadowMemory
 from vmlab.vmm.exits import ExitReason
 from vmlab.vmm.host_frames import FIRST, HOST_CODE, HOST_DATA, HOST_TASK, OWN_FRAMES, TASK_BYTES, HostFrames

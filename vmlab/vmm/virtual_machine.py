@@ -36,10 +36,11 @@ from vmlab.isa.x86.registers import (
     MSR_TSC,
     MSR_TSC_AUX,
 )  # fmt: skip
+from vmlab.machine.guest_exit import VALID, WITH_CODE
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.guest_state import MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLOCKING, load_state, store_state
-from vmlab.machine.vmx.reasons import ENTRY_FAILURE, VALID, WITH_CODE, BasicReason
+from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason
 from vmlab.vmm.assisted_machine import AssistedMachine
 from vmlab.vmm.host_frames import HOST_CODE, HOST_DATA, HOST_TASK
 

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.isa.x86.faults import NMI, vector_name
+from vmlab.isa.x86.faults import NMI
 from vmlab.isa.x86.registers import IF
+from vmlab.machine.guest_exit import EXTERNAL, NMI_TYPE, TYPE_SHIFT, VALID
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx.fields import EXIT_CONTROLS
-from vmlab.machine.vmx.reasons import EXTERNAL, NMI_TYPE, TYPE_SHIFT, VALID, BasicReason, VmExit
+from vmlab.machine.vmx.reasons import BasicReason, VmExit
 from vmlab.machine.vmx.virtual_apic import written_exit
 
 if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
 
-__all__ = ["event_name", "pending_exit"]
-
-
-def event_name(information: int) -> str:
-    """Return the name of an event, for the trace."""
-    vector = information & 0xFF
-    return f"interrupt {vector:#x}" if information >> TYPE_SHIFT & 7 == EXTERNAL else vector_name(vector)
+__all__ = ["pending_exit"]
 
 
 def pending_exit(cpu: Processor, timer: int | None, *, stuck: bool) -> VmExit | None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.faults import NMI, WITH_ERROR_CODE
 from vmlab.isa.x86.registers import CR0_PE, CR0_PG, CR4_PAE, CR4_PCIDE, EFER_LMA, EFER_LME, FIXED, IF, VM
+from vmlab.machine import guest_exit as e
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
-from vmlab.machine.vmx import reasons as r
 from vmlab.machine.vmx.guest_state import MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLOCKING
 from vmlab.machine.vmx.segment_checks import bad_segments
 
@@ -147,19 +147,19 @@ def bad_ept_pointer(model: CpuModel, pointer: int) -> bool:
 def _bad_event(fields: dict[int, int], *, unrestricted: bool) -> bool:
     """Say whether the VM-entry interruption information is wrong (SDM vol. 3, 26.2.1.3)."""
     information = fields[f.ENTRY_INTERRUPTION]
-    if not information & r.VALID:
+    if not information & e.VALID:
         return False
-    kind, vector, with_code = information >> r.TYPE_SHIFT & 7, information & 0xFF, bool(information & r.WITH_CODE)
+    kind, vector, with_code = information >> e.TYPE_SHIFT & 7, information & 0xFF, bool(information & e.WITH_CODE)
     protected = not unrestricted or bool(fields[f.GUEST_CR0] & CR0_PE)
-    needs_code = kind == r.HARDWARE_EXCEPTION and vector in WITH_ERROR_CODE and protected
+    needs_code = kind == e.HARDWARE_EXCEPTION and vector in WITH_ERROR_CODE and protected
     return (
         kind in (1, 7)
         or bool(information & 0x7FFF_F000)
-        or (kind == r.NMI_TYPE and vector != NMI)
-        or (kind == r.HARDWARE_EXCEPTION and vector >= EXCEPTIONS)
+        or (kind == e.NMI_TYPE and vector != NMI)
+        or (kind == e.HARDWARE_EXCEPTION and vector >= EXCEPTIONS)
         or with_code != needs_code
         or (with_code and fields[f.ENTRY_ERROR_CODE] > 0xFFFF)
-        or (kind in r.SOFTWARE_TYPES and not 0 < fields[f.ENTRY_INSTRUCTION_LENGTH] <= LONGEST)
+        or (kind in e.SOFTWARE_TYPES and not 0 < fields[f.ENTRY_INSTRUCTION_LENGTH] <= LONGEST)
     )
 
 
@@ -244,7 +244,7 @@ def _bad_rip_and_flags(fields: dict[int, int]) -> bool:
     long = bool(fields[f.ENTRY_CONTROLS] & c.IA32E_MODE_GUEST)
     code_64 = long and bool(fields[f.GUEST_CS_ACCESS] & 1 << 13)
     information = fields[f.ENTRY_INTERRUPTION]
-    external = information & r.VALID and information >> r.TYPE_SHIFT & 7 == r.EXTERNAL
+    external = information & e.VALID and information >> e.TYPE_SHIFT & 7 == e.EXTERNAL
     return (
         bool(rip >> 32 and not code_64)
         or (code_64 and not is_canonical(rip))
@@ -259,15 +259,15 @@ def _bad_non_register_state(fields: dict[int, int]) -> bool:
     """Check activity, interruptibility and pending debug exceptions (SDM vol. 3, 26.3.1.5)."""
     activity, blocking = fields[f.GUEST_ACTIVITY], fields[f.GUEST_INTERRUPTIBILITY]
     shadow, flags, information = blocking & 3, fields[f.GUEST_RFLAGS], fields[f.ENTRY_INTERRUPTION]
-    kind = information >> r.TYPE_SHIFT & 7 if information & r.VALID else -1
+    kind = information >> e.TYPE_SHIFT & 7 if information & e.VALID else -1
     return (
         activity > 1
         or bool(activity and shadow)
         or bool(blocking & ~(STI_BLOCKING | MOV_SS_BLOCKING | NMI_BLOCKING))
         or shadow == STI_BLOCKING | MOV_SS_BLOCKING
         or bool(shadow & STI_BLOCKING and not flags & IF)
-        or (kind == r.EXTERNAL and bool(shadow))
-        or (kind == r.NMI_TYPE and bool(shadow & MOV_SS_BLOCKING))
+        or (kind == e.EXTERNAL and bool(shadow))
+        or (kind == e.NMI_TYPE and bool(shadow & MOV_SS_BLOCKING))
         or bool(fields[f.GUEST_PENDING_DEBUG] & PENDING_RESERVED)
         or fields[f.GUEST_GDTR_LIMIT] > 0xFFFF
         or fields[f.GUEST_IDTR_LIMIT] > 0xFFFF

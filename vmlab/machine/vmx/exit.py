@@ -26,6 +26,7 @@ from vmlab.isa.x86.registers import (
     MSR_SYSENTER_ESP,
     SS,
 )  # fmt: skip
+from vmlab.machine.guest_exit import VALID
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.guest_state import (
@@ -36,7 +37,7 @@ from vmlab.machine.vmx.guest_state import (
     STI_BLOCKING,
     store_state,
 )
-from vmlab.machine.vmx.reasons import ENTRY_FAILURE, VALID, BasicReason, VmExit
+from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason, VmExit
 
 if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
@@ -121,7 +122,7 @@ def _load_host(cpu: Processor) -> None:
     cpu.msrs[MSR_SYSENTER_ESP], cpu.msrs[MSR_SYSENTER_EIP] = fields[f.HOST_SYSENTER_ESP], fields[f.HOST_SYSENTER_EIP]
     cpu.debug[7] = DR7_RESET
     cpu.ip, cpu.registers[ESP], cpu.flags = fields[f.HOST_RIP], fields[f.HOST_RSP], FIXED
-    cpu.halted, cpu.debug_causes, cpu.shadow_at, cpu.vmx.event = False, 0, -1, None
+    cpu.halted, cpu.debug_causes, cpu.shadow_at, cpu.injected = False, 0, -1, None
     load_msrs(cpu, fields[f.EXIT_MSR_LOAD_ADDRESS], fields[f.EXIT_MSR_LOAD_COUNT])
     cpu.choose_operation(non_root=False)
 

@@ -23,9 +23,9 @@ from vmlab.isa.x86.semantics.control_registers import checked_cr0, require_ring_
 from vmlab.isa.x86.semantics.io import check_port
 from vmlab.isa.x86.semantics.segments import has_real_segments
 from vmlab.isa.x86.semantics.vmx import require_mode
+from vmlab.machine import guest_exit as e
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
-from vmlab.machine.vmx import reasons as r
 from vmlab.machine.vmx.reasons import BasicReason as Reason
 from vmlab.machine.vmx.reasons import VmExit
 
@@ -315,7 +315,7 @@ def _software_exception(vector: int, kind: int) -> Guard:
         if vector == OF and not cpu.flags & OVERFLOW:
             return
         if cpu.vmx.fields[f.EXCEPTION_BITMAP] >> vector & 1:
-            information = r.VALID | kind << r.TYPE_SHIFT | vector
+            information = e.VALID | kind << e.TYPE_SHIFT | vector
             raise VmExit(Reason.EXCEPTION_OR_NMI, length=i.length, interruption=information)
 
     return guard
@@ -341,9 +341,9 @@ GUARDS: dict[str, Guard] = {
     "outs": _port,
     "rdmsr": _msr,
     "wrmsr": _msr,
-    "int3": _software_exception(BP, r.SOFTWARE_EXCEPTION),
-    "into": _software_exception(OF, r.SOFTWARE_EXCEPTION),
-    "int1": _software_exception(DB, r.PRIVILEGED_EXCEPTION),
+    "int3": _software_exception(BP, e.SOFTWARE_EXCEPTION),
+    "into": _software_exception(OF, e.SOFTWARE_EXCEPTION),
+    "int1": _software_exception(DB, e.PRIVILEGED_EXCEPTION),
     **{name: _tables(Reason.GDTR_IDTR_ACCESS, stores=name[0] == "s", real=True) for name in ("sgdt", "sidt", "lgdt", "lidt")},
     **{name: _tables(Reason.LDTR_TR_ACCESS, stores=name[0] == "s", real=False) for name in ("sldt", "str", "lldt", "ltr")},
     **{

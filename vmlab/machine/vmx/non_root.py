@@ -18,19 +18,23 @@ from typing import TYPE_CHECKING, Any, cast
 from vmlab.isa.x86.faults import GP, PF, Fault
 from vmlab.isa.x86.registers import CR0_WP, CR4_VMXE, MSR_TSC
 from vmlab.machine.event_delivery import EventDelivery
+from vmlab.machine.guest_exit import HARDWARE_EXCEPTION, TYPE_SHIFT, VALID, WITH_CODE, GuestExit
 from vmlab.machine.nested_walk import AddressSpace, NestedTranslation, walk_nested
 from vmlab.machine.page_formats_host import EPT_ACCESS_DIRTY, ept
 from vmlab.machine.tlb import Tlb, TlbEntry
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
+from vmlab.machine.vmx.boundary import pending_exit
 from vmlab.machine.vmx.context import Context
+from vmlab.machine.vmx.exit import leave
 from vmlab.machine.vmx.page_log import logged_walk
-from vmlab.machine.vmx.reasons import HARDWARE_EXCEPTION, TYPE_SHIFT, VALID, WITH_CODE, BasicReason, VmExit
+from vmlab.machine.vmx.reasons import BasicReason, VmExit
 from vmlab.machine.vmx.virtual_apic import read_apic, refuse_fetch, write_apic
 from vmlab.machine.walk_faults import EptViolation, HostFault
 
 if TYPE_CHECKING:
     from vmlab.machine.paging import Translation
+    from vmlab.machine.processor import Processor
 
 __all__ = ["NonRoot"]
 
@@ -61,25 +65,34 @@ class NonRoot(EventDelivery):
                 self.apic_page = fields[f.APIC_ACCESS_ADDRESS]
         self.exits_io = bool(vmx.primary & IO_EXITING)
         self.window = bool(vmx.primary & c.INTERRUPT_WINDOW_EXITING)
-        self._take_translations(vmx.contexts.pop(self.vpid, None))
+        self._take_translations(self.contexts.pop(self.vpid, None))
 
     @property
     def vpid(self) -> int:
         """The virtual-processor identifier in use: 0 for the host."""
         return self.vmx.fields[f.VPID] if self.vmx.secondary & c.ENABLE_VPID else 0
 
+    @property
+    def is_tagged(self) -> bool:
+        """True where what is cached for the guest that runs carries its identifier, and outlives an exit."""
+        return bool(self.vmx.secondary & c.ENABLE_VPID)
+
+    @property
+    def contexts(self) -> dict[int, Context]:
+        """What is cached for guests, or the host, that do not run now, by their identifiers."""
+        return self.vmx.contexts
+
     def keep_translations(self) -> None:
         """Put aside, at a VM entry or exit, what is cached for the VPID in use; a guest's without one is dropped."""
-        vmx = self.vmx
-        if self.non_root and not vmx.secondary & c.ENABLE_VPID:
+        if self.non_root and not self.is_tagged:
             self.tlb.flush("VM exit")
             if self.walk_caches:
                 self.walk_caches.flush_guests()
-            vmx.contexts.pop(0, None)
+            self.contexts.pop(0, None)
             return
         derived = self._levels, self._format, self._walks, self._repeats, self._reports_fetch
         space, mode = self.host_space, self._paging_mode
-        vmx.contexts[self.vpid] = Context(space, mode, self.tlb, self._maps, derived)
+        self.contexts[self.vpid] = Context(space, mode, self.tlb, self._maps, derived)
 
     @property
     def _paging_mode(self) -> tuple[int, int, int, int]:
@@ -88,9 +101,9 @@ class NonRoot(EventDelivery):
 
     def _take_translations(self, context: Context | None) -> None:
         """Go on with what is cached for the address spaces of a VPID, if it is for the same extended page tables."""
-        vpid = not self.non_root or self.vmx.secondary & c.ENABLE_VPID
-        if context is None or not vpid or context.space != self.host_space:
-            if any(each.tlb is self.tlb for each in self.vmx.contexts.values()):
+        tagged = not self.non_root or self.is_tagged
+        if context is None or not tagged or context.space != self.host_space:
+            if any(each.tlb is self.tlb for each in self.contexts.values()):
                 self.tlb = Tlb(self.model.tlb, self.tlb.counts)
             self._mode_changed()
             return
@@ -140,6 +153,27 @@ class NonRoot(EventDelivery):
 
     # -- exits ---------------------------------------------------------------------------------------------------------------
 
+    def pending_exit(self, timer: int | None, *, stuck: bool) -> GuestExit | None:
+        """Return the exit that is due before the next instruction, if any.
+
+        Parameters
+        ----------
+        timer : int or None
+            Vector of the performance counter's interrupt, where it waits.
+        stuck : bool
+            Whether the guest does nothing but take exceptions.
+        """
+        return pending_exit(cast("Processor", self), timer, stuck=stuck)
+
+    def leave(self, exit_: GuestExit) -> None:
+        """Take an exit: the host goes on."""
+        assert isinstance(exit_, VmExit)
+        leave(cast("Processor", self), exit_)
+
+    def exit_for_shutdown(self) -> GuestExit:
+        """Return the exit that a triple fault is."""
+        return VmExit(BasicReason.TRIPLE_FAULT)
+
     def before_task_switch(self, selector: int, source: int) -> None:
         """In a guest a task switch is a VM exit, always."""
         if self.non_root:
@@ -156,7 +190,7 @@ class NonRoot(EventDelivery):
             return wanted == matches
         return wanted
 
-    def exit_for_exception(self, vector: int, code: int | None, qualification: int = 0) -> VmExit:
+    def exit_for_exception(self, vector: int, code: int | None, qualification: int = 0) -> GuestExit:
         """Return the VM exit that an exception is."""
         information = VALID | HARDWARE_EXCEPTION << TYPE_SHIFT | vector | (WITH_CODE if code is not None else 0)
         return VmExit(BasicReason.EXCEPTION_OR_NMI, qualification, interruption=information, code=code or 0)
@@ -200,7 +234,7 @@ class NonRoot(EventDelivery):
         return found if found.hosts[-1].writable else found._replace(dirty=False)
 
     @staticmethod
-    def _host_fault(fault: HostFault) -> VmExit:
+    def _host_fault(fault: HostFault) -> GuestExit:
         if isinstance(fault, EptViolation):
             return VmExit(
                 BasicReason.EPT_VIOLATION, fault.qualification, linear=fault.linear, physical=fault.guest_physical
@@ -242,7 +276,7 @@ class NonRoot(EventDelivery):
             return physical
         try:
             return self._walk_nested(physical, paged=False, mark=True).frame | physical & 0xFFF
-        except VmExit as exit_:
+        except GuestExit as exit_:
             exit_.qualification &= ~LINEAR_VALID
             raise
 

@@ -16,7 +16,7 @@ from vmlab.errors import StateError
 from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import MSR_FEATURE_CONTROL
-from vmlab.machine.state import LONG, QUAD, WORD, Entries, Items, check_state
+from vmlab.machine.state import LONG, QUAD, WORD, Entries, check_state
 from vmlab.machine.tlb import Tlb
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
@@ -66,8 +66,6 @@ class Vmx:
         Its fields by encoding; empty without one.
     pin, primary, secondary : int
         The execution controls of the guest that runs; 0 in root operation.
-    event : tuple of int or None
-        Interruption information, error code and instruction length of an event that a VM entry injects, until it is delivered.
     apic_write : int or None
         Offset of the register of the virtual-APIC page that the last instruction has written, until the VM exit for it.
     root_blocks_nmi : bool
@@ -77,7 +75,7 @@ class Vmx:
     """
 
     __slots__ = (
-        "apic_write", "contexts", "cpu", "current", "event", "fields", "launched", "on", "pin", "primary", "region", "root_blocks_nmi", "secondary",
+        "apic_write", "contexts", "cpu", "current", "fields", "launched", "on", "pin", "primary", "region", "root_blocks_nmi", "secondary",
     )  # fmt: skip
 
     def __init__(self, cpu: Processor) -> None:
@@ -87,7 +85,6 @@ class Vmx:
         self.current: int | None = None
         self.fields: dict[int, int] = {}
         self.pin = self.primary = self.secondary = 0
-        self.event: tuple[int, int, int] | None = None
         self.apic_write: int | None = None
         self.contexts: dict[int, Context] = {}
 
@@ -251,7 +248,6 @@ class Vmx:
             "current": self.current,
             "launched": self.launched,
             "fields": dict(self.fields),
-            "event": None if self.event is None else list(self.event),
             "apic_write": self.apic_write,
             "root_blocks_nmi": self.root_blocks_nmi,
             "contexts": {vpid: self._save_context(context) for vpid, context in self.contexts.items()},
@@ -279,9 +275,7 @@ class Vmx:
             "current": (QUAD, type(None)),
             "fields": Entries(LONG, QUAD),
         }
-        check_state(
-            state, "VMX", rules | {"event": (Items(LONG, 3), type(None)), "contexts": Entries(WORD, dict)}, version=2
-        )
+        check_state(state, "VMX", rules | {"contexts": Entries(WORD, dict)}, version=2)
         fields = state["fields"]
         whole = fields.keys() == FIELDS.keys() and all(
             not value >> FIELDS[name].width for name, value in fields.items()
@@ -294,7 +288,5 @@ class Vmx:
         for name in ("on", "region", "current", "launched", "apic_write", "root_blocks_nmi"):
             setattr(self, name, state[name])
         self.fields = {encoding: fields[encoding] for encoding in FIELDS} if fields else {}
-        event = state["event"]
-        self.event = None if event is None else (event[0], event[1], event[2])
         self.contexts = contexts
         self.cpu.choose_operation(non_root=state["non_root"])

@@ -1,25 +1,15 @@
-"""VM exits: their basic reasons, and the value that ends an instruction of a guest (Intel SDM vol. 3, appendix C).
-
-`VmExit` is raised before an instruction has changed anything, as a fault is, and is one to whoever undoes an instruction
-half done; the machine takes it at one place.
-"""
+"""VM exits: their basic reasons, and the value that ends an instruction of a guest (Intel SDM vol. 3, appendix C)."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-from vmlab.isa.x86.faults import Fault
+from vmlab.machine.guest_exit import GuestExit
 
 __all__ = ["ENTRY_FAILURE", "BasicReason", "VmExit"]
 
 ENTRY_FAILURE = 1 << 31
 """Bit of the exit reason: the VM entry has failed."""
-
-# Interruption information, VM-entry, VM-exit and IDT-vectoring alike (SDM vol. 3, 24.8.3, 24.9.2, 24.9.3):
-#   [ valid 31 | error code 11 | type 10:8 | vector 7:0 ]
-VALID, WITH_CODE, TYPE_SHIFT = 1 << 31, 1 << 11, 8
-EXTERNAL, _, NMI_TYPE, HARDWARE_EXCEPTION, SOFTWARE_INTERRUPT, PRIVILEGED_EXCEPTION, SOFTWARE_EXCEPTION = range(7)
-SOFTWARE_TYPES = frozenset({SOFTWARE_INTERRUPT, PRIVILEGED_EXCEPTION, SOFTWARE_EXCEPTION})
 
 
 class BasicReason(IntEnum):
@@ -73,23 +63,17 @@ class BasicReason(IntEnum):
     NOTIFY = 75
 
 
-class VmExit(Fault):
+class VmExit(GuestExit):
     """A VM exit, on its way to the host.
 
     Attributes
     ----------
     reason : BasicReason
         Why.
-    qualification : int
-        The exit qualification.
-    length : int
-        Bytes of the instruction, for an exit by one.
     info : int
         VM-exit instruction information.
     interruption, code : int
         VM-exit interruption information, and error code.
-    vectoring, vectoring_code : int
-        IDT-vectoring information: the event that was being delivered, and its error code.
     linear, physical : int or None
         Guest-linear and guest-physical address.
     """
@@ -106,16 +90,16 @@ class VmExit(Fault):
         linear: int | None = None,
         physical: int | None = None,
     ) -> None:
-        super().__init__(-1)
+        super().__init__(qualification, length=length)
         self.reason = reason
-        self.qualification = qualification
-        self.length = length
         self.info = info
         self.interruption, self.code = interruption, code
-        self.vectoring = self.vectoring_code = 0
         self.linear, self.physical = linear, physical
 
-    def while_delivering(self, information: int, error_code: int | None) -> None:
-        """Note the event in whose delivery this has happened."""
-        self.vectoring = information | VALID | (WITH_CODE if error_code is not None else 0)
-        self.vectoring_code = error_code or 0
+    @property
+    def name(self) -> str:
+        return self.reason.name
+
+    @property
+    def acknowledges(self) -> bool:
+        return self.reason == BasicReason.EXTERNAL_INTERRUPT and self.interruption != 0
