@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vmlab.vmm.compare import compare
     from vmlab.vmm.debugger import Debugger
     from vmlab.vmm.run import Run, record, run
+    from vmlab.vmm.sensitive import sensitive
     from vmlab.vmm.snapshot import Snapshot, load_state, save
     from vmlab.vmm.techniques import TECHNIQUES
     from vmlab.vmm.walk_lab import WalkLab
@@ -42,7 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
     "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests", "labs",
-    "layers", "load", "load_state", "memory_map", "page_tables", "record", "run", "save", "show", "show_walk", "views", "walk", "when",
+    "layers", "load", "load_state", "memory_map", "page_tables", "record", "run", "save", "sensitive", "show", "show_walk", "views", "walk", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -74,6 +75,7 @@ _PLACES = {
     "record": "vmlab.vmm.run",
     "run": "vmlab.vmm.run",
     "save": "vmlab.vmm.snapshot",
+    "sensitive": "vmlab.vmm.sensitive",
     "show": "vmlab.widgets",
     "show_walk": "vmlab.widgets",
     "walk": "vmlab.views.page_walk",

@@ -199,7 +199,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     result = vmlab.compare(image, under=techniques, **_options(arguments))
     if arguments.json:
         rows = [row | {"differences": result.differences(n) if n else []} for n, row in enumerate(result.rows())]
-        print(json.dumps({"faithful": result.faithful, "runs": rows}))
+        parting = result.divergence()
+        found = None if parting is None else parting.to_dict()
+        print(json.dumps({"faithful": result.faithful, "divergence": found, "runs": rows}))
     else:
         print(result.describe())
     return 0 if result.faithful else 1

@@ -1,23 +1,26 @@
 """The same guest under several techniques, side by side: what it saw, compared bit for bit.
 
 Fidelity (Popek and Goldberg, 1974) is judged at the end of the runs: console, screen, outcome, retired instructions,
-registers and every byte of guest-physical memory.
+registers and every byte of guest-physical memory. Where a guest could tell the difference, two more runs go in lockstep to
+the first instruction at which it could: see `vmlab.vmm.divergence_finder`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
 from vmlab.machine.memory import PAGE_SIZE
-from vmlab.vmm.run import Run, run
-from vmlab.vmm.techniques import find_technique
+from vmlab.vmm.divergence_finder import EVERY, find_divergence
+from vmlab.vmm.run import DEFAULT_LIMIT, Run, run
+from vmlab.vmm.techniques import build, find_technique
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmlab.machine.image import Image
+    from vmlab.vmm.divergence import Divergence
 
 __all__ = ["Comparison", "compare"]
 
@@ -32,9 +35,13 @@ class Comparison:
     ----------
     runs : tuple of Run
         One each technique, in the order asked for.
+    options : tuple of (str, dict)
+        Technique and options of each, to run it again; where they are not known, no `divergence` can be found.
     """
 
     runs: tuple[Run, ...]
+    options: tuple[tuple[str, dict[str, Any]], ...] = ()
+    _found: dict[tuple[int, int], Divergence | None] = field(default_factory=dict, repr=False, compare=False)
 
     def differences(self, index: int) -> list[str]:
         """Return what the guest could tell apart between run `index` and the first, one line each."""
@@ -81,6 +88,53 @@ class Comparison:
             for each in self.runs
         ]
 
+    def divergence(self, under: str | None = None, *, every: int = EVERY) -> Divergence | None:
+        """Find the first instruction at which the guest could tell a technique from the first one.
+
+        Parameters
+        ----------
+        under : str, optional
+            One of `names`; if not given, the first that is not faithful.
+        every : int
+            The two are compared after so many instructions, and then step by step where they differ: a difference that
+            comes and goes in between is found by a smaller number alone, 1 at last, in more time.
+
+        Returns
+        -------
+        Divergence or None
+            None where the guest saw no difference. It may be there though the runs end alike: see `every`.
+
+        Raises
+        ------
+        OptionError
+            There is no such run, `every` is no positive int, or the options are not known.
+
+        Examples
+        --------
+        >>> import vmlab
+        >>> found = vmlab.compare(vmlab.guests.load("popf")).divergence()
+        >>> found.text, found.symbol, found.privilege
+        ('pushf', 'print_if+0xa', 'sensitive but unprivileged')
+        """
+        names = self.names
+        if under is None:
+            index = next((index for index in range(1, len(names)) if self.differences(index)), 0)
+            if not index:
+                return None
+        elif under in names[1:]:
+            index = names.index(under, 1)
+        else:
+            choice = " or ".join(map(repr, names[1:]))
+            raise OptionError(f"there is no run under {under!r} to compare with {names[0]}: choose {choice}")
+        if (index, every) not in self._found:
+            if not self.options:
+                raise OptionError("these runs cannot be run again: compare by vmlab.compare(image, under=[...])")
+            image = self.runs[0].guests[0].image
+            systems = [build(image, name, **options) for name, options in (self.options[0], self.options[index])]
+            found = find_divergence(systems, (names[0], names[index]), every=every)
+            self._found[index, every] = found
+        return self._found[index, every]
+
     def rows(self) -> list[dict[str, Any]]:
         """Return a table: one row each technique."""
         first, names = self.runs[0], self.names
@@ -111,6 +165,8 @@ class Comparison:
             verdict = "the guest cannot tell the difference" if not found else f"{len(found)} differences"
             lines.append(f"{names[0]} and {names[index]}: {verdict}")
             lines += [f"  {line}" for line in found[:8]]
+            if found and self.options and (parting := self.divergence(names[index])):
+                lines += parting.describe().splitlines()
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -138,16 +194,17 @@ def compare(image: Image, under: Sequence[str] = ("native", "trap-and-emulate"),
         raise OptionError(
             f"a comparison needs at least two techniques, as ['native', 'trap-and-emulate'], not {under!r}"
         )
-    return Comparison(tuple(_run(image, technique, options) for technique in under))
+    wanted = tuple(_options_of(str(each), options) for each in under)
+    return Comparison(tuple(run(image, name, **own) for name, own in wanted), wanted)
 
 
-def _run(image: Image, under: str, options: dict[str, Any]) -> Run:
-    """Run a guest under one technique, with those options that it can have."""
-    name, _, strategy = str(under).partition("/")
+def _options_of(under: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a technique, and those of the options that it can have."""
+    name, _, strategy = under.partition("/")
     able = find_technique(name).memory_virtualizations
     own = {key: value for key, value in options.items() if len(able) > 1 or key not in FOR_SOME}
     if strategy:
         own["memory_virtualization"] = strategy
     if own.get("memory_virtualization", able[0]) != "shadow":
         own.pop("shadow_policy", None)
-    return run(image, name, **own)
+    return name, {"max_instructions": DEFAULT_LIMIT, **own}

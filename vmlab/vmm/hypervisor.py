@@ -87,6 +87,17 @@ class Hypervisor(System):
         """True while the hypervisor has the CPU."""
         return self.machine.in_host
 
+    def instructions(self, guest: int = 0) -> int:
+        """Return the instructions that a guest has retired by now: while it has the CPU, the processor counts them."""
+        if guest != self.current or (self.in_vmm and self.exact):
+            return self.guests[guest].instructions
+        return self.machine.guest_time + self.machine.retired
+
+    @property
+    def exact(self) -> bool:
+        """False between an exit and its handling: an instruction may have been retired that is taken back (INT1)."""
+        return not (self.in_vmm and self.phase == "handle")
+
     @property
     def steps(self) -> int:
         """Steps of the hardware; the hypervisor adds its own, one for each handling and each resuming."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "record", "run"]
 
+DEFAULT_LIMIT = 50_000_000
+"""Instructions that a guest may retire in a run, if nothing else is said."""
 PIECE = 1_000
 """Steps after which a run that is to stop at a text looks at the console."""
 
@@ -182,7 +184,7 @@ def run(
     text: Any = until.encode("utf-8", "replace") if isinstance(until, str) else until
     if text is not None and (not isinstance(text, bytes) or not text):
         raise OptionError(f"until is a text that the console shows, as '$ ', not {until!r}")
-    system = start(image, under, 50_000_000, options)
+    system = start(image, under, DEFAULT_LIMIT, options)
     if text is None:
         system.run()
         return Run(system)

@@ -186,6 +186,15 @@ class System(NotCopied, ABC):
         """Return the registers of a guest's processor as the guest would find them now: look, do not touch."""
         return self.guests[guest].vcpus[cpu]
 
+    def instructions(self, guest: int = 0) -> int:
+        """Return the instructions that a guest has retired by now: a VCPU's own count may be that of its last exit."""
+        return self.guests[guest].instructions
+
+    @property
+    def exact(self) -> bool:
+        """True where `cpu_state` and `instructions` are of an instant between two of the guest's instructions."""
+        return True
+
     @property
     def finished(self) -> bool:
         """True when no guest can go on."""
@@ -205,9 +214,7 @@ class System(NotCopied, ABC):
             Not a positive int.
         """
         more = check_limit(instructions)
-        done = max(guest.instructions for guest in self.guests)
-        if not self.in_vmm:
-            done = max(done, self.machine.guest_time + self.machine.retired)  # a VCPU's count is that of its last exit
+        done = max(map(self.instructions, range(len(self.guests))))
         self.limit = min(done + more, NO_LIMIT)
         self.most_idle = max(guest.platform.idle for guest in self.guests) + more * IDLE
         for guest in self.guests:

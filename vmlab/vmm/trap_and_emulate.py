@@ -80,14 +80,11 @@ class TrapAndEmulate(Hypervisor):
         self._loose = self._loose_frames()
 
     def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
-        """Return the registers as the guest would find them; those that it changes itself may be in the real processor.
-
-        Simplified: segment registers are those of its last exit.
-        """
+        """Return the registers as the guest would find them; those that it changes itself may be in the real processor."""
         vcpu = self.guests[guest].vcpus[cpu]
         if guest != self.current or (self.in_vmm and self.phase != "handle"):
             return vcpu
-        return self.switcher.look(vcpu, trapped=self.in_vmm)
+        return self.switcher.look(self.worlds[guest], trapped=self.in_vmm)
 
     # -- an exit ---------------------------------------------------------------------------------------------------------
 

@@ -56,6 +56,8 @@ from vmlab.vmm.shadow_descriptors import HOST_CODE, HOST_STACK, HOST_TASK, hidde
 from vmlab.vmm.shadow_roles import PAE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from vmlab.machine.machine import Machine
     from vmlab.machine.processor import Processor
     from vmlab.vmm.shadow_paging import ShadowPaging
@@ -155,15 +157,18 @@ class WorldSwitch:
         self.host.load(state["host"])
         self._retired, self._booted = state["retired"], state["booted"]
 
-    def look(self, vcpu: Processor, *, trapped: bool) -> Processor:
+    def look(self, world: World, *, trapped: bool) -> Processor:
         """Return a copy of the VCPU of the running guest with what is in the real processor, or on its stack after a trap."""
-        cpu, seen = self.machine.cpu, copy(vcpu)
-        seen.registers = list(cpu.registers)
-        ip, flags = cpu.ip, cpu.flags
-        if trapped:
-            top = cpu.registers[ESP] + 4 * ((cpu.ip - self.host.entry) // ENTRY_BYTES in WITH_ERROR_CODE)
-            ip, _, flags, seen.registers[ESP] = (self.host.read(top + 4 * n, 4) for n in range(4))
-        seen.ip, seen.flags = ip, vcpu.flags & ~DIRECT_FLAGS | flags & DIRECT_FLAGS
+        cpu, seen = self.machine.cpu, copy(world.vcpu)
+        seen.registers, seen.segments = list(seen.registers), [copy(register) for register in seen.segments]
+        if not trapped:
+            selectors = {index: register.selector for index, register in enumerate(cpu.segments)}
+            self._take(world, seen, cpu.ip, cpu.flags, cpu.registers[ESP], selectors)
+            return seen
+        top = cpu.registers[ESP] + 4 * ((cpu.ip - self.host.entry) // ENTRY_BYTES in WITH_ERROR_CODE)
+        ip, code, flags, esp, stack = (self.host.read(top + 4 * n, 4) for n in range(5))
+        pushed = [self.host.read(top + 20 + 4 * n, 4) for n in range(4)] if flags & VM else []
+        self._take(world, seen, ip, flags, esp, self._selectors(code, stack, pushed))
         return seen
 
     def leave(self, world: World) -> tuple[int, int]:
@@ -176,7 +181,25 @@ class WorldSwitch:
             error_code = cpu.read_system(top, 4)
             top += 4
         ip, code, flags, esp, stack = (cpu.read_system(top + 4 * n, 4) for n in range(5))
-        level = vcpu.cpl
+        pushed = [cpu.read_system(top + 20 + 4 * n, 4) for n in range(4)] if flags & VM else []
+        self._take(world, vcpu, ip, flags, esp, self._selectors(code, stack, pushed))
+        vcpu.retired += cpu.retired - self._retired
+        if self.machine.shadowed:
+            vcpu.shadow_at = (
+                vcpu.retired
+            )  # the guest has just loaded SS itself: no interrupt before its next instruction
+        vcpu.code_changed()
+        return vector, error_code
+
+    def _selectors(self, code: int, stack: int, pushed: Sequence[int]) -> dict[int, int]:
+        """Return the real selectors that the guest had when it trapped: of virtual-8086 mode, those that were pushed."""
+        found = {index: self.machine.cpu.segments[index].selector for index in DATA_SEGMENTS}
+        found |= dict(zip(DATA_SEGMENTS, (selector & 0xFFFF for selector in pushed), strict=False))
+        return found | {CS: code & 0xFFFF, SS: stack & 0xFFFF}
+
+    def _take(self, world: World, vcpu: Processor, ip: int, flags: int, esp: int, selectors: Mapping[int, int]) -> None:
+        """Bring a VCPU up to date: what the guest has changed itself is in the real processor, or was there."""
+        cpu, level = self.machine.cpu, vcpu.cpl
         if not flags & VM and not vcpu.segments[SS].big and not (esp ^ self.host.stack_top - FRAME_BYTES) & UPPER:
             esp = vcpu.registers[ESP] & UPPER | esp & 0xFFFF  # IRET to a 16-bit stack left the host's upper half there
         vcpu.registers[:] = cpu.registers
@@ -185,26 +208,13 @@ class WorldSwitch:
         vcpu.flags = (vcpu.flags & ~DIRECT_FLAGS | flags & DIRECT_FLAGS) | FIXED
         if cpu.retired != self._retired:
             vcpu.flags &= ~RF  # it was for one instruction
-        vcpu.retired += cpu.retired - self._retired
-        if self.machine.shadowed:
-            vcpu.shadow_at = (
-                vcpu.retired
-            )  # the guest has just loaded SS itself: no interrupt before its next instruction
-        if flags & VM:  # the processor has pushed them, too, and emptied the registers
-            selectors = {index: cpu.read_system(top + 20 + 4 * n, 4) & 0xFFFF for n, index in enumerate(DATA_SEGMENTS)}
-        else:
-            selectors = {index: cpu.segments[index].selector for index in DATA_SEGMENTS}
-        selectors |= {CS: code & 0xFFFF, SS: stack & 0xFFFF}
         for index, selector in selectors.items():
             if selector != world.loaded[index]:
-                self._reloaded(world, index, selector, level)
-        vcpu.code_changed()
-        return vector, error_code
+                self._reloaded(world, vcpu, index, selector, level)
 
     @staticmethod
-    def _reloaded(world: World, index: int, selector: int, level: int) -> None:
+    def _reloaded(world: World, vcpu: Processor, index: int, selector: int, level: int) -> None:
         """The guest itself loaded a segment register, without a trap: load the VCPU's with what is shadowed there."""
-        vcpu = world.vcpu
         if has_real_segments(vcpu):
             load_segment(
                 vcpu, index, selector

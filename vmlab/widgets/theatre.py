@@ -82,10 +82,7 @@ class Theatre(Stage):
     def _time(self) -> int:
         """Return the instructions that the first guest has retired at the cursor."""
         self.recording.seek(self.step)
-        system = self.recording.system
-        if system.current == 0 and not system.in_vmm:  # the VCPU's count is that of its last exit
-            return int(system.machine.guest_time + system.machine.retired)
-        return int(system.guests[0].instructions)
+        return int(self.recording.system.instructions())
 
 
 def show(recording: Recording, *, step: int = 0) -> Theatre:
