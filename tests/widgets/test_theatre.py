@@ -65,3 +65,20 @@ def test_without_make_there_are_no_menus(recording):
 
 def test_vmlab_show_is_it(recording):
     assert isinstance(vmlab.show(recording), Theatre)
+
+
+def test_a_divergence_is_shown_at_its_instruction_on_both_sides():
+    body = "mov ecx, 25000\n .l: loop .l\n here: pushfd\n pop eax\n mov al, 0\n out 0xF4, al"
+    image = vmlab.assemble(f"bits 32\norg 0x100000\nstart: mov esp, 0x90000\n cli\n {body}", "late")
+    found = vmlab.compare(image).divergence()
+    theatre = show(found)
+    menus = {choice["name"]: choice for choice in theatre.feed.script["choices"]}
+    assert menus["technique"]["options"] == ["native", "trap-and-emulate"]
+    assert menus["technique"]["value"] == "trap-and-emulate"
+    for name in ("native", "trap-and-emulate"):
+        choose(theatre, "technique", name)
+        assert theatre.recording.system.technique == name
+        assert theatre.step == found.steps[name] == theatre.recording.position
+        assert theatre.recording.system.cpu_state().ip == image.symbols["here"]
+        assert "> 0010" in theatre.describe()
+    assert show(found, step=3).step == 3

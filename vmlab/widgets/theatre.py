@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vmlab.errors import OptionError, VmlabError
 from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.recording import Recording
+from vmlab.vmm.divergence import Divergence
 from vmlab.vmm.run import record
 from vmlab.vmm.techniques import TECHNIQUES
 from vmlab.widgets.stage import Stage
@@ -36,6 +37,8 @@ class Theatre(Stage):
         What the menus offer.
     step : int, optional
         Where the cursor starts.
+    technique : str, optional
+        What the first menu calls the recording; if not given, the technique of its system.
 
     Notes
     -----
@@ -50,10 +53,11 @@ class Theatre(Stage):
         techniques: Sequence[str] = (),
         cpu_models: Sequence[str] = (),
         step: int = 0,
+        technique: str = "",
     ) -> None:
         self.make = make
         system = recording.system
-        now = {"technique": system.technique, "cpu_model": system.machine.cpu.model.name}
+        now = {"technique": technique or system.technique, "cpu_model": system.machine.cpu.model.name}
         menus = (("technique", "Technique", techniques), ("cpu_model", "CPU", cpu_models))
         choices = [
             {"name": name, "label": label, "options": list(dict.fromkeys([*options, now[name]])), "value": now[name]}
@@ -85,15 +89,15 @@ class Theatre(Stage):
         return int(self.recording.system.instructions())
 
 
-def show(recording: Recording, *, step: int = 0) -> Theatre:
+def show(recording: Recording | Divergence, *, step: int | None = None) -> Theatre:
     """Show a recording in a notebook; its menus record the same guests again, otherwise.
 
     Parameters
     ----------
-    recording : Recording
-        From `vmlab.record`.
+    recording : Recording or Divergence
+        From `vmlab.record`; or from `vmlab.compare(...).divergence()`: the instruction to blame, and a menu that has both sides.
     step : int, optional
-        Where the cursor starts.
+        Where the cursor starts; if not given, at the start, or just before the instruction to blame.
 
     Returns
     -------
@@ -105,6 +109,8 @@ def show(recording: Recording, *, step: int = 0) -> Theatre:
     OptionError
         It is no recording.
     """
+    if isinstance(recording, Divergence):
+        return _show_divergence(recording, step)
     if not isinstance(recording, Recording):
         raise OptionError(f"show takes a Recording, from vmlab.record(...), not {type(recording).__name__}")
     system = recording.system
@@ -119,7 +125,18 @@ def show(recording: Recording, *, step: int = 0) -> Theatre:
     def make(technique: str, cpu_model: str) -> Recording:
         return record(images, technique, cpu=cpu_model, **options)
 
-    return Theatre(recording, make, techniques=tuple(TECHNIQUES), cpu_models=tuple(CPU_MODELS), step=step)
+    return Theatre(recording, make, techniques=tuple(TECHNIQUES), cpu_models=tuple(CPU_MODELS), step=step or 0)
+
+
+def _show_divergence(found: Divergence, step: int | None) -> Theatre:
+    """Show the second side of a divergence; the menu has the other."""
+    under = found.names[1]
+    at = found.steps[under] if step is None else step
+
+    def make(technique: str, _cpu_model: str) -> Recording:
+        return found.recording(technique)
+
+    return Theatre(found.recording(under), make, techniques=found.names, step=at, technique=under)
 
 
 def _step_at(recording: Recording, time: int) -> int:
@@ -127,7 +144,8 @@ def _step_at(recording: Recording, time: int) -> int:
 
     Between two events each step is one instruction, so that the last event before the instant tells.
     """
-    step, then = 0, 0
+    recording.seek(0)
+    step, then = 0, int(recording.system.instructions())
     for event in recording.events:
         if event.guest == 0 and event.time <= time:
             step, then = event.step, event.time
