@@ -257,6 +257,19 @@ def test_invalidations_by_extended_page_tables():
             assert arena.vmx.invalidate(*operands) == 28
 
 
+@pytest.mark.parametrize("vpid", [0, 1])
+def test_what_the_host_has_cached_is_not_the_guests(vpid):
+    """Without a VPID guest and host share the number 0: each entry and each exit drops what is cached (28.3.3.1)."""
+    arena = Arena("mov eax, [0x380000]\n cpuid")
+    arena.ept.unmap(0x200000)
+    assert arena.cpu.translate(0x380000, write=False, user=False) == 0x380000
+    tags = {"vpid": vpid, "secondary_controls": SECONDARY | c.ENABLE_VPID} if vpid else {}
+    assert arena.run(**tags)[0] is Reason.EPT_VIOLATION
+    misses = arena.cpu.tlb.misses
+    arena.cpu.translate(0x380000, write=False, user=False)
+    assert (arena.cpu.tlb.misses == misses) == bool(vpid)
+
+
 def test_a_guest_in_real_mode():
     arena = Arena("bits 16\n mov ax, 0x1234\n cpuid")
     real = {

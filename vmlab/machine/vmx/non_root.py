@@ -102,6 +102,10 @@ class NonRoot(EventDelivery):
     def _take_translations(self, context: Context | None) -> None:
         """Go on with what is cached for the address spaces of a VPID, if it is for the same extended page tables."""
         tagged = not self.non_root or self.is_tagged
+        if context is not None and not tagged:  # the host's: they are of VPID 0, which a guest without one shares
+            context.tlb.flush("VM entry")
+            if self.walk_caches:
+                self.walk_caches.flush()
         if context is None or not tagged or context.space != self.host_space:
             if any(each.tlb is self.tlb for each in self.contexts.values()):
                 self.tlb = Tlb(self.model.tlb, self.tlb.counts)
