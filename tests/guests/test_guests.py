@@ -13,10 +13,12 @@ import vmlab
 from tests.guests.running import run_native
 from vmlab import guests
 from vmlab.errors import OptionError
+from vmlab.isa.x86.registers import IF
 
 # What each program prints and how it ends, read off its source.
 EXPECTED = {
     "cli_sti": ("K\n", "exit"),
+    "critical_section": (".....\n", "exit"),
     "divide": ("!7\n", "exit"),
     "echo": ("", "halt"),
     "hello": ("Hello from a real x86 guest.\n", "exit"),
@@ -35,6 +37,9 @@ EXPECTED = {
     "two_cpus": ("processors: 1\nsum of squares: 333833500\n", "exit"),
     "two_rings": ("ring 0: cli works\nring 3: cli is refused\n", "exit"),
 }
+
+TELLING = {"critical_section", "popf"}
+"""Those that can tell trap-and-emulate from the bare machine."""
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +286,7 @@ def figures(name, technique):
     return run.console, run.outcome, run.status, run.instructions, run.screen, memory.read_bytes(0, memory.size)
 
 
-@pytest.mark.parametrize("name", sorted(set(guests.names()) - {"popf"}))
+@pytest.mark.parametrize("name", sorted(set(guests.names()) - TELLING))
 def test_a_guest_cannot_tell_trap_and_emulate_from_the_bare_machine(name):
     native, other = figures(name, "native"), figures(name, "trap-and-emulate")
     assert other[:-1] == native[:-1]
@@ -292,6 +297,18 @@ def test_popf_can_tell_since_its_instructions_do_not_trap():
     run = vmlab.run(guests.load("popf"), under="trap-and-emulate")
     assert run.console.splitlines()[0] == "after cli:  interrupts are on"
     assert "popf" not in run.emulated
+
+
+def test_a_critical_section_never_ends_where_popf_does_not_restore_the_flag():
+    native, virtual = (
+        vmlab.run(guests.load("critical_section"), under=each) for each in ("native", "trap-and-emulate")
+    )
+    counter = guests.load("critical_section").symbols["counter"]
+    assert native.guests[0].memory.read(counter, 4) == 10
+    assert (virtual.console, virtual.outcome) == ("", "halt")
+    assert virtual.guests[0].memory.read(counter, 4) == 1
+    assert not virtual.guests[0].vcpu.flags & IF
+    assert vmlab.compare(guests.load("critical_section"), ["native", "vt-x"]).faithful
 
 
 # -- the sources ---------------------------------------------------------------------------------------------------------
@@ -324,6 +341,7 @@ def test_a_guest_says_what_it_does_and_where_it_starts(name):
 def test_a_guest_fits_a_notebook_cell(name):
     lines = guests.source(name).splitlines()
     assert len(lines) <= {
+        "critical_section": 60,
         "long_mode": 220,
         "minios": 400,
         "page_churn": 85,
@@ -334,7 +352,7 @@ def test_a_guest_fits_a_notebook_cell(name):
     assert max(map(len, lines)) <= 120
 
 
-@pytest.mark.parametrize("name", sorted(set(guests.names()) - {"popf"}))
+@pytest.mark.parametrize("name", sorted(set(guests.names()) - TELLING))
 def test_a_guest_keeps_away_from_sensitive_instructions_that_do_not_trap(name):
     code = " ".join(line.partition(";")[0] for line in guests.source(name).splitlines())
     words = set(re.findall(r"\w+", code))

@@ -11,10 +11,10 @@ from vmlab.vmm.compare import compare
 from vmlab.vmm.run import Run, run
 
 
-def test_the_guests_that_come_with_vmlab_see_no_difference_but_popf():
+def test_the_guests_that_come_with_vmlab_see_no_difference_but_those_with_popf():
     for name in guests.names():
         comparison = compare(guests.load(name), max_instructions=60_000)
-        assert comparison.faithful == (name != "popf"), name
+        assert comparison.faithful == (name not in {"critical_section", "popf"}), name
         assert comparison.differences(0) == []
 
 

@@ -16,7 +16,9 @@ import difflib
 from vmlab.errors import OptionError
 from vmlab.labs.count_the_traps import CountTheTraps
 from vmlab.labs.exercise import Exercise, Verdict
+from vmlab.labs.first_divergence import FirstDivergence
 from vmlab.labs.miss_cost import MissCost
+from vmlab.labs.red_pill import RedPill
 from vmlab.labs.say_it_yourself import SayItYourself
 from vmlab.labs.walk2d import Walk2d
 from vmlab.labs.who_broke_it import WhoBrokeIt
@@ -25,7 +27,8 @@ from vmlab.labs.who_runs_where import WhoRunsWhere
 __all__ = ["EXERCISES", "Exercise", "Verdict", "exercise"]
 
 EXERCISES: dict[str, type[Exercise]] = {
-    kind.name: kind for kind in (SayItYourself, WhoRunsWhere, CountTheTraps, WhoBrokeIt, Walk2d, MissCost)
+    kind.name: kind
+    for kind in (SayItYourself, WhoRunsWhere, CountTheTraps, WhoBrokeIt, FirstDivergence, RedPill, Walk2d, MissCost)
 }
 """Exercises by name."""
 
