@@ -17,6 +17,7 @@ NOTEBOOKS = {
     "01-layers.ipynb": STAGE,
     "02-trap-and-emulate.ipynb": STAGE,
     "03-your-own-kernel.ipynb": ".vmlab-console[data-step]",
+    "04-popf.ipynb": STAGE,
     "07-page-tables.ipynb": ".vmlab-walk[data-step]",
 }
 SHOWN = ("EIP", "EAX", "ESP", "CR0", "CR3")

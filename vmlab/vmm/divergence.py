@@ -9,6 +9,7 @@ Read more: Popek and Goldberg, CACM 17(7), 1974; Robin and Irvine, USENIX Securi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmlab.errors import OptionError
@@ -28,6 +29,7 @@ __all__ = ["Difference", "Divergence", "Place"]
 
 AFTER = 5_000
 """Steps that a recording goes on behind it."""
+WIDTH = 100
 
 
 class Place(NamedTuple):
@@ -218,7 +220,8 @@ class Divergence:
             f"  {self._line(self.place)}",
         ]
         if self.privilege:
-            lines.append(f"which is {self.privilege}: {self.reason}")
+            lines.append(f"which is {self.privilege}:")
+            lines += wrap(self.reason, WIDTH, initial_indent="  ", subsequent_indent="  ")
         for name, executed, events in zip(self.names, self.executed, self.events, strict=False):
             if events or executed.address != self.address:
                 first_came = f"{', '.join(events)}, then " if events else ""

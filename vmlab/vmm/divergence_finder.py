@@ -181,7 +181,9 @@ def _differences(pair: Lockstep, instruction: Instruction | None) -> list[Differ
 
     def note(what: str, one: object, two: object) -> str:
         is_flags = what in FLAGS or (has_flags and what.startswith("["))
-        return describe_flags(one ^ two) if is_flags and type(one) is int and type(two) is int else ""
+        if not is_flags or type(one) is not int or type(two) is not int:
+            return ""
+        return " ".join(flag.partition("=")[0] for flag in describe_flags(one ^ two).split())
 
     seen, others = first.seen(), other.seen()
     values = [(name, value, others.get(name)) for name, value in seen.items() if value != others.get(name)]

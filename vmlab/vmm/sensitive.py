@@ -132,6 +132,12 @@ class SensitiveCase:
         row = found.rows()[0]
         return f"{row['what']} = {row[found.names[side]]}"
 
+    @property
+    def flags(self) -> str:
+        """Which flags differ, where flags do, in brackets for the table."""
+        note = self.divergence.differences[0].note if self.divergence and not any(self.divergence.events) else ""
+        return f" ({note} differs)" if note else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Sensitive:
@@ -185,7 +191,7 @@ class Sensitive:
         for group in dict.fromkeys(case.group for case in self.cases.values()):
             lines.append(f"{group}: {GROUPS[group].reason}")
             lines += [
-                f"  {case.name:<20}{'yes' if case.traps else 'no':<5}{case.saw(0) or 'the same':<30}{case.saw(1)}".rstrip()
+                f"  {case.name:<20}{'yes' if case.traps else 'no':<5}{case.saw(0) or 'the same':<30}{case.saw(1)}{case.flags}".rstrip()
                 for case in self.cases.values()
                 if case.group == group
             ]
