@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 import vmlab
 from tests.vmm.harness import kernel
+from tests.vmm.random_kernels import PaeWriter, Writer
 from vmlab.errors import OptionError
 from vmlab.vmm.compare import compare
 from vmlab.vmm.divergence_finder import find_divergence
@@ -119,6 +122,39 @@ def test_a_write_that_is_not_the_guests_is_found():
         spoil(pair.sides[1])
         pair.meet(200)
         assert pair.differ()
+
+
+def test_a_register_of_the_second_processor_is_compared():
+    pair = Lockstep(build(vmlab.guests.load("two_cpus"), "native", cpus=2) for _ in range(2))
+    pair.meet(3_000)
+    assert not pair.differ()
+    pair.sides[1].guest.vcpus[1].registers[3] ^= 1
+    assert pair.differ()
+    one, two = (side.seen() for side in pair.sides)
+    assert [name for name in one if one[name] != two[name]] == ["cpu 1 ebx"]
+
+
+def test_two_processors_do_not_part_from_themselves():
+    options = {"cpus": 2, "max_instructions": 30_000}
+    systems = [
+        build(vmlab.guests.load("two_cpus"), "native", engine=each, **options) for each in ("interpreter", "auto")
+    ]
+    assert find_divergence(systems, ("interpreter", "auto"), every=700) is None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("under", ["trap-and-emulate", "vt-x"])
+@pytest.mark.parametrize("seed", range(12))
+def test_random_kernels_do_not_part_at_any_instruction(under, seed):
+    for writer in (Writer, PaeWriter):
+        image = kernel(writer(random.Random(seed)).kernel(), f"seed {seed}")
+        assert find(image, under, every=1, max_instructions=32_000, input="abcdef") is None
+
+
+@pytest.mark.parametrize("under", ["trap-and-emulate", "vt-x"])
+def test_a_random_kernel_does_not_part_at_any_instruction(under):
+    image = kernel(Writer(random.Random(7)).kernel(), "seed 7")
+    assert find(image, under, every=1, max_instructions=3_000, input="abcdef") is None
 
 
 def test_going_back_is_exact():

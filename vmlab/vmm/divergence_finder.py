@@ -180,7 +180,7 @@ def _differences(pair: Lockstep, instruction: Instruction | None) -> list[Differ
     has_flags = instruction is not None and instruction.row.group == "flags"
 
     def note(what: str, one: object, two: object) -> str:
-        is_flags = what in FLAGS or (has_flags and what.startswith("["))
+        is_flags = what.endswith(FLAGS) or (has_flags and what.startswith("["))
         if not is_flags or type(one) is not int or type(two) is not int:
             return ""
         return " ".join(flag.partition("=")[0] for flag in describe_flags(one ^ two).split())

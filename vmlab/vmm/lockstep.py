@@ -64,8 +64,8 @@ class Side:
 
     @property
     def cpu(self) -> Processor:
-        """The processor as the guest would find it."""
-        return self.system.cpu_state()
+        """The processor whose turn it is, as the guest would find it."""
+        return self.system.cpu_state(cpu=self.guest.platform.apics.current)
 
     @property
     def ended(self) -> bool:
@@ -91,9 +91,13 @@ class Side:
         self.system.advance(steps)
 
     def seen(self) -> dict[str, int | str | None]:
-        """Return the registers, and how the guest has ended."""
-        guest = self.guest
-        return {**self.cpu.visible(), "outcome": guest.outcome, "status": guest.status}
+        """Return the registers, those of a second processor as `cpu 1 eax`, and how the guest has ended."""
+        guest, system = self.guest, self.system
+        values: dict[str, int | str | None] = dict(system.cpu_state().visible())
+        for index in range(1, len(guest.vcpus)):
+            visible = system.cpu_state(cpu=index).visible()
+            values |= {f"cpu {index} {name}": value for name, value in visible.items()}
+        return {**values, "outcome": guest.outcome, "status": guest.status}
 
     def sent(self) -> bytes:
         """Return what the guest has sent to its serial port since the last meeting."""
