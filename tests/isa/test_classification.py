@@ -22,6 +22,7 @@ CPL0 = {
     "invlpg", "hlt", "rdmsr", "wrmsr", "rdpmc", "sysexit", "sysret", "swapgs", "invpcid", "xsetbv",
     "monitor", "mwait", "clac", "stac",
     "vmcall", "vmclear", "vmlaunch", "vmptrld", "vmptrst", "vmread", "vmresume", "vmwrite", "vmxoff", "vmxon", "invept", "invvpid",
+    "vmrun", "vmmcall", "vmload", "vmsave", "stgi", "clgi", "skinit", "invlpga",  # AMD APM vol. 3
 }  # fmt: skip
 IOPL = {"cli", "sti", "in", "out", "ins", "outs"}
 

@@ -45,11 +45,11 @@ OPTIONS = DecoderOptions.NO_MPFX_0FBC | DecoderOptions.NO_MPFX_0FBD | DecoderOpt
 IN_SCOPE = {
     "INTEL8086", "INTEL186", "INTEL286", "INTEL386", "INTEL486", "CPUID", "TSC", "MSR", "CX8", "CMOV",
     "MULTIBYTENOP", "PAUSE", "SEP", "RDPMC", "INTEL286_ONLY", "INTEL8086_ONLY",
-    "X64", "SYSCALL", "CMPXCHG16B", "RDTSCP", "MONITOR", "SMAP", "INVPCID", "VMX", "INVEPT", "INVVPID",
+    "X64", "SYSCALL", "CMPXCHG16B", "RDTSCP", "MONITOR", "SMAP", "INVPCID", "VMX", "INVEPT", "INVVPID", "SVM", "SKINIT_OR_SVM",
 }  # fmt: skip
 OUT_OF_SCOPE_CODES = {"SALC", "VMFUNC"}
 FENCES = {"LFENCE", "MFENCE", "SFENCE"}
-OF_A_LARGER_FEATURE = {"XGETBV", "XSETBV"}
+OF_A_LARGER_FEATURE = {"XGETBV", "XSETBV", "VMGEXIT"}
 
 # How iced-x86 names what we name otherwise, for a comparison of mnemonics.
 STRINGS = {
@@ -61,6 +61,7 @@ RENAMED = STRINGS | {
     "sal": "shl", "xlatb": "xlat", "endbr32": "nop", "endbr64": "nop", "reservednop": "nop",
     "prefetchw": "nop", "prefetch": "nop", "prefetchwt1": "nop", "rdsspd": "nop", "cldemote": "nop",
     "bndldx": "nop", "bndmov": "nop", "bndcl": "nop", "bndcu": "nop", "bndmk": "nop", "bndcn": "nop", "bndstx": "nop",
+    "vmgexit": "vmmcall",  # which it is on a processor without encrypted guests (AMD APM vol. 3)
     "prefetchit0": "nop", "prefetchit1": "nop", "prefetchrst2": "nop",
 }  # fmt: skip
 

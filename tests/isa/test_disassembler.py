@@ -35,6 +35,10 @@ IMPLICIT = {  # whose operand size shows in no operand
     "movs", "cmps", "stos", "lods", "scas", "ins", "outs", "lgdt", "lidt",
 }  # fmt: skip
 
+SVM = re.compile(r"(vmrun|vmload|vmsave|invlpga|skinit) (.?ax)(, *ecx)?$")
+"""Whose implied operands iced shows: a register as wide as addresses are (but for SKINIT's)."""
+WIDTHS = {"ax": 16, "eax": 32, "rax": 64}
+
 
 def is_jump(instruction: Instruction) -> bool:
     return any(isinstance(operand, Relative) for operand in instruction.operands)
@@ -57,7 +61,8 @@ def iced_text(instruction: Instruction, bits: int) -> str:
     formatter.show_branch_size = False
     formatter.add_leading_zero_to_hex_numbers = False
     decoder = iced_x86.Decoder(bits, instruction.raw, OPTIONS, ip=ADDRESS)
-    return formatter.format(decoder.decode()).lower()
+    text = formatter.format(decoder.decode()).lower()
+    return SVM.sub(lambda m: m[1] if m[1] == "skinit" or WIDTHS[m[2]] == bits else f"a{WIDTHS[m[2]]} {m[1]}", text)
 
 
 def normalized(text: str, instruction: Instruction) -> tuple[str, ...]:
@@ -141,6 +146,8 @@ def readable(instruction: Instruction) -> bool:
             return False
     if instruction.mnemonic == "movsxd":
         return instruction.size == 64
+    if instruction.mnemonic == "skinit":  # NASM 2.16 has it in 64-bit code alone
+        return False
     if instruction.mnemonic in ("nop", "prefetchnta", "ud0", "ud1") or instruction.row.operands == ("Gv", "Ew"):
         return instruction.size == 32 and instruction.mnemonic not in ("nop", "ud0", "ud1")
     return not (instruction.mnemonic == "bswap" and instruction.size == 16)

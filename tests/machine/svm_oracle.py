@@ -39,7 +39,10 @@ EXCEPTION_EXIT = 0x100  # Unicorn shows an exit of code n as exception 100h + n
 
 @dataclass
 class GuestState:
-    """A guest about to execute one instruction and leave; `nested` is the root of its nested tables."""
+    """A guest about to execute one instruction and leave.
+
+    `nested` is the root of its nested tables; `words` are more fields of the VMCB: offset, bytes, value.
+    """
 
     ip: int
     bx: int
@@ -51,6 +54,7 @@ class GuestState:
     cr4: int
     efer: int
     nested: int | None = None
+    words: tuple[tuple[int, int, int], ...] = ()
 
 
 class SvmOracle:
@@ -109,6 +113,7 @@ class SvmOracle:
             (IP, 8, guest.ip),
             (SP, 8, guest.sp),
             (AX, 8, guest.ax),
+            *guest.words,
         ):
             self._put(VMCB + offset, size, int(value))
         privilege = guest.ring << 5

@@ -12,7 +12,7 @@ from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import CR4_PCE
 from vmlab.machine.cpu_features import FEATURES
 from vmlab.machine.cpu_model import CPU_MODELS, CpuModel, find_cpu_model
-from vmlab.machine.cpuid import Place, cpuid
+from vmlab.machine.cpuid import AMD, Place, cpuid
 
 MODELS = pytest.mark.parametrize("model", CPU_MODELS.values(), ids=CPU_MODELS)
 FPU, MMX, FXSR, SSE, SSE2 = 1 << 0, 1 << 23, 1 << 24, 1 << 25, 1 << 26
@@ -51,14 +51,34 @@ def test_brand_string(model: CpuModel) -> None:
 
 
 @MODELS
-def test_leaves_beyond_the_last_are_those_of_the_last(model: CpuModel) -> None:
+def test_leaves_beyond_the_last_are_those_of_the_last_or_on_amds_zeros(model: CpuModel) -> None:
     last, *vendor = cpuid(model, 0, 0)
-    assert b"".join(vendor[n].to_bytes(4, "little") for n in (0, 2, 1)) == b"GenuineIntel"
+    assert b"".join(vendor[n].to_bytes(4, "little") for n in (0, 2, 1)).decode() == model.vendor
     assert last == model.last_leaf
     extended = cpuid(model, 0x8000_0000, 0)[0]
     for leaf in (last + 1, 0x4000_0000, 0x7FFF_FFFF, extended + 1, 0xFFFF_FFFF):
         for subleaf in (0, 1):
-            assert cpuid(model, leaf, subleaf) == cpuid(model, last, subleaf)
+            beyond = (0, 0, 0, 0) if model.vendor == AMD else cpuid(model, last, subleaf)
+            assert cpuid(model, leaf, subleaf) == beyond
+
+
+def test_amds_leaves() -> None:
+    """The formats of AMD APM vol. 3, appendix E, filled by hand for the caches and features of the models."""
+    opteron, barcelona, bulldozer = (CPU_MODELS[name] for name in ("opteron", "barcelona", "bulldozer"))
+    assert cpuid(opteron, 0, 0) == (1, 0x6874_7541, 0x444D_4163, 0x6974_6E65)
+    assert cpuid(opteron, 0x8000_0000, 0) == (0x8000_0018, 0x6874_7541, 0x444D_4163, 0x6974_6E65)
+    assert cpuid(opteron, 1, 0)[0] == cpuid(opteron, 0x8000_0001, 0)[0] == 0x40F12
+    assert cpuid(opteron, 0x8000_0001, 0)[2] & 5 == 5  # LahfSahf, SVM
+    repeated = (2, 3, 4, 5, 6, 8, 9, 12, 13, 15, 16, 17)  # DE to PSE36, but for SYSENTER, whose bit is that of SYSCALL
+    assert cpuid(opteron, 0x8000_0001, 0)[3] == sum(1 << n for n in (*repeated, 11, 20, 27, 29))  # NX, RDTSCP, LM
+    assert cpuid(opteron, 0x8000_0005, 0)[2:] == (0x4002_0140, 0x4002_0140)
+    assert cpuid(opteron, 0x8000_0006, 0)[2] == 0x0400_8140
+    assert cpuid(opteron, 0x8000_000A, 0) == (1, 64, 0, 0)
+    assert cpuid(barcelona, 0x8000_0006, 0)[2] == 0x0200_8140
+    assert cpuid(barcelona, 0x8000_000A, 0) == (1, 64, 0, 1)
+    assert cpuid(bulldozer, 0x8000_0005, 0)[2:] == (0x1004_0140, 0x4002_0140)
+    assert cpuid(bulldozer, 0x8000_000A, 0) == (1, 0x1_0000, 0, 0xC9)
+    assert cpuid(CPU_MODELS["westmere"], 0x8000_0005, 0) == (0, 0, 0, 0)
 
 
 def test_address_sizes() -> None:
@@ -69,6 +89,9 @@ def test_address_sizes() -> None:
         "broadwell": 0x3027,
         "broadwell-ep": 0x302E,
         "ice-lake": 0x3027,
+        "opteron": 0x3028,
+        "barcelona": 0x3030,
+        "bulldozer": 0x3030,
     }
 
 

@@ -3,7 +3,8 @@
 A model has a set of these names; its CPUID leaves, the bits that its control registers accept, its model-specific
 registers and its undefined instructions all follow from that set.
 
-Read more: Intel SDM vol. 2, CPUID, tables 3-8, 3-10 and 3-11; vol. 3, 2.5 (CR4) and 2.2.1 (IA32_EFER).
+Read more: Intel SDM vol. 2, CPUID, tables 3-8, 3-10 and 3-11; vol. 3, 2.5 (CR4) and 2.2.1 (IA32_EFER); AMD APM vol. 3,
+appendix E (CPUID), and vol. 2, 3.1.7 (EFER).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from vmlab.isa.x86.registers import (
     EFER_LME,
     EFER_NXE,
     EFER_SCE,
+    EFER_SVME,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -58,6 +60,11 @@ smep          00000007 ebx  7  supervisor-mode execution prevention
 invpcid       00000007 ebx 10  INVPCID
 smap          00000007 ebx 20  supervisor-mode access prevention
 umip          00000007 ecx  2  user-mode instruction prevention
+svm           80000001 ecx  2  secure virtual machine (AMD-V)
+npt           8000000A edx  0  AMD-V: nested page tables
+nrip-save     8000000A edx  3  AMD-V: the next rIP at an exit
+flush-by-asid 8000000A edx  6  AMD-V: flushes of one address-space identifier
+decode-assists 8000000A edx 7  AMD-V: operands and bytes of an instruction at an exit
 lahf64        80000001 ecx  0  LAHF and SAHF in 64-bit mode
 syscall       80000001 edx 11  SYSCALL and SYSRET
 nx            80000001 edx 20  execute-disable bit
@@ -78,7 +85,7 @@ _CR4 = {
     "tsc": CR4_TSD, "de": CR4_DE, "pse": CR4_PSE, "pae": CR4_PAE, "pge": CR4_PGE, "umip": CR4_UMIP, "pcid": CR4_PCIDE,
     "smep": CR4_SMEP, "smap": CR4_SMAP, "vmx": CR4_VMXE,
 }  # fmt: skip
-_EFER = {"syscall": EFER_SCE, "lm": EFER_LME | EFER_LMA, "nx": EFER_NXE}
+_EFER = {"syscall": EFER_SCE, "lm": EFER_LME | EFER_LMA, "nx": EFER_NXE, "svm": EFER_SVME}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,7 @@ FEATURES = _parse()
 
 VIRTUALIZATION = (
     "vmx", "ept", "ept-dirty", "pml", "vpid", "unrestricted-guest", "virtual-apic", "apic-registers",
+    "svm", "npt", "nrip-save", "flush-by-asid", "decode-assists",
 )  # fmt: skip
 """Those that a VMM needs, and does not give to its guests."""
 

@@ -2,6 +2,9 @@
 
 A model announces only what is really there: no x87, MMX or SSE (nor FXSAVE with them), no machine checks, no
 performance counters, no MONITOR, no FSGSBASE. What CPUID says is in `vmlab.machine.cpuid`.
+
+Simplified: on AMD's models SYSENTER and SYSEXIT work in long mode, too, and SYSCALL and SYSRET in 64-bit mode alone, as on
+Intel's; nor have they MSRs of their own but those of SVM.
 """
 
 from __future__ import annotations
@@ -11,10 +14,19 @@ from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import CR4_PCE
-from vmlab.machine.costs import CORE_2, PENTIUM_4, SANDY_BRIDGE, WESTMERE, CostModel
+from vmlab.machine.costs import AMD_V, CORE_2, PENTIUM_4, SANDY_BRIDGE, WESTMERE, CostModel
 from vmlab.machine.cpu_features import FEATURES, combine
-from vmlab.machine.cpuid import Cache
-from vmlab.machine.tlb_geometry import BROADWELL_TLB, CORE_2_TLB, PENTIUM_4_TLB, WESTMERE_TLB, TlbGeometry
+from vmlab.machine.cpuid import AMD, INTEL, Cache
+from vmlab.machine.tlb_geometry import (
+    BROADWELL_TLB,
+    BULLDOZER_TLB,
+    CORE_2_TLB,
+    K8_TLB,
+    K10_TLB,
+    PENTIUM_4_TLB,
+    WESTMERE_TLB,
+    TlbGeometry,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from vmlab.machine.walk_caches import WalkCacheSizes
@@ -25,8 +37,12 @@ _P6 = frozenset({"de", "pse", "tsc", "msr", "pae", "cx8", "apic", "sep", "mtrr",
 _CORE = _P6 | {"cx16", "lm", "nx", "lahf64", "syscall", "vmx"}
 _WESTMERE = _CORE | {"pcid", "pdpe1gb", "rdtscp", "constant-tsc", "ept", "vpid", "unrestricted-guest", "virtual-apic"}
 _BROADWELL = _WESTMERE | {"smep", "smap", "invpcid", "ept-dirty", "pml"}
+_K8 = _P6 | {"cx16", "lm", "nx", "lahf64", "syscall", "rdtscp", "svm"}
+_K10 = _K8 | {"pdpe1gb", "constant-tsc", "npt"}
+_BULLDOZER = _K10 | {"nrip-save", "flush-by-asid", "decode-assists"}
 
 _DATA, _CODE = Cache(1, 1, 8, 64), Cache(2, 1, 8, 64)
+_AMD_DATA, _AMD_CODE = Cache(1, 1, 2, 512), Cache(2, 1, 2, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,10 @@ class CpuModel:
         Family, model and stepping as CPUID leaf 1 gives them.
     brand : str
         What the brand string begins with.
+    vendor : str
+        The maker, as CPUID leaf 0 names it.
+    asids : int
+        How many address-space identifiers there are for guests of AMD-V, and one for the host.
     features : frozenset of str
         Names from `FEATURES`.
     physical_bits : int
@@ -77,6 +97,8 @@ class CpuModel:
     tlb: TlbGeometry = PENTIUM_4_TLB
     walk_caches: WalkCacheSizes | None = None
     costs: CostModel = PENTIUM_4
+    vendor: str = INTEL
+    asids: int = 0
     cr4_mask: int = field(init=False)
     efer_mask: int = field(init=False)
 
@@ -192,6 +214,54 @@ CPU_MODELS = {
             last_extended_leaf=0x8000_0008,
             cache_descriptors=(0x00FE_FF01, 0x0000_00F0, 0, 0),
             caches=(Cache(1, 1, 12, 64), _CODE, Cache(3, 2, 8, 1024), Cache(3, 3, 16, 8192, shared=True)),
+        ),
+        CpuModel(
+            "opteron",
+            2006,
+            "64-bit, of AMD's make, with AMD-V but without nested page tables",
+            0x40F12,
+            "AMD Opteron(tm) Processor 2218",
+            _K8,
+            physical_bits=40,
+            costs=AMD_V,
+            tlb=K8_TLB,
+            last_leaf=1,
+            last_extended_leaf=0x8000_0018,
+            caches=(_AMD_DATA, _AMD_CODE, Cache(3, 2, 16, 1024)),
+            vendor=AMD,
+            asids=64,
+        ),
+        CpuModel(
+            "barcelona",
+            2007,
+            "64-bit, of AMD's make, with nested page tables and pages of 1 GiB",
+            0x100F23,
+            "AMD Opteron(tm) Processor 2356",
+            _K10,
+            physical_bits=48,
+            costs=AMD_V,
+            tlb=K10_TLB,
+            last_leaf=5,
+            last_extended_leaf=0x8000_001A,
+            caches=(_AMD_DATA, _AMD_CODE, Cache(3, 2, 16, 512), Cache(3, 3, 32, 1024, shared=True)),
+            vendor=AMD,
+            asids=64,
+        ),
+        CpuModel(
+            "bulldozer",
+            2011,
+            "64-bit, of AMD's make, with decode assists and the next rIP at an exit",
+            0x600F12,
+            "AMD Opteron(TM) Processor 6272",
+            _BULLDOZER,
+            physical_bits=48,
+            costs=AMD_V,
+            tlb=BULLDOZER_TLB,
+            last_leaf=0xD,
+            last_extended_leaf=0x8000_001E,
+            caches=(Cache(1, 1, 4, 64), _AMD_CODE, Cache(3, 2, 16, 2048), Cache(3, 3, 64, 2048, shared=True)),
+            vendor=AMD,
+            asids=0x1_0000,
         ),
     )
 }

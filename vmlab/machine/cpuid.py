@@ -3,7 +3,7 @@
 All processors of a computer are one package's: cores, or on a model without leaf 0BH hyper-threads. Caches are told
 as the real processor has them; simulated is none, and they cost no time.
 
-Read more: Intel SDM vol. 2, CPUID; vol. 3, 9.9.5 (topology).
+Read more: Intel SDM vol. 2, CPUID; vol. 3, 9.9.5 (topology); AMD APM vol. 3, appendix E.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
     from vmlab.machine.cpu_model import CpuModel
 
-__all__ = ["Cache", "Place", "cpuid"]
+__all__ = ["AMD", "INTEL", "Cache", "Place", "cpuid"]
 
 Leaf = tuple[int, int, int, int]
 
-VENDOR = b"GenuineIntel"
+INTEL, AMD = "GenuineIntel", "AuthenticAMD"
+"""Makers of processors, as leaf 0 names them."""
 EXTENDED = 0x8000_0000
 BRAND = 0x8000_0002
 BRAND_BYTES = 48
@@ -30,6 +31,7 @@ NOTHING = (0, 0, 0, 0)
 
 # Leaf 1: EBX [ initial APIC ID 31:24 | logical processors 23:16 ], EDX [ HTT 28 ]
 HTT = 1 << 28
+REPEATED = 0x0183_F3FF  # flags of leaf 1 in leaf 80000001H (AMD APM vol. 3, appendix E.4.2)
 THREADS, CORES = 1, 2  # level types of leaf 0BH
 
 
@@ -94,7 +96,7 @@ def _nothing(model: CpuModel, subleaf: int, place: Place) -> Leaf:
 
 def _vendor(model: CpuModel, subleaf: int, place: Place) -> Leaf:
     last = min(model.last_leaf, 2) if place.limited else model.last_leaf
-    ebx, edx, ecx, _ = _words(VENDOR + bytes(4), 0)
+    ebx, edx, ecx, _ = _words(model.vendor.encode() + bytes(4), 0)
     return last, ebx, ecx, edx
 
 
@@ -135,11 +137,17 @@ def _topology(model: CpuModel, subleaf: int, place: Place) -> Leaf:
 
 
 def _last_extended(model: CpuModel, subleaf: int, place: Place) -> Leaf:
-    return model.last_extended_leaf, 0, 0, 0
+    """On AMD's the maker's name once more."""
+    return (model.last_extended_leaf, *(_vendor(model, subleaf, place)[1:] if model.vendor == AMD else NOTHING[1:]))
 
 
 def _extended_features(model: CpuModel, subleaf: int, place: Place) -> Leaf:
-    return flags_of(0x8000_0001, model.features)
+    """On AMD's the signature, and many flags of leaf 1, once more."""
+    eax, ebx, ecx, edx = flags_of(0x8000_0001, model.features)
+    if model.vendor == AMD:
+        eax, _, _, again = _identity(model, subleaf, place)
+        edx |= again & REPEATED
+    return eax, ebx, ecx, edx
 
 
 def _brand(part: int) -> Callable[[CpuModel, int, Place], Leaf]:
@@ -149,13 +157,28 @@ def _brand(part: int) -> Callable[[CpuModel, int, Place], Leaf]:
     return leaf
 
 
+def _first_level(model: CpuModel, subleaf: int, place: Place) -> Leaf:
+    """On AMD's the first-level caches of data and of instructions: KiB, ways, lines a tag, bytes of a line."""
+    if model.vendor != AMD:
+        return NOTHING
+    data, code = (next(each for each in model.caches if each.level == 1 and each.kind == kind) for kind in (1, 2))
+    ecx, edx = (each.ways * each.sets * 64 // 1024 << 24 | each.ways << 16 | 1 << 8 | 64 for each in (data, code))
+    return 0, 0, ecx, edx
+
+
 def _second_level(model: CpuModel, subleaf: int, place: Place) -> Leaf:
     """Size in KiB, associativity (4: 4 ways, 6: 8, 8: 16) and line size of the second-level cache."""
     cache = next((each for each in model.caches if each.level == 2), None)
     if cache is None:
         return NOTHING
     code = {4: 4, 8: 6, 16: 8}.get(cache.ways, 6)
-    return 0, 0, cache.ways * cache.sets * 64 // 1024 << 16 | code << 12 | 64, 0
+    lines = 1 << 8 if model.vendor == AMD else 0  # a tag
+    return 0, 0, cache.ways * cache.sets * 64 // 1024 << 16 | code << 12 | lines | 64, 0
+
+
+def _secure_virtual_machine(model: CpuModel, subleaf: int, place: Place) -> Leaf:
+    """The revision of SVM, how many address-space identifiers there are, and its features."""
+    return (1, model.asids, 0, flags_of(EXTENDED + 0xA, model.features)[3]) if model.has("svm") else NOTHING
 
 
 def _power(model: CpuModel, subleaf: int, place: Place) -> Leaf:
@@ -163,7 +186,8 @@ def _power(model: CpuModel, subleaf: int, place: Place) -> Leaf:
 
 
 def _address_sizes(model: CpuModel, subleaf: int, place: Place) -> Leaf:
-    return model.physical_bits | (48 if "lm" in model.features else 32) << 8, 0, 0, 0
+    cores = place.processors - 1 if model.vendor == AMD else 0
+    return model.physical_bits | (48 if "lm" in model.features else 32) << 8, 0, cores, 0
 
 
 LEAVES: dict[int, Callable[[CpuModel, int, Place], Leaf]] = {
@@ -176,15 +200,21 @@ LEAVES: dict[int, Callable[[CpuModel, int, Place], Leaf]] = {
     EXTENDED: _last_extended,
     EXTENDED + 1: _extended_features,
     **{BRAND + part: _brand(part) for part in range(3)},
+    EXTENDED + 5: _first_level,
     EXTENDED + 6: _second_level,
     EXTENDED + 7: _power,
     EXTENDED + 8: _address_sizes,
+    EXTENDED + 0xA: _secure_virtual_machine,
 }
 """The leaves that say something; those between and below the last read as zeros."""
 
 
+NOT_AMDS = frozenset({2, 4, 0xB})
+"""Leaves that tell nothing on AMD's processors of the years that are modelled."""
+
+
 def cpuid(model: CpuModel, leaf: int, subleaf: int, place: Place = Place()) -> Leaf:
-    """Return EAX, EBX, ECX, EDX of a leaf; beyond the last of its range those of the last basic leaf, as on Intel's.
+    """Return EAX, EBX, ECX, EDX of a leaf; beyond the last of its range on Intel's those of the last basic leaf, on AMD's zeros.
 
     Examples
     --------
@@ -194,4 +224,6 @@ def cpuid(model: CpuModel, leaf: int, subleaf: int, place: Place = Place()) -> L
     """
     last = min(model.last_leaf, 2) if place.limited else model.last_leaf
     known = EXTENDED <= leaf <= model.last_extended_leaf if leaf & EXTENDED else leaf <= last
+    if model.vendor == AMD and (not known or leaf in NOT_AMDS):
+        return NOTHING
     return LEAVES.get(leaf if known else last, _nothing)(model, subleaf, place)

@@ -72,11 +72,13 @@ class EventDelivery(MemoryAccess):
         Its virtual-machine extensions.
     window : bool
         True where the VMM wants to know when its guest can take an interrupt.
+    watched : frozenset of str
+        Mnemonics of instructions that the VMM wants, but that are not looked for at each.
     """
 
     __slots__ = (
         "_deliveries", "attention", "deliver_quickly", "delivered", "injected", "interrupts", "is_alone", "relaxed",
-        "repeat_quickly", "signals", "vmx", "window",
+        "repeat_quickly", "signals", "vmx", "watched", "window",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
@@ -90,6 +92,7 @@ class EventDelivery(MemoryAccess):
         self.repeat_quickly: Callable[[Any, Instruction], None] | None = None
         self.attention = self.strict = self.relaxed = self.window = False
         self.injected: tuple[int, int, int] | None = None
+        self.watched: frozenset[str] = frozenset()
         self.vmx = Vmx(cast("Processor", self))
         self.is_alone = len(platform.local_apics) == 1
         super().__init__(platform, model)
@@ -101,7 +104,13 @@ class EventDelivery(MemoryAccess):
             bool(flags & IF) and (self.interrupts.output or self.window)
         )
         if self.non_root:
-            due = self.injected or self.interrupts.output or self.debug_causes or self.vmx.apic_write is not None
+            due = (
+                self.injected
+                or self.interrupts.output
+                or self.debug_causes
+                or self.watched
+                or self.vmx.apic_write is not None
+            )
             self.attention = self.attention or bool(due)
         if self.attention:
             self.horizon = 0

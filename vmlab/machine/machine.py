@@ -12,7 +12,6 @@ Read more: Intel SDM vol. 3, 6.9 (priority among simultaneous events).
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.disassembler import format_instruction
@@ -129,7 +128,7 @@ class Machine:
         self.platform.debug_exit.on_exit = self._exit
         self.platform.on_reset = self._reset
         for cpu in self.cpus:
-            cpu.interrupts.on_output = partial(self._interrupt_line, cpu)
+            cpu.interrupts.on_output = lambda _, cpu=cpu: cpu.flags_changed()
 
     def _reset(self) -> None:
         self.outcome = "reset"
@@ -138,9 +137,6 @@ class Machine:
     def _exit(self, status: int) -> None:
         self.outcome, self.status = "exit", status
         self.cpu.horizon = 0
-
-    def _interrupt_line(self, cpu: Processor, level: bool) -> None:
-        cpu.flags_changed()
 
     @property
     def retired(self) -> int:
@@ -247,7 +243,11 @@ class Machine:
         timer = self.counter_limit is not None and cpu.retired >= self.counter_limit
         exit_ = cpu.pending_exit(self.counter_vector if timer else None, stuck=cpu.barren >= LIVELOCK)
         if exit_ is None:
-            return False
+            vector = cpu.virtual_vector()
+            if vector is None:
+                return False
+            self._deliver(lambda: cpu.interrupt(vector), vector, f"virtual interrupt {vector:#x}", None)
+            return True
         if timer and exit_.acknowledges:
             self.counter_limit = None
         self.events += 1
@@ -349,8 +349,9 @@ class Machine:
             self._leave_guest(exit_)
             return
         except TripleFault:
-            if cpu.non_root:
-                self._leave_guest(cpu.exit_for_shutdown())
+            exit_for_it = cpu.exit_for_shutdown()
+            if exit_for_it is not None:
+                self._leave_guest(exit_for_it)
                 return
             self.outcome = "triple-fault"
         if cpu.barren >= LIVELOCK and not self.host_entry:

@@ -4,7 +4,7 @@ A number that no row has, or whose feature the model lacks, is #GP(0), and so is
 Registers without an effect of their own are only kept: of the memory type range registers and the PAT the *types*
 have no effect, since there are no caches.
 
-Simplified: IA32_APIC_BASE cannot move the local APIC; no microcode update is ever loaded; of IA32_MISC_ENABLE what
+Simplified: of VM_CR only SVMDIS and LOCK have an effect; IA32_APIC_BASE cannot move the local APIC; no microcode update is ever loaded; of IA32_MISC_ENABLE what
 cannot be changed here is read-only.
 
 Read more: Intel SDM vol. 4, table 2-2 (numbers); vol. 3, 11.11 and 11.12 (MTRRs, PAT), 10.4.4 (APIC_BASE),
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import (
+    EFER_SVME,
     FS,
     GS,
     MSR_APIC_BASE,
@@ -39,7 +40,10 @@ from vmlab.isa.x86.registers import (
     MSR_SYSENTER_ESP,
     MSR_TSC,
     MSR_TSC_AUX,
+    MSR_VM_CR,
+    MSR_VM_HSAVE_PA,
 )  # fmt: skip
+from vmlab.machine.cpuid import INTEL
 from vmlab.machine.vmx.controls import CAPABILITIES
 
 if TYPE_CHECKING:
@@ -57,6 +61,9 @@ APIC_ENABLE, APIC_BSP = 1 << 11, 1 << 8
 
 # IA32_FEATURE_CONTROL:  [ VMXON outside SMX 2 | in SMX 1 | lock 0 ]
 FEATURE_CONTROL, FEATURE_LOCK = 7, 1
+
+# VM_CR (AMD APM vol. 2, 15.30.1):  [ SVMDIS 4 | LOCK 3 | DIS_A20M 2 | R_INIT 1 | DPD 0 ]
+VM_CR, VM_CR_LOCK, VM_CR_DISABLE = 0x1F, 1 << 3, 1 << 4
 
 # IA32_MISC_ENABLE:  [ limit CPUID 22 | PEBS unavailable 12 | BTS unavailable 11 | fast strings 0 ]
 MISC_LIMIT_CPUID, MISC_UNAVAILABLE, MISC_FAST_STRINGS = 1 << 22, 1 << 12 | 1 << 11, 1
@@ -95,6 +102,8 @@ class Msr:
         As in ECX of RDMSR.
     name : str
         As in the manual.
+    vendor : str
+        Whose processors alone have it; empty where both makes do.
     feature : str
         Feature that it belongs to; empty where every model has it.
     reserved : int
@@ -112,6 +121,7 @@ class Msr:
     reset: int = 0
     read: Callable[[Processor, Msr], int] = _stored
     write: Callable[[Processor, Msr, int], None] = _store
+    vendor: str = ""
 
 
 # -- what reading and writing do --------------------------------------------------------------------------------------
@@ -196,6 +206,20 @@ def _write_feature_control(cpu: Processor, msr: Msr, value: int) -> None:
     cpu.msrs[msr.number] = value
 
 
+def _write_vm_cr(cpu: Processor, msr: Msr, value: int) -> None:
+    """Once LOCK is set, it and SVMDIS keep their values; SVMDIS cannot be set while EFER.SVME is."""
+    old = _stored(cpu, msr)
+    if old & VM_CR_LOCK:
+        value = value & ~(VM_CR_LOCK | VM_CR_DISABLE) | old & (VM_CR_LOCK | VM_CR_DISABLE)
+    _require(not (value & VM_CR_DISABLE and cpu.efer & EFER_SVME))
+    cpu.msrs[msr.number] = value
+
+
+def _write_host_save_area(cpu: Processor, msr: Msr, value: int) -> None:
+    _require(not value >> cpu.model.physical_bits)
+    cpu.msrs[msr.number] = value
+
+
 def _vmx_capability(cpu: Processor, msr: Msr) -> int:
     return CAPABILITIES[msr.number](cpu.model)
 
@@ -208,7 +232,7 @@ MSRS: dict[int, Msr] = {
     row.number: row
     for row in (
         Msr(MSR_TSC, "IA32_TIME_STAMP_COUNTER", "tsc", read=lambda cpu, _: cpu.time_stamp(), write=_write_time_stamp),
-        Msr(0x17, "IA32_PLATFORM_ID", write=_refuse),
+        Msr(0x17, "IA32_PLATFORM_ID", write=_refuse, vendor=INTEL),
         Msr(
             MSR_APIC_BASE, "IA32_APIC_BASE", "apic",
             read=lambda cpu, _: cpu.interrupts.base, write=_write_apic_base,
@@ -220,7 +244,8 @@ MSRS: dict[int, Msr] = {
         Msr(MSR_SYSENTER_ESP, "IA32_SYSENTER_ESP", "sep", write=_write_fast_call),
         Msr(MSR_SYSENTER_EIP, "IA32_SYSENTER_EIP", "sep", write=_write_fast_call),
         Msr(
-            MSR_MISC_ENABLE, "IA32_MISC_ENABLE", reset=MISC_FAST_STRINGS | MISC_UNAVAILABLE, write=_write_misc_enable
+            MSR_MISC_ENABLE, "IA32_MISC_ENABLE", reset=MISC_FAST_STRINGS | MISC_UNAVAILABLE, write=_write_misc_enable,
+            vendor=INTEL,
         ),
         *(
             row
@@ -248,6 +273,8 @@ MSRS: dict[int, Msr] = {
             for number in CAPABILITIES
         ),
         Msr(MSR_TSC_AUX, "IA32_TSC_AUX", "rdtscp", HIGH),
+        Msr(MSR_VM_CR, "VM_CR", "svm", ALL & ~VM_CR, write=_write_vm_cr),
+        Msr(MSR_VM_HSAVE_PA, "VM_HSAVE_PA", "svm", 0xFFF, write=_write_host_save_area),
     )
 }  # fmt: skip
 """The registers by number."""
@@ -256,7 +283,7 @@ MSRS: dict[int, Msr] = {
 def find_msr(cpu: Processor, number: int) -> Msr:
     """Return the register of a number; #GP(0) where this processor has none."""
     msr = MSRS.get(number)
-    if msr is None:
+    if msr is None or (msr.vendor and msr.vendor != cpu.model.vendor):
         raise Fault(GP, 0)
     if msr.feature and not cpu.model.has(msr.feature):
         cpu.lacked.setdefault(msr.feature, msr.name)

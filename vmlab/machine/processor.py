@@ -19,13 +19,13 @@ from vmlab.isa.x86.addresses import CANONICAL_TOP, is_canonical
 from vmlab.isa.x86.decoder import MAXIMUM_LENGTH, InvalidOpcode, TooLong, Truncated, decode, is_coprocessor
 from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import GP, NM, Fault, undefined
-from vmlab.isa.x86.registers import CR0_EM, CR0_TS, CS, DR6_SINGLE_STEP, DR7_ENABLED, DS, ES, IF, RF, SS, TF
+from vmlab.isa.x86.registers import CR0_EM, CR0_TS, CS, DR6_SINGLE_STEP, DS, ES, IF, RF, SS, TF
 from vmlab.machine.cpuid import Place, cpuid
+from vmlab.machine.intercepts import semantic_of
 from vmlab.machine.memory_access import LONG_MASK, MASK
 from vmlab.machine.msrs import limits_cpuid, read_msr, write_msr
 from vmlab.machine.state import COUNT, LONG, QUAD, WORD, Items, check_state, rollback
-from vmlab.machine.vmx.intercepts import semantic_of
-from vmlab.machine.vmx.non_root import NonRoot
+from vmlab.machine.svm.guest_mode import GuestMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ MODE_KEYS = {32: 0, 16: 0x1000, 64: 0x2000}
 """Added to an offset in a page, the key of a decoded instruction: the same bytes mean others in another mode."""
 
 
-class Processor(NonRoot):
+class Processor(GuestMode):
     """A processor, its TLB, and the platform it sits on.
 
     Parameters
@@ -150,6 +150,7 @@ class Processor(NonRoot):
         super().reset(signature or self.model.signature)
         self.debug_causes, self.injected = 0, None
         self.vmx.reset()
+        self.svm.reset()
         self.choose_operation(non_root=False)
 
     # -- ports, model-specific registers, time ---------------------------------------------------------------------------
@@ -291,11 +292,6 @@ class Processor(NonRoot):
             raise
         self.retired += 1
 
-    def stop_before(self) -> None:
-        """Raise #DB where a breakpoint is on the next instruction: before it is even fetched."""
-        if self.debug[7] & DR7_ENABLED and not self.flags & RF:
-            self.look_at_code(self.linear_ip)
-
     def step(self) -> None:
         """Execute one instruction, and note whether TF asks for a trap after it."""
         flags, delivered = self.flags, self.delivered
@@ -367,6 +363,7 @@ class Processor(NonRoot):
             "state": self.save_state(),
             "injected": None if self.injected is None else list(self.injected),
             "vmx": self.vmx.save(),
+            "svm": self.svm.save(),
             "tlb": self.tlb.save(),
             "walk_caches": self.walk_caches and self.walk_caches.save(),
             "debug_causes": self.debug_causes,
@@ -379,7 +376,7 @@ class Processor(NonRoot):
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
         lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4), "user_spaces": Items(QUAD)}
-        parts = {"state": dict, "tlb": dict, "signals": dict, "vmx": dict, "debug_causes": WORD}
+        parts = {"state": dict, "tlb": dict, "signals": dict, "vmx": dict, "svm": dict, "debug_causes": WORD}
         parts["injected"] = Items(LONG, 3), NoneType
         parts["walk_caches"] = dict if self.walk_caches else NoneType
         check_state(state, "processor", parts | lists, version=4)
@@ -388,6 +385,7 @@ class Processor(NonRoot):
             self.signals.load(state["signals"])
             injected = state["injected"]
             self.injected = None if injected is None else (injected[0], injected[1], injected[2])
+            self.svm.load(state["svm"])
             self.vmx.load(state["vmx"])
             self.tlb.load(state["tlb"])
             if self.walk_caches:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Signals"]
 
 FIELDS: dict[str, Any] = {
-    "init": bool, "startup": (BYTE, type(None)), "waiting": bool, "nmi": bool, "nmi_blocked": bool,
+    "init": bool, "startup": (BYTE, type(None)), "waiting": bool, "nmi": bool, "nmi_blocked": bool, "held": bool,
 }  # fmt: skip
 CACHING = CR0_CD | CR0_NW
 
@@ -51,6 +51,8 @@ class Signals:
         True between INIT and STARTUP; the processor counts as halted then.
     nmi_blocked : bool
         True from the delivery of an NMI to the next IRET.
+    held : bool
+        True where none is taken: AMD's global interrupt flag is 0.
     due : bool
         True where the next boundary has something to take.
     """
@@ -61,9 +63,10 @@ class Signals:
     waiting: bool
     nmi: bool
     nmi_blocked: bool
+    held: bool
 
     def __init__(self, on_change: Callable[[], None]) -> None:
-        self.due = self.init = self.waiting = self.nmi = self.nmi_blocked = False
+        self.due = self.init = self.waiting = self.nmi = self.nmi_blocked = self.held = False
         self.startup = None
         self._on_change = on_change
 
@@ -73,7 +76,8 @@ class Signals:
         return self.nmi and not (self.nmi_blocked or self.waiting)
 
     def _update(self) -> None:
-        self.due = self.init or (self.waiting and self.startup is not None) or self.has_nmi
+        asked = self.init or (self.waiting and self.startup is not None) or self.has_nmi
+        self.due = asked and not self.held
         self._on_change()
 
     def arrive_init(self) -> None:
@@ -141,13 +145,19 @@ class Signals:
             self.nmi_blocked = blocked
             self._update()
 
+    def hold(self, *, held: bool) -> None:
+        """Hold back what comes, or no more."""
+        if held != self.held:
+            self.held = held
+            self._update()
+
     def save(self) -> dict[str, Any]:
         """Save as plain data."""
-        return {"version": 1, **{name: getattr(self, name) for name in FIELDS}}
+        return {"version": 2, **{name: getattr(self, name) for name in FIELDS}}
 
     def load(self, state: dict[str, Any]) -> None:
         """Load a saved state; StateError where it is damaged."""
-        check_state(state, "signals", FIELDS)
+        check_state(state, "signals", FIELDS, version=2)
         for name in FIELDS:
             setattr(self, name, state[name])
         self._update()

@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from vmlab.errors import OptionError
 
 __all__ = [
-    "BROADWELL_TLB", "CORE_2_TLB", "PENTIUM_4_TLB", "REPLACEMENTS", "WESTMERE_TLB", "TlbArray", "TlbGeometry", "read_tlb",
+    "BROADWELL_TLB",
+    "BULLDOZER_TLB",
+    "CORE_2_TLB",
+    "K8_TLB",
+    "K10_TLB",
+    "PENTIUM_4_TLB",
+    "REPLACEMENTS",
+    "WESTMERE_TLB",
+    "TlbArray",
+    "TlbGeometry",
+    "read_tlb",
 ]  # fmt: skip
 
 REPLACEMENTS = ("fifo", "lru", "random")
@@ -104,6 +114,11 @@ PENTIUM_4_TLB = TlbGeometry()
 CORE_2_TLB = small_and_large(64, 4, 8, 4)
 WESTMERE_TLB = small_and_large(16, 4, 8, 4)
 BROADWELL_TLB = small_and_large(16, 4, 8, 4, 4)
+# AMD's, by its software optimization guides (25112, 40546, 47414, each in the section on TLBs): K8 32 entries for 4 KiB and 8 for
+# 2 MiB, both fully associative; family 10h 48 entries for all sizes; family 15h 32.
+K8_TLB = small_and_large(1, 32, 1, 8)
+K10_TLB = TlbGeometry((TlbArray(1, 48, (KILO, *LARGE, GIGA)),))
+BULLDOZER_TLB = TlbGeometry((TlbArray(1, 32, (KILO, *LARGE, GIGA)),))
 
 FIELDS = ("sets", "ways", "replacement", "counts_hits", "large_sets", "large_ways")
 

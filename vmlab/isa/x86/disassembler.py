@@ -52,7 +52,7 @@ _UNRELATED = frozenset({"CL", "DX", "1"})
 # Instructions whose operand size shows in no operand, and those whose address size shows in none.
 _HIDDEN_SIZE = frozenset({"ret", "retf", "enter", "leave"})
 _HIDDEN_WIDE = frozenset({"sysret", "sysexit"})  # where 64 bits differ from fewer
-_HIDDEN_ADDRESS_SIZE = _STRINGS | {"xlat", "loop", "loope", "loopne", "monitor"}
+_HIDDEN_ADDRESS_SIZE = _STRINGS | {"xlat", "loop", "loope", "loopne", "monitor", "vmrun", "vmload", "vmsave", "invlpga"}
 _SOURCE_SEGMENT = frozenset({"movs", "cmps", "lods", "outs", "xlat", "monitor"})
 
 _LOWEST_NAMED = 0x400  # constants below are more likely numbers than addresses

@@ -69,6 +69,12 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
                 "Is undefined (#UD) outside VMX operation; faults (#GP) unless CPL is 0; exits to the VMM that runs the guest.",
                 "Intel SDM vol. 3, VMX Instruction Reference",
             ),
+            Group(
+                "svm", _P,
+                "Is undefined (#UD) unless EFER.SVME is 1; faults (#GP) unless CPL is 0; leads out of a guest where the VMM asks "
+                "for it (VMMCALL: is undefined, too, where it does not).",
+                "AMD APM vol. 3, VMRUN and others",
+            ),
             Group("iopl", _P, "Faults (#GP) when CPL exceeds IOPL; a monitor runs its guest with IOPL 0.", SDM_IOPL),
             Group(
                 "pmc", _P,

@@ -301,6 +301,7 @@ vmxon    Mq      F30FC7 /6  f64 @vmx
 vmread   Ey,Gy   0F78  np f64 @vmx
 vmwrite  Gy,Ey   0F79  np f64 @vmx
 invept/invvpid  Gy,Mdq  660F3880+1  f64 @vmx
+vmrun/vmmcall/vmload/vmsave/stgi/clgi/skinit/invlpga  -  0F01D8+1  @svm
 
 # Hints and fences
 prefetchnta/prefetcht0/prefetcht1/prefetcht2  Mb  0F18 /0+

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.operands import Memory, Register16, Register32, SegmentOperand
 from vmlab.isa.x86.registers import IF
+from vmlab.machine.intercepts import semantic_of
 from vmlab.machine.translator.emitters import Special, translatable
 from vmlab.machine.translator.function import LOAD, STORE, FunctionText
 from vmlab.machine.translator.region import ENDING, FINAL
 from vmlab.machine.translator.traps import DATA_SEGMENTS, QUICK
 from vmlab.machine.translator.writer import MASK, address, read
-from vmlab.machine.vmx.intercepts import semantic_of
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction

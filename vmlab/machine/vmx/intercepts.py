@@ -1,8 +1,7 @@
 """Instructions that lead out of a guest: which they are, and what the VMM asks for (Intel SDM vol. 3, 25.1 to 25.3).
 
-`semantic_of` gives an instruction its semantics; where it may be a VM exit, with a guard in front, which has nothing to do
-outside of non-root operation. A guard looks at the controls, after the faults that come first (#UD, and #GP for CPL,
-IOPL and the like: 25.1.1), and raises `VmExit` with the exit qualification of 27.2.1; or it does what the instruction does
+A guard (see `vmlab.machine.intercepts`) looks at the controls, after the faults that come first (#UD, and #GP for CPL, IOPL
+and the like: 25.1.1), and raises `VmExit` with the exit qualification of 27.2.1; or it does what the instruction does
 otherwise in a guest, and says so.
 
 Simplified: of the VM-exit instruction information only what INS and OUTS need is given; no XSAVE, MONITOR, RDRAND, GETSEC.
@@ -18,7 +17,6 @@ from vmlab.isa.x86.faults import general_protection as gp
 from vmlab.isa.x86.operands import MASKS, ControlRegister, DebugRegister, Memory
 from vmlab.isa.x86.registers import CR4_PCE, CR4_TSD, CR4_UMIP, DS, ECX, EDI, EDX, ES, ESI
 from vmlab.isa.x86.registers import OF as OVERFLOW
-from vmlab.isa.x86.semantics import SEMANTICS
 from vmlab.isa.x86.semantics.control_registers import checked_cr0, require_ring_0
 from vmlab.isa.x86.semantics.io import check_port
 from vmlab.isa.x86.semantics.segments import has_real_segments
@@ -31,12 +29,11 @@ from vmlab.machine.vmx.reasons import VmExit
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
-    from vmlab.isa.x86.semantics import Semantic
     from vmlab.machine.processor import Processor
 
     Guard = Callable[[Processor, Instruction], bool | None]
 
-__all__ = ["semantic_of"]
+__all__ = ["GUARDS", "move"]
 
 
 def _exit(cpu: Processor, i: Instruction, reason: Reason, qualification: int = 0, **more: int) -> VmExit:
@@ -140,7 +137,7 @@ def _tables(reason: Reason, *, stores: bool, real: bool) -> Guard:
 TO_CR, FROM_CR, CLTS, LMSW = range(4)
 
 
-def _move(cpu: Processor, i: Instruction) -> bool | None:
+def move(cpu: Processor, i: Instruction) -> bool | None:
     """MOV to or from a control or debug register."""
     require_ring_0(cpu)
     destination, source = i.operands
@@ -355,24 +352,3 @@ GUARDS: dict[str, Guard] = {
     },
 }  # fmt: skip
 """Guards by mnemonic; one returns True where it has done all that there is to do."""
-
-
-def _guarded(guard: Guard, semantic: Semantic) -> Semantic:
-    def act(cpu: Processor, i: Instruction) -> None:
-        if not cpu.non_root or not guard(cpu, i):
-            semantic(cpu, i)
-
-    return act  # type: ignore[return-value]  # what performs is always the whole processor
-
-
-_GUARDED: dict[str, Semantic] = {name: _guarded(guard, SEMANTICS[name]) for name, guard in GUARDS.items()}
-_GUARDED_MOVE = _guarded(_move, SEMANTICS["mov"])
-
-
-def semantic_of(instruction: Instruction) -> Semantic:
-    """Return what executes an instruction, in a guest or not."""
-    mnemonic = instruction.mnemonic
-    if mnemonic == "mov":
-        special = any(isinstance(each, (ControlRegister, DebugRegister)) for each in instruction.operands)
-        return _GUARDED_MOVE if special else SEMANTICS["mov"]
-    return _GUARDED.get(mnemonic) or SEMANTICS[mnemonic]

@@ -174,9 +174,9 @@ class NonRoot(EventDelivery):
         assert isinstance(exit_, VmExit)
         leave(cast("Processor", self), exit_)
 
-    def exit_for_shutdown(self) -> GuestExit:
-        """Return the exit that a triple fault is."""
-        return VmExit(BasicReason.TRIPLE_FAULT)
+    def exit_for_shutdown(self) -> GuestExit | None:
+        """Return the exit that a triple fault is, if it is one."""
+        return VmExit(BasicReason.TRIPLE_FAULT) if self.non_root else None
 
     def before_task_switch(self, selector: int, source: int) -> None:
         """In a guest a task switch is a VM exit, always."""
@@ -237,8 +237,8 @@ class NonRoot(EventDelivery):
         # No write may go by what the TLB holds to a page that the host protects, whatever CR0.WP says.
         return found if found.hosts[-1].writable else found._replace(dirty=False)
 
-    @staticmethod
-    def _host_fault(fault: HostFault) -> GuestExit:
+    def _host_fault(self, fault: HostFault) -> GuestExit:
+        """Return the exit that a fault of the host's tables is."""
         if isinstance(fault, EptViolation):
             return VmExit(
                 BasicReason.EPT_VIOLATION, fault.qualification, linear=fault.linear, physical=fault.guest_physical

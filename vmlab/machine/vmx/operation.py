@@ -17,11 +17,10 @@ from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import MSR_FEATURE_CONTROL
 from vmlab.machine.state import LONG, QUAD, WORD, Entries, check_state
-from vmlab.machine.tlb import Tlb
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.checks import bad_ept_pointer
-from vmlab.machine.vmx.context import Context
+from vmlab.machine.vmx.context import Context, load_contexts, save_contexts
 from vmlab.machine.vmx.entry import enter
 from vmlab.machine.vmx.fields import FIELDS, HIGH
 from vmlab.machine.vmx.vmcs import LAUNCH_STATE, read_region, write_region
@@ -243,28 +242,15 @@ class Vmx:
         return {
             "version": 2,
             "on": self.on,
-            "non_root": self.cpu.non_root,
+            "non_root": self.on and self.cpu.non_root,
             "region": self.region,
             "current": self.current,
             "launched": self.launched,
             "fields": dict(self.fields),
             "apic_write": self.apic_write,
             "root_blocks_nmi": self.root_blocks_nmi,
-            "contexts": {vpid: self._save_context(context) for vpid, context in self.contexts.items()},
+            "contexts": save_contexts(self.contexts),
         }
-
-    def _save_context(self, context: Context) -> dict[str, Any]:
-        """Save the entries; the dictionaries over them fill again."""
-        space = context.space
-        return {"version": 1, "root": None if space is None else space.root, "tlb": context.tlb.save()}
-
-    def _load_context(self, state: dict[str, Any]) -> Context:
-        check_state(state, "VPID", {"root": (QUAD, type(None)), "tlb": dict})
-        tlb = Tlb(self.cpu.model.tlb)
-        tlb.load(state["tlb"])
-        tlb.counts = self.cpu.tlb.counts
-        space = None if state["root"] is None else self.cpu.extended_tables(state["root"])
-        return Context(space, (0, 0, 0, 0), tlb, (({}, {}, {}), ({}, {}, {})))
 
     def load(self, state: dict[str, Any]) -> None:
         """Load a saved state; StateError where it is damaged."""
@@ -284,7 +270,7 @@ class Vmx:
             raise StateError("VMX: the saved fields are not those of a VMCS")
         if state["non_root"] and not (state["on"] and fields):
             raise StateError("VMX: a saved guest runs without a VMCS")
-        contexts = {vpid: self._load_context(each) for vpid, each in state["contexts"].items()}
+        contexts = load_contexts(state["contexts"], self.cpu)
         for name in ("on", "region", "current", "launched", "apic_write", "root_blocks_nmi"):
             setattr(self, name, state[name])
         self.fields = {encoding: fields[encoding] for encoding in FIELDS} if fields else {}

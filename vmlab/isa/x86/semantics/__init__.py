@@ -23,6 +23,7 @@ from vmlab.isa.x86.semantics import (
     returns,
     shift,
     strings,
+    svm,
     system,
     vmx,
 )
@@ -33,5 +34,5 @@ __all__ = ["SEMANTICS", "Processor", "Semantic"]
 
 _FAMILIES = (
     absent, arithmetic, bits, control, data, far, fast_calls, flags, io, logic, multiply, paging, returns, shift, strings,
-    system, vmx,
+    svm, system, vmx,
 )  # fmt: skip

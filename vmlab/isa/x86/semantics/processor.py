@@ -51,6 +51,25 @@ class Virtualization(Protocol):
         """Note an error in the current VMCS, if there is one; return it, or `INVALID`."""
 
 
+class SecureVirtualMachine(Protocol):
+    """AMD's extensions for virtualization, as their instructions use them."""
+
+    def run(self, vmcb: int) -> None:
+        """VMRUN; #GP(0) for what is no address of a VMCB. The guest runs now, or an exit has led back."""
+
+    def load_more(self, vmcb: int) -> None:
+        """VMLOAD; #GP(0) as above."""
+
+    def save_more(self, vmcb: int) -> None:
+        """VMSAVE; #GP(0) as above."""
+
+    def set_global(self, *, on: bool) -> None:
+        """STGI and CLGI."""
+
+    def invalidate(self, linear: int, asid: int) -> None:
+        """INVLPGA."""
+
+
 class Processor(Protocol):
     """The architectural state and the environment in which an instruction executes.
 
@@ -86,6 +105,10 @@ class Processor(Protocol):
     @property
     def vmx(self) -> Virtualization:
         """The virtual-machine extensions."""
+
+    @property
+    def svm(self) -> SecureVirtualMachine:
+        """The same of AMD's make."""
 
     @property
     def repeat_quickly(self) -> Callable[[Any, Instruction], object] | None:
