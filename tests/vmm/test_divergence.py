@@ -15,6 +15,7 @@ from vmlab.vmm.divergence_finder import find_divergence
 from vmlab.vmm.lockstep import Lockstep, Side
 from vmlab.vmm.sensitive import CASES, sensitive
 from vmlab.vmm.techniques import build
+from vmlab.vmm.trap_and_emulate import TrapAndEmulate
 
 BOTH = ("native", "trap-and-emulate")
 
@@ -80,6 +81,12 @@ def test_a_difference_that_heals_is_found_where_the_sides_meet_often():
     assert found.place.code[0] == 0x9C
 
 
+def test_a_difference_that_heals_just_before_a_meeting():
+    image = late("cli\n .brief: pushfd\n mov dword [esp], 0\n popfd\n" + 20 * " nop\n" + " .stays: pushfd", 10)
+    for every in range(20, 25):
+        assert find(image, every=every).symbol in {"main.brief", "main.stays"}
+
+
 def test_an_interrupt_that_only_one_side_gets():
     """The instruction to blame came long before, and the finder is at it, not at the interrupt."""
     found = find(late("pushfd\n cli\n popfd"), every=1_000_000)
@@ -93,6 +100,40 @@ def test_a_fault_that_only_one_side_gets():
     assert found.events == (("#GP",), ())
     assert [each.address == found.address for each in found.executed] == [False, True]
     assert "native: #GP, then" in found.describe()
+    for name in BOTH:
+        assert found.recording(name).system.cpu_state().linear_ip == found.address
+
+
+class Coarse(TrapAndEmulate):
+    """Can be looked at after each seventh instruction alone, as a translator of whole blocks would be."""
+
+    @property
+    def exact(self) -> bool:
+        return super().exact and self.instructions() % 7 == 3
+
+
+@pytest.mark.parametrize("nops", range(7))
+def test_a_side_that_cannot_stop_between_all_instructions(nops):
+    """Of those since the last meeting the first sensitive one is to blame; the cursor is at it on both sides."""
+    image = late("nop\n" * nops + "mov eax, 5\n .here: pushfd\n cli\n .there: popfd\n inc eax\n inc eax")
+    options = {"memory": 8 << 20, "max_instructions": 200_000}
+    systems = [build(image, each, **options) for each in BOTH]
+    systems[1].__class__ = Coarse
+    found = find_divergence(systems, BOTH)
+    assert found.symbol in {"main.here", "main.there"}
+    (row,) = found.rows()
+    assert (row["what"], row["flags"]) == ("eflags", "IF")
+    assert found.events == ((), ())
+    assert "trap-and-emulate: 0x" not in found.describe()
+    for name in BOTH:
+        assert found.recording(name).system.cpu_state().linear_ip == found.address
+
+
+def test_a_faithful_side_that_cannot_stop_between_all_instructions():
+    options = {"max_instructions": 20_000}
+    systems = [build(vmlab.guests.load("minios"), each, **options) for each in BOTH]
+    systems[1].__class__ = Coarse
+    assert find_divergence(systems, BOTH, every=1) is None
 
 
 def test_one_side_that_ends():

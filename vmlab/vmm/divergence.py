@@ -101,9 +101,12 @@ class Divergence:
     instructions : int
         What the guest had retired in both when it had still seen the same.
     place : Place
-        The instruction that both were about to execute then.
+        The instruction to blame: that which both were about to execute then. Where one side cannot stop between all
+        instructions, the first sensitive one since.
+    at : tuple of Place
+        Where each side came upon it.
     executed : tuple of Place
-        The instruction that each side retired next; empty where they differed before the first instruction.
+        The instruction that each side retired last; empty where they differed before the first instruction.
     events : tuple of tuple of str
         Exceptions and interrupts that the guest got on each side before that was retired.
     differences : tuple of Difference
@@ -115,6 +118,7 @@ class Divergence:
     names: tuple[str, str]
     instructions: int
     place: Place
+    at: tuple[Place, ...]
     executed: tuple[Place, ...]
     events: tuple[tuple[str, ...], tuple[str, ...]]
     differences: tuple[Difference, ...]
@@ -162,8 +166,7 @@ class Divergence:
     def steps(self) -> dict[str, int]:
         """Step, in each `recording`, before that in which the sides part."""
         return {
-            name: place.step - side.anchored
-            for name, place, side in zip(self.names, self.executed or (self.place,) * 2, self._sides, strict=True)
+            name: place.step - side.anchored for name, place, side in zip(self.names, self.at, self._sides, strict=True)
         }
 
     def recording(self, under: str) -> Recording:
@@ -222,8 +225,9 @@ class Divergence:
         if self.privilege:
             lines.append(f"which is {self.privilege}:")
             lines += wrap(self.reason, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        parted = len({executed.address for executed in self.executed}) > 1
         for name, executed, events in zip(self.names, self.executed, self.events, strict=False):
-            if events or executed.address != self.address:
+            if events or (parted and executed.address != self.address):
                 first_came = f"{', '.join(events)}, then " if events else ""
                 lines.append(f"{name}: {first_came}{self._line(executed)}")
         width = max(len(each.what) for each in self.differences)

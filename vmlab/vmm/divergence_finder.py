@@ -23,7 +23,7 @@ from vmlab.vmm.listing import read_code
 from vmlab.vmm.lockstep import Lockstep, Side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from vmlab.isa.x86.instruction import Instruction
     from vmlab.machine.trace import Event
@@ -113,11 +113,12 @@ def find_divergence(
     first = pair.sides[0]
     good = anchored = first.time
     if pair.differ():  # the guest is not given the same computer
-        return Divergence(names, good, _place(first), (), ((), ()), tuple(_differences(pair, None)), (), pair.sides)
+        at = _place(first), _place(pair.sides[1])
+        return Divergence(names, good, at[0], at, (), ((), ()), tuple(_differences(pair, None)), (), pair.sides)
     while not pair.ended:
         pair.meet(good + every)
         if pair.differ():
-            return _locate(pair, names, max(anchored, good - BEFORE))
+            return _locate(pair, names, (max(anchored, good - BEFORE), anchored))
         good = first.time
         if good - anchored >= anchors:
             pair.anchor()
@@ -125,13 +126,16 @@ def find_divergence(
     return None
 
 
-def _locate(pair: Lockstep, names: tuple[str, str], start: int) -> Divergence:
-    """Go back, and step through the instructions from an instant at which nothing differs."""
+def _locate(pair: Lockstep, names: tuple[str, str], starts: Iterable[int]) -> Divergence:
+    """Go back, and step through the instructions from an instant at which nothing differs, of some the first."""
     first = pair.sides[0]
-    pair.restore()
-    pair.meet(start)
-    same = not pair.differ()
-    assert same, "a run that begins anew is the same run"
+    for start in starts:
+        pair.restore()
+        pair.meet(start)
+        if not pair.differ():  # a difference that healed by the next meeting may be there
+            break
+    else:
+        raise AssertionError("a run that begins anew is the same run")
     watch = _Watch(pair)
     before: deque[Place] = deque(maxlen=BEFORE)
     try:
@@ -150,11 +154,12 @@ def _locate(pair: Lockstep, names: tuple[str, str], start: int) -> Divergence:
         places.append(others[0])
     place = places[0]
     if first.time > time + 1:  # one side can stop between some instructions alone: the first that may be to blame
-        place = next((each for each in places if _is_sensitive(each.instruction)), place)
+        place = _to_blame(places)
     return Divergence(
         names=names,
         instructions=time,
         place=place,
+        at=(_last(places, place), _last(others or places, place)),
         executed=(places[-1], (others or places)[-1]),
         events=(tuple(watch.events[0]), tuple(watch.events[1])),
         differences=tuple(_differences(pair, place.instruction)),
@@ -163,8 +168,18 @@ def _locate(pair: Lockstep, names: tuple[str, str], start: int) -> Divergence:
     )
 
 
-def _is_sensitive(instruction: Instruction | None) -> bool:
-    return instruction is not None and instruction.privilege is not Privilege.INNOCUOUS
+def _last(places: Sequence[Place], place: Place) -> Place:
+    """Return where a side came upon an instruction last, just before it executed it; or else its last place."""
+    return next((each for each in reversed(places) if each.address == place.address), places[-1])
+
+
+def _to_blame(places: Sequence[Place]) -> Place:
+    """Return of several instructions the first that is sensitive and unprivileged, or privileged, or just the first."""
+    for wanted in (Privilege.SENSITIVE, Privilege.PRIVILEGED):
+        for place in places:
+            if place.instruction is not None and place.instruction.privilege is wanted:
+                return place
+    return places[0]
 
 
 def _place(side: Side) -> Place:

@@ -89,7 +89,7 @@ class Hypervisor(System):
 
     def instructions(self, guest: int = 0) -> int:
         """Return the instructions that a guest has retired by now: while it has the CPU, the processor counts them."""
-        if guest != self.current or (self.in_vmm and self.exact):
+        if guest != self.current or (self.in_vmm and self.phase != "handle"):
             return self.guests[guest].instructions
         return self.machine.guest_time + self.machine.retired
 
