@@ -18,6 +18,8 @@ from vmlab.vmm.techniques import build
 from vmlab.vmm.trap_and_emulate import TrapAndEmulate
 
 BOTH = ("native", "trap-and-emulate")
+FAITHFUL = [name for name in vmlab.TECHNIQUES if name not in {*BOTH, "paravirtualization"}]
+"""Those under which no unchanged guest can tell."""
 
 
 def find(image, under: str = "trap-and-emulate", every: int = 1_000, **options):
@@ -145,7 +147,7 @@ def test_one_side_that_ends():
     assert found.text.startswith("smsw")
 
 
-@pytest.mark.parametrize("under", ["trap-and-emulate", "vt-x"])
+@pytest.mark.parametrize("under", ["trap-and-emulate", *FAITHFUL])
 @pytest.mark.parametrize("name", ["minios", "timer", "page_fault", "two_rings", "page_churn", "echo"])
 def test_faithful_runs_do_not_part_at_any_instruction(name, under):
     assert find(vmlab.guests.load(name), under, every=1, max_instructions=1_500, input="x") is None
@@ -184,7 +186,7 @@ def test_two_processors_do_not_part_from_themselves():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("under", ["trap-and-emulate", "vt-x"])
+@pytest.mark.parametrize("under", ["trap-and-emulate", *FAITHFUL])
 @pytest.mark.parametrize("seed", range(12))
 def test_random_kernels_do_not_part_at_any_instruction(under, seed):
     for writer in (Writer, PaeWriter):
@@ -192,7 +194,7 @@ def test_random_kernels_do_not_part_at_any_instruction(under, seed):
         assert find(image, under, every=1, max_instructions=32_000, input="abcdef") is None
 
 
-@pytest.mark.parametrize("under", ["trap-and-emulate", "vt-x"])
+@pytest.mark.parametrize("under", ["trap-and-emulate", *FAITHFUL])
 def test_a_random_kernel_does_not_part_at_any_instruction(under):
     image = kernel(Writer(random.Random(7)).kernel(), "seed 7")
     assert find(image, under, every=1, max_instructions=3_000, input="abcdef") is None
@@ -211,7 +213,7 @@ def test_going_back_is_exact():
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("under", ["native", "trap-and-emulate", "vt-x"])
+@pytest.mark.parametrize("under", [*BOTH, "vt-x"])
 def test_a_side_stops_at_the_very_instruction(under):
     side = Side(build(vmlab.guests.load("minios"), under, max_instructions=100_000))
     for time in (1, 2, 3, 50, 51, 1_000, 4_444, 4_445):
@@ -286,7 +288,7 @@ SEEN_BY_A_MONITOR = ["retf", "int"]
 def test_the_table_of_sensitive_instructions():
     table = sensitive()
     assert list(table.cases) == list(CASES)
-    assert table.trapping == SEEN_BY_A_MONITOR
+    assert table.emulated == SEEN_BY_A_MONITOR
     assert table.differing == [name for name in CASES if name not in SEEN_BY_A_MONITOR]
     assert {case.privilege.value for case in table.cases.values()} == {"sensitive but unprivileged"}
     for name in table.differing:
@@ -301,9 +303,10 @@ def test_the_table_of_sensitive_instructions():
 
 def test_umip_makes_those_trap_that_store_a_system_register_and_no_others():
     plain, umip = sensitive(), sensitive(cpu="umip")
-    assert umip.trapping == [*STORES, *SEEN_BY_A_MONITOR]
+    assert umip.emulated == [*STORES, *SEEN_BY_A_MONITOR]
     assert umip.differing == [name for name in plain.differing if name not in STORES]
 
 
-def test_hardware_shows_no_difference():
-    assert sensitive("vt-x").differing == []
+@pytest.mark.parametrize("under", FAITHFUL)
+def test_a_faithful_technique_shows_no_difference(under):
+    assert sensitive(under).differing == []

@@ -108,7 +108,7 @@ class SensitiveCase:
         Its group, as in `vmlab.classify()`.
     privilege : Privilege
         Its class.
-    traps : bool
+    emulated : bool
         True where the hypervisor executed it on the VCPU.
     divergence : Divergence or None
         What the guest found different; None where it could not tell.
@@ -119,7 +119,7 @@ class SensitiveCase:
     text: str
     group: str
     privilege: Privilege
-    traps: bool
+    emulated: bool
     divergence: Divergence | None
 
     def saw(self, side: int) -> str:
@@ -166,9 +166,9 @@ class Sensitive:
         return [name for name, case in self.cases.items() if case.divergence]
 
     @property
-    def trapping(self) -> list[str]:
-        """Names of the cases that the hypervisor executed."""
-        return [name for name, case in self.cases.items() if case.traps]
+    def emulated(self) -> list[str]:
+        """Names of the cases that the hypervisor executed on the VCPU."""
+        return [name for name, case in self.cases.items() if case.emulated]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a table: one row each case."""
@@ -177,7 +177,7 @@ class Sensitive:
                 "name": case.name,
                 "instruction": case.text,
                 "group": case.group,
-                "traps": case.traps,
+                "emulated": case.emulated,
                 "same": case.divergence is None,
                 "native": case.saw(0),
                 self.under: case.saw(1),
@@ -187,11 +187,11 @@ class Sensitive:
 
     def describe(self) -> str:
         """Return the table as text, by groups."""
-        lines = [f"{'':<20}{'traps':<7}{'natively':<30}under {self.under}, cpu={self.cpu!r}"]
+        lines = [f"{'':<20}{'by VMM':<8}{'natively':<30}under {self.under}, cpu={self.cpu!r}"]
         for group in dict.fromkeys(case.group for case in self.cases.values()):
             lines.append(f"{group}: {GROUPS[group].reason}")
             lines += [
-                f"  {case.name:<20}{'yes' if case.traps else 'no':<5}{case.saw(0) or 'the same':<30}{case.saw(1)}{case.flags}".rstrip()
+                f"  {case.name:<20}{'yes' if case.emulated else 'no':<6}{case.saw(0) or 'the same':<30}{case.saw(1)}{case.flags}".rstrip()
                 for case in self.cases.values()
                 if case.group == group
             ]
@@ -223,7 +223,7 @@ def sensitive(under: str = "trap-and-emulate", *, cpu: str = "pentium-4") -> Sen
     Examples
     --------
     >>> table = sensitive()
-    >>> table["str"].saw(0), table["int"].traps, table["pushf"].traps
+    >>> table["str"].saw(0), table["int"].emulated, table["pushf"].emulated
     ('[0x80000] = 0x28', True, False)
     >>> sensitive("vt-x").differing
     []
