@@ -49,6 +49,22 @@ def test_one_technique_is_no_comparison(under):
         compare(guests.load("hello"), under=under)
 
 
+@pytest.mark.parametrize("what", [[guests.load("hello")] * 2, "hello", None])
+def test_a_comparison_is_of_one_image(what):
+    with pytest.raises(OptionError, match="a comparison is of one Image"):
+        compare(what)
+
+
+def test_runs_up_to_a_text_are_compared_at_one_instant():
+    comparison = compare(guests.load("minios"), under=("native", "trap-and-emulate", "vt-x"), until="minios")
+    assert comparison.faithful
+    assert len({each.instructions for each in comparison.runs}) == 1
+    assert all("minios" in each.console for each in comparison.runs)
+    assert comparison.runs[0].instructions < run(guests.load("minios")).instructions
+    found = compare(guests.load("popf"), until="sti:").divergence()
+    assert found.text == "pushf"
+
+
 def test_a_run_tells_its_figures():
     result = run(guests.load("hello"), under="trap-and-emulate")
     assert isinstance(result, Run)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
+from vmlab.machine.image import Image
 from vmlab.machine.memory import PAGE_SIZE
 from vmlab.vmm.divergence_finder import EVERY, find_divergence
 from vmlab.vmm.run import DEFAULT_LIMIT, Run, run
@@ -19,7 +20,6 @@ from vmlab.vmm.techniques import build, find_technique
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmlab.machine.image import Image
     from vmlab.vmm.divergence import Divergence
 
 __all__ = ["Comparison", "compare"]
@@ -184,16 +184,25 @@ def compare(image: Image, under: Sequence[str] = ("native", "trap-and-emulate"),
         Techniques; the first is the measure. `"vt-x/shadow"` and `"vt-x/nested"` say how memory is virtualized, too.
     **options
         As of `vmlab.run`; `memory_virtualization`, `host_cpu`, `ept_pages` and `shadow_policy` are for those that can have them.
+        With `until`, the first run says after how many instructions all are compared.
 
     Raises
     ------
     OptionError
-        Fewer than two techniques.
+        Fewer than two techniques, or several images.
     """
+    if not isinstance(image, Image):
+        raise OptionError(
+            f"a comparison is of one Image, as of vmlab.load('file') or vmlab.assemble('source'), not {type(image).__name__}"
+        )
     if not isinstance(under, (list, tuple)) or len(under) < 2:
         raise OptionError(
             f"a comparison needs at least two techniques, as ['native', 'trap-and-emulate'], not {under!r}"
         )
+    if options.get("until") is not None:
+        name, own = _options_of(str(under[0]), options)
+        options["max_instructions"] = max(1, run(image, name, **own).instructions)
+    options.pop("until", None)
     wanted = tuple(_options_of(str(each), options) for each in under)
     return Comparison(tuple(run(image, name, **own) for name, own in wanted), wanted)
 
