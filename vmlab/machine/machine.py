@@ -327,13 +327,14 @@ class Machine:
         self._deliver(lambda: self.cpu.take(fault), fault.vector, vector_name(fault.vector), fault.error_code, cr2)
 
     def _entered(self) -> None:
-        """Note that an instruction has led into host software by itself: INT1 does, for no DPL holds it back."""
+        """Note that an instruction has led into host software by itself: a gate's DPL allows it, and INT1 needs none."""
         cpu = self.cpu
         self.in_host = True
         vector = self.host_entry.index(cpu.ip)
         if self.trace.on:
-            time, address = self.guest_time + cpu.retired, cpu.read_system(cpu.registers[ESP], 4)
-            self.trace.emit(Trap(self.steps, time, self.guest, vector, vector_name(vector), None, address, 3, 0))
+            time, frame = self.guest_time + cpu.retired, cpu.registers[ESP]
+            address, ring = cpu.read_system(frame, 4), cpu.read_system(frame + 4, 2) & 3
+            self.trace.emit(Trap(self.steps, time, self.guest, vector, vector_name(vector), None, address, ring, 0))
 
     def _deliver(
         self, act: Callable[[], None], vector: int, name: str, error_code: int | None, cr2: int | None = None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from vmlab.errors import OptionError
 
 __all__ = [
-    "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "EventSink", "Exit", "FirmwareCall", "Inject", "Input", "InstructionRetired", "PortAccess", "Resume",
+    "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "EventSink", "Exit", "FirmwareCall", "Hypercall", "Inject", "Input", "InstructionRetired", "PortAccess", "Resume",
     "ShadowFill", "ShadowRoot", "ShadowSync", "ShadowUnsync", "ShadowWrite", "Signal", "Switch", "Trace", "Trap", "make",
 ]  # fmt: skip
 
@@ -220,6 +220,26 @@ class NestedFill(Event):
     gpa: int
     hpa: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hypercall(Event):
+    """A paravirtualized guest asked its hypervisor for something, alone or in a list.
+
+    Attributes
+    ----------
+    name : str
+        What it called, as `"mmu_update"`.
+    arguments : str
+        Its arguments, in hexadecimal.
+    result : int
+        What the guest was told; negative for an error.
+    """
+
+    kind: ClassVar[str] = "hypercall"
+    name: str
+    arguments: str
+    result: int
 
 
 @dataclass(frozen=True, slots=True)

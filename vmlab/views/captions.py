@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Exit,
         FirmwareCall,
         HardwareExit,
+        Hypercall,
         Inject,
         Input,
         PortAccess,
@@ -56,6 +57,7 @@ WEIGHT = (
     "shadow",
     "nested",
     "emulate",
+    "hypercall",
     "resume",
     "exit",
     "traced",
@@ -227,6 +229,10 @@ def _plain(moment: Moment) -> str:
         return f"{text} calls the kernel: the hardware enters its handler at {_at(moment, moment.ip)} in ring 0."
     if not moment.virtual and moment.mode == "kernel" and moment.ring == 3:
         return f"{text} returns to user mode, at {_at(moment, moment.ip)} in ring 3."
+    if moment.virtual and moment.ring == 1 and moment.mode == "user":
+        return f"{text} calls the guest's kernel directly: the hardware enters its handler at {_at(moment, moment.ip)} in ring 1, and the VMM does not notice."
+    if moment.virtual and moment.ring == 3 and moment.text == "iret":
+        return f"{text} returns to user mode directly, at {_at(moment, moment.ip)} in ring 3: the VMM does not notice."
     port = _port_words(moment, moment.text, "")
     changed = port or changes(moment.before, moment.after)
     tail = f": {changed}." if changed else "."
@@ -261,6 +267,9 @@ def _trap(moment: Moment, event: Trap, events: Sequence[Event]) -> str:
     else:
         context = f"ring {event.from_ring}"
         target = f"the hardware enters the kernel's handler at {_at(moment, moment.ip)}"
+    if event.name.startswith("vector"):
+        text = upper(moment.text) if moment.text else "A software interrupt"
+        return f"{text} at {moment.address:#x} ({context}) is a software interrupt: {target}."
     if not event.name.startswith("#"):
         name = event.name[:1].upper() + event.name[1:]
         return f"{name} interrupts the guest at {event.address:#x} ({context}): {target}."
@@ -304,6 +313,15 @@ def _emulate(moment: Moment, event: Emulate, events: Sequence[Event]) -> str:
     return (
         f"The VMM emulates {upper(event.text)} on the VCPU{': ' + changed if changed else ', and no register changes'}."
     )
+
+
+def _hypercall(moment: Moment, event: Hypercall, events: Sequence[Event]) -> str:
+    calls = [each for each in events if each.kind == "hypercall"]
+    if len(calls) > 1:  # the multicall itself is told of last
+        names = ", ".join(each.name for each in calls[:-1])  # type: ignore[attr-defined]  # of this kind
+        return f"{_who(moment)} makes {len(calls) - 1} hypercalls at once, in one crossing: {names}."
+    answer = f"answers {event.result}" if event.result >= 0 else f"refuses it with error {-event.result}"
+    return f"{_who(moment)} calls the VMM: {event.name}({event.arguments}). The VMM {answer}."
 
 
 def _inject(moment: Moment, event: Inject, events: Sequence[Event]) -> str:
@@ -362,6 +380,7 @@ SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
         "trap": _trap,
         "exit": _exit,
         "emulate": _emulate,
+        "hypercall": _hypercall,
         "inject": _inject,
         **MEMORY_SENTENCES,
         "resume": _resume,

@@ -30,6 +30,9 @@ MARKS = {
     "emulation": ("emulate", "|"),
     "shadow paging": (TEXT, "/"),
     "nested paging": (TEXT, "x"),
+    "hypercalls": ("emulate", "."),
+    "direct paging": (TEXT, "."),
+    "event delivery": ("inject", "|"),
     "world switches": ("neutral", "+"),
 }
 OTHERS = ("neutral", "")

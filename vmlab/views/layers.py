@@ -94,6 +94,8 @@ def monitor(system: System) -> Any:  # noqa: ANN401 - each technique has its own
 
 def memory_name(system: System, index: int) -> str:
     """Name what a monitor translates a guest's addresses by."""
+    if system.memory_virtualization == "direct":
+        return "checked page tables"
     memories = getattr(system, "memories", None)
     return memories[index].name if memories else "shadow page tables"
 
@@ -156,14 +158,19 @@ def _add_kernel(graph: nx.DiGraph, system: System, index: int, guest: Guest, nam
         kind="kernel",
         layer="kernel",
         guest=index,
-        privilege="kernel mode, ring 0"
-        if monitor(system) is None
-        else "kernel mode, ring 0, non-root"
-        if system.assisted
-        else "virtual kernel mode",
+        privilege=_kernel_privilege(system),
         counters={"instructions": guest.instructions},
         state={"guest": _guest_state(system, index, guest), "mode": guest.mode},
     )
+
+
+def _kernel_privilege(system: System) -> str:
+    """Say in which mode and ring guest kernels run."""
+    if monitor(system) is None:
+        return "kernel mode, ring 0"
+    if system.assisted:
+        return "kernel mode, ring 0, non-root"
+    return "kernel mode, ring 1" if system.memory_virtualization == "direct" else "virtual kernel mode"
 
 
 def _guest_state(system: System, index: int, guest: Guest) -> str:

@@ -45,6 +45,7 @@ SHOWN = frozenset(EVENTS) - {"instruction", "exit", "root"}
 SHADOW = frozenset({"shadow", "unsync", "sync", "traced", "nested"})
 VIRTUAL_MARKS = ("trap", "emulate", "inject", "shadow", "resume", "switch")
 ASSISTED_MARKS = ("vm-exit", "trap", "emulate", "inject", "nested", "resume", "switch")
+PARAVIRTUAL_MARKS = ("trap", "hypercall", "inject", "resume", "switch")
 NATIVE_MARKS = ("trap",)
 
 Scene = dict[str, Any]
@@ -73,11 +74,7 @@ class SceneWriter:
         """Return what stays during the run."""
         lanes = [{"id": f"guest{n}", "label": name, "role": "kernel"} for n, name in enumerate(self.names)]
         lanes += [{"id": "vmm", "label": "VMM", "role": "vmm"}] if self.virtual else []
-        kinds = [
-            kind
-            for kind in (ASSISTED_MARKS if self.assisted else VIRTUAL_MARKS if self.virtual else NATIVE_MARKS)
-            if kind != "switch" or len(self.names) > 1
-        ]
+        kinds = [kind for kind in self._marks() if kind != "switch" or len(self.names) > 1]
         technique = self.recording.system.technique
         return {
             "title": technique[:1].upper() + technique[1:],
@@ -93,6 +90,14 @@ class SceneWriter:
             "shape": self.shape,
             "overview": self.overview(),
         }
+
+    def _marks(self) -> tuple[str, ...]:
+        """Return the kinds of events that there may be."""
+        if self.assisted:
+            return ASSISTED_MARKS
+        if self.recording.system.memory_virtualization == "direct":
+            return PARAVIRTUAL_MARKS
+        return VIRTUAL_MARKS if self.virtual else NATIVE_MARKS
 
     def overview(self, bins: int = BINS) -> list[int]:
         """Count the traps of the whole run in equal parts of it."""
@@ -207,7 +212,9 @@ class SceneWriter:
         if lane == "vmm":
             lit = ["vmm", self.processors[after.place]]
             lit += (
-                [f"guest{after.current}/vcpu"] if kinds & {"emulate", "inject", "control", "switch", "resume"} else []
+                [f"guest{after.current}/vcpu"]
+                if kinds & {"emulate", "hypercall", "inject", "control", "switch", "resume"}
+                else []
             )
             lit += [f"guest{ran}/vcpu"] if "switch" in kinds else []
             lit += [f"guest{ran}/shadow", "hardware/memory"] if kinds & SHADOW else []
@@ -286,6 +293,7 @@ class SceneWriter:
 
 INNER = {
     "emulate": "vcpu",
+    "hypercall": "vcpu",
     "inject": "vcpu",
     "shadow": "shadow",
     "nested": "shadow",

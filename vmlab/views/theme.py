@@ -101,6 +101,7 @@ EVENTS: Mapping[str, Mark] = MappingProxyType(
         "exit": Mark("▽", "trap", "exit"),
         "vm-exit": Mark("⇓", "trap", "VM exit"),
         "emulate": Mark("◆", "emulate", "emulate"),
+        "hypercall": Mark("◈", "emulate", "hypercall"),
         "inject": Mark("▲", "inject", "inject"),
         "shadow": Mark("▦", "shadow", "shadow page"),
         "unsync": Mark("◫", "shadow", "out of step"),

@@ -14,6 +14,7 @@ from vmlab.errors import OptionError
 from vmlab.machine.image import Image
 from vmlab.machine.memory import PAGE_SIZE
 from vmlab.vmm.divergence_finder import EVERY, find_divergence
+from vmlab.vmm.paravirtualization import Paravirtualization
 from vmlab.vmm.run import DEFAULT_LIMIT, Run, run
 from vmlab.vmm.techniques import build, find_technique
 
@@ -44,8 +45,17 @@ class Comparison:
     _found: dict[tuple[int, int], Divergence | None] = field(default_factory=dict, repr=False, compare=False)
 
     def differences(self, index: int) -> list[str]:
-        """Return what the guest could tell apart between run `index` and the first, one line each."""
+        """Return what the guest could tell apart between run `index` and the first, one line each.
+
+        Of a port of the guest, whose kernel is another: what its programs did, and how it ended.
+        """
         first, other = self.runs[0].guests[0], self.runs[index].guests[0]
+        if self.is_port(index):
+            return [
+                f"{name}: {getattr(first, name)!r} against {getattr(other, name)!r}"
+                for name in ("outcome", "status", "console")
+                if getattr(first, name) != getattr(other, name)
+            ]
         found = [
             f"{name}: {getattr(first, name)!r} against {getattr(other, name)!r}"
             for name in ("outcome", "status", "console", "screen", "instructions")
@@ -68,6 +78,10 @@ class Comparison:
                 f"{left[place]:#04x} against {right[place]:#04x}"
             )
         return found
+
+    def is_port(self, index: int) -> bool:
+        """Say whether run `index` is that of another image than the first: of a ported kernel."""
+        return self.runs[index].guests[0].image.digest != self.runs[0].guests[0].image.digest
 
     @property
     def faithful(self) -> bool:
@@ -118,7 +132,8 @@ class Comparison:
         """
         names = self.names
         if under is None:
-            index = next((index for index in range(1, len(names)) if self.differences(index)), 0)
+            others = [index for index in range(1, len(names)) if not self.is_port(index)]
+            index = next((index for index in others if self.differences(index)), 0)
             if not index:
                 return None
         elif under in names[1:]:
@@ -126,6 +141,8 @@ class Comparison:
         else:
             choice = " or ".join(map(repr, names[1:]))
             raise OptionError(f"there is no run under {under!r} to compare with {names[0]}: choose {choice}")
+        if self.is_port(index):
+            raise OptionError(f"under {names[index]} a port ran, whose instructions are others: compare its console")
         if (index, every) not in self._found:
             if not self.options:
                 raise OptionError("these runs cannot be run again: compare by vmlab.compare(image, under=[...])")
@@ -162,10 +179,11 @@ class Comparison:
         names = self.names
         for index in range(1, len(self.runs)):
             found = self.differences(index)
-            verdict = "the guest cannot tell the difference" if not found else f"{len(found)} differences"
+            same = "console and end are the same (of the guest's port)" if self.is_port(index) else "the guest cannot tell the difference"
+            verdict = f"{len(found)} differences" if found else same
             lines.append(f"{names[0]} and {names[index]}: {verdict}")
             lines += [f"  {line}" for line in found[:8]]
-            if found and self.options and (parting := self.divergence(names[index])):
+            if found and self.options and not self.is_port(index) and (parting := self.divergence(names[index])):
                 lines += parting.describe().splitlines()
         return "\n".join(lines)
 
@@ -173,7 +191,13 @@ class Comparison:
         return self.describe()
 
 
-def compare(image: Image, under: Sequence[str] = ("native", "trap-and-emulate"), **options: Any) -> Comparison:  # noqa: ANN401
+def compare(
+    image: Image,
+    under: Sequence[str] = ("native", "trap-and-emulate"),
+    *,
+    ported: Image | None = None,
+    **options: Any,  # noqa: ANN401 - as of run()
+) -> Comparison:
     """Run a guest under several techniques and compare what it saw.
 
     Parameters
@@ -182,6 +206,8 @@ def compare(image: Image, under: Sequence[str] = ("native", "trap-and-emulate"),
         What the guest boots.
     under : sequence of str
         Techniques; the first is the measure. `"vt-x/shadow"` and `"vt-x/nested"` say how memory is virtualized, too.
+    ported : Image, optional
+        The guest's port, which runs in its place under `"paravirtualization"`: there console and end are compared alone.
     **options
         As of `vmlab.run`; `memory_virtualization`, `host_cpu`, `ept_pages` and `shadow_policy` are for those that can have them.
         With `until`, the first run says after how many instructions all are compared.
@@ -204,7 +230,11 @@ def compare(image: Image, under: Sequence[str] = ("native", "trap-and-emulate"),
         options["max_instructions"] = max(1, run(image, name, **own).instructions)
     options.pop("until", None)
     wanted = tuple(_options_of(str(each), options) for each in under)
-    return Comparison(tuple(run(image, name, **own) for name, own in wanted), wanted)
+    runs = tuple(
+        run(ported if ported is not None and name == Paravirtualization.technique else image, name, **own)
+        for name, own in wanted
+    )
+    return Comparison(runs, wanted)
 
 
 def _options_of(under: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -32,6 +32,7 @@ class ExitReason(StrEnum):
     GUEST_EXCEPTION = "guest exception"
     HALT = "HLT"
     HIDDEN_PAGE_FAULT = "hidden page fault"
+    HYPERCALL = "hypercall"
     INTERRUPT_WINDOW = "interrupt window"
     INTERRUPT_FLAG = "CLI or STI"
     INTERRUPT_RETURN = "IRET"

@@ -81,7 +81,7 @@ def table_frames(system: System, guest: int) -> tuple[set[int], set[int]]:
     mapped: set[int] = set()
     vcpu, _ = guest_space(system, guest)
     read = reader(vcpu)
-    pages = system.guests[guest].memory.size >> PAGE_SHIFT
+    pages = vcpu.memory.size >> PAGE_SHIFT
     for space in _spaces(system, guest):
         tables.add(space.top >> PAGE_SHIFT)
         allowed = {0: True}  # by level: what the entries above allow
@@ -103,8 +103,10 @@ def _guests(system: System, frames: dict[int, Frame]) -> None:
         tables, mapped = table_frames(system, index)
         memory: Any = guest.memory
         own = memory.frames if hasattr(memory, "frames") else range(memory.size >> PAGE_SHIFT)
+        direct = system.memory_virtualization == "direct"  # its tables hold machine addresses
         for page, frame in enumerate(own):
-            kind = "tables" if page in tables else "mapped" if page in mapped else "memory"
+            place = frame if direct else page
+            kind = "tables" if place in tables else "mapped" if place in mapped else "memory"
             known = frames.get(frame)
             if known and known[1] and known[1] != (index,):
                 frames[frame] = "shared", (*known[1], index), None

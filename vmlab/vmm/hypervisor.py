@@ -63,17 +63,20 @@ class Hypervisor(System):
         for index, image in enumerate(images):
             first = (guest_base >> PAGE_SHIFT) + index * frames
             memory = MemoryWindow(self.machine.memory, range(first, first + frames))
-            platform = Platform(memory, self.copy_disks(image))
-            guest = Guest(image.name if len(images) == 1 else f"{image.name} {index}", image,
-                          [Processor(platform, model)], platform)  # fmt: skip
-            platform.debug_exit.on_exit = partial(guest.end, "exit")
-            platform.on_reset = partial(guest.end, "reset")
+            guest = self.make_guest(image.name if len(images) == 1 else f"{image.name} {index}", image, memory, model)
+            guest.platform.debug_exit.on_exit = partial(guest.end, "exit")
+            guest.platform.on_reset = partial(guest.end, "reset")
             self.guests.append(guest)
             self.windows.append(memory)
         self.counters: Counter[str] = Counter()
         self.phase = "resume"
         self.slice_end = QUANTUM
         self.machine.in_host = True
+
+    def make_guest(self, name: str, image: Image, memory: MemoryWindow, model: CpuModel) -> Guest:
+        """Return a guest with virtual devices around its memory."""
+        platform = Platform(memory, self.copy_disks(image))
+        return Guest(name, image, [Processor(platform, model)], platform)
 
     # -- the loop --------------------------------------------------------------------------------------------------------
 
@@ -193,7 +196,7 @@ class Hypervisor(System):
         guest = self.guest
         if guest.outcome is None:
             self.devices(guest)
-        if guest.outcome is not None:
+        if not self.can_enter(guest):
             return False
         retired, deadline = guest.vcpu.retired, guest.platform.next_deadline()
         until = min(self.slice_end, self.limit)
@@ -201,6 +204,14 @@ class Hypervisor(System):
         if self.trace.on:
             self.trace.emit(Resume(self.steps, retired, self.current, guest.mode))
         return True
+
+    def can_enter(self, guest: Guest) -> bool:
+        """Say whether a guest can be given the CPU, after its devices have acted."""
+        return guest.outcome is None
+
+    def can_run(self, guest: Guest) -> bool:
+        """Say whether a guest can be given a turn."""
+        return guest.outcome is None
 
     def sleep(self, guest: Guest) -> None:
         """Pass the time of a guest that has halted until something wakes it; end one that nothing will ever wake."""
@@ -223,7 +234,7 @@ class Hypervisor(System):
         count = len(self.guests)
         for distance in range(1, count + 1):
             index = (self.current + distance) % count
-            if self.guests[index].outcome is None:
+            if self.can_run(self.guests[index]):
                 break
         else:
             return

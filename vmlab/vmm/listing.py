@@ -46,10 +46,10 @@ def read_code(guest: Guest, address: int, length: int, vcpu: Processor | None = 
         at = address + len(data) & vcpu.address_mask
         count = min(length - len(data), PAGE - at % PAGE)
         physical = vcpu.look_up(at)
-        if physical is None or physical >= guest.memory.size:
+        if physical is None or physical >= vcpu.memory.size:
             break
-        count = min(count, guest.memory.size - physical)
-        data += guest.memory.read_bytes(physical, count)
+        count = min(count, vcpu.memory.size - physical)
+        data += vcpu.memory.read_bytes(physical, count)
     return bytes(data)
 
 

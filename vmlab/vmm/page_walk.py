@@ -316,7 +316,7 @@ def _look_at_shadow(
 
 def _host_address(system: System, guest: int, physical: int | None) -> int | None:
     """Return the host-physical address behind a guest-physical one; None where there is no RAM."""
-    memory: Any = system.guests[guest].memory
+    memory: Any = system.guests[guest].vcpu.memory  # the guest's window, or, with direct paging, all there is
     if physical is None or not system.guests[guest].vcpu.bus.is_ram(physical):
         return None if hasattr(memory, "host_address") else physical
     return int(memory.host_address(physical)) if hasattr(memory, "host_address") else physical

@@ -20,6 +20,7 @@ from vmlab.machine.walk_caches import WalkCacheSizes, read_walk_caches
 from vmlab.vmm.hardware_assist import HardwareAssist
 from vmlab.vmm.native import Native
 from vmlab.vmm.nested_paging import LARGEST_PAGES
+from vmlab.vmm.paravirtualization import Paravirtualization
 from vmlab.vmm.shadow_paging import POLICIES
 from vmlab.vmm.system import DEFAULT_MEMORY, System
 from vmlab.vmm.trap_and_emulate import TrapAndEmulate
@@ -44,7 +45,9 @@ __all__ = [
     "read_keys",
 ]
 
-TECHNIQUES: dict[str, type[System]] = {system.technique: system for system in (Native, TrapAndEmulate, VtX)}
+TECHNIQUES: dict[str, type[System]] = {
+    system.technique: system for system in (Native, TrapAndEmulate, VtX, Paravirtualization)
+}
 """Systems by the name of their technique."""
 
 SMALLEST, LARGEST = 1 << 20, 1 << 30

@@ -100,6 +100,11 @@ class Uart:
         """What the guest has sent, as text; bytes that are not UTF-8 are replaced."""
         return self.output.decode("utf-8", "replace")
 
+    @property
+    def has_input(self) -> bool:
+        """True where a character waits to be read."""
+        return bool(self._received)
+
     # -- receiver and interrupts -------------------------------------------------------------------------------------
 
     @property

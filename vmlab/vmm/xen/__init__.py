@@ -1,0 +1,1 @@
+"""The parts of the paravirtualizing hypervisor, named as in Xen: see `vmlab.vmm.paravirtualization`."""
