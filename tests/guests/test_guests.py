@@ -102,7 +102,7 @@ def test_a_recording_in_long_mode_can_be_stepped_back():
 
 
 def test_every_guest_is_tested():
-    assert {*EXPECTED, "minios", "spin"} == set(guests.names())
+    assert {*EXPECTED, "minios", "minios_pv", "spin"} == set(guests.names())
 
 
 @pytest.mark.parametrize(
@@ -344,6 +344,7 @@ def test_a_guest_fits_a_notebook_cell(name):
         "critical_section": 60,
         "long_mode": 220,
         "minios": 400,
+        "minios_pv": 550,
         "page_churn": 85,
         "pointer_chase": 70,
         "thin_hypervisor": 280,
@@ -364,7 +365,7 @@ def test_a_guest_is_assembled_once():
 
 
 def test_an_unknown_guest_is_refused_with_a_suggestion():
-    with pytest.raises(OptionError, match=r"no guest 'minios2': did you mean minios\?"):
+    with pytest.raises(OptionError, match=r"no guest 'minios2': did you mean minios or minios_pv\?"):
         guests.load("minios2")
     with pytest.raises(OptionError, match=r"no guest '\.\./x': choose one of cli_sti, "):
         guests.source("../x")

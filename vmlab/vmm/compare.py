@@ -14,7 +14,6 @@ from vmlab.errors import OptionError
 from vmlab.machine.image import Image
 from vmlab.machine.memory import PAGE_SIZE
 from vmlab.vmm.divergence_finder import EVERY, find_divergence
-from vmlab.vmm.paravirtualization import Paravirtualization
 from vmlab.vmm.run import DEFAULT_LIMIT, Run, run
 from vmlab.vmm.techniques import build, find_technique
 
@@ -179,7 +178,11 @@ class Comparison:
         names = self.names
         for index in range(1, len(self.runs)):
             found = self.differences(index)
-            same = "console and end are the same (of the guest's port)" if self.is_port(index) else "the guest cannot tell the difference"
+            same = (
+                "console and end are the same (of the guest's port)"
+                if self.is_port(index)
+                else "the guest cannot tell the difference"
+            )
             verdict = f"{len(found)} differences" if found else same
             lines.append(f"{names[0]} and {names[index]}: {verdict}")
             lines += [f"  {line}" for line in found[:8]]
@@ -231,7 +234,7 @@ def compare(
     options.pop("until", None)
     wanted = tuple(_options_of(str(each), options) for each in under)
     runs = tuple(
-        run(ported if ported is not None and name == Paravirtualization.technique else image, name, **own)
+        run(ported if ported is not None and find_technique(name).needs_port else image, name, **own)
         for name, own in wanted
     )
     return Comparison(runs, wanted)

@@ -213,6 +213,9 @@ class Hypervisor(System):
         """Say whether a guest can be given a turn."""
         return guest.outcome is None
 
+    def stand_still(self) -> None:
+        """Take note that no guest can be given a turn."""
+
     def sleep(self, guest: Guest) -> None:
         """Pass the time of a guest that has halted until something wakes it; end one that nothing will ever wake."""
         vcpu, platform = guest.vcpu, guest.platform
@@ -237,6 +240,7 @@ class Hypervisor(System):
             if self.can_run(self.guests[index]):
                 break
         else:
+            self.stand_still()
             return
         previous, self.current = self.current, index
         self.slice_end = self.guest.vcpu.retired + QUANTUM

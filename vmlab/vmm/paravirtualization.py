@@ -96,6 +96,7 @@ class Paravirtualization(Hypervisor):
 
     technique = "paravirtualization"
     memory_virtualizations = ("direct",)
+    needs_port = True
     name = "paravirtualizing VMM"
 
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
@@ -299,6 +300,12 @@ class Paravirtualization(Hypervisor):
         """Say whether a guest is neither blocked nor at its end."""
         return guest.outcome is None and not guest.vcpu.halted
 
+    def stand_still(self) -> None:
+        """End the guests that are blocked for ever: none is left to send an event."""
+        for index, guest in enumerate(self.guests):
+            if guest.outcome is None:
+                self.end_guest(index, "halt")
+
     def devices(self, guest: Guest) -> None:
         """Let time pass for the guest's timer and console, and call it where an event is due."""
         domain = self.domain
@@ -318,14 +325,12 @@ class Paravirtualization(Hypervisor):
             self._bounce(domain, GP, 0)
 
     def _wait(self, domain: Domain) -> None:
-        """Pass the time of a blocked guest until an event comes; end one that none will ever come for."""
+        """Pass the time of a blocked guest until an event comes; without a timer, another guest must send it."""
         vcpu, platform = domain.vcpu, domain.platform
         if domain.timer.next_event() is not None:
             platform.await_interrupt(vcpu.retired, lambda: not vcpu.halted)
         if platform.idle > self.most_idle:
             self.end_guest(self.current, "limit")
-        elif vcpu.halted and not any(self.can_run(other) for other in self.guests):
-            self.end_guest(self.current, "halt")
 
     def _feed(self, domain: Domain) -> None:
         """Hand over what was typed, with an event."""

@@ -80,13 +80,16 @@ class System(NotCopied, ABC):
     input : bytes
         What was typed.
     memory_virtualizations : tuple of str
-        What the technique can do: `"none"`, `"shadow"`, `"nested"`.
+        What the technique can do: `"none"`, `"shadow"`, `"nested"`, `"direct"`.
+    needs_port : bool
+        True where guests must be ported to it: no other technique runs those.
     assisted : bool
         True where the processor's extensions for virtualization run the guests.
     """
 
     technique: ClassVar[str]
     memory_virtualizations: ClassVar[tuple[str, ...]]
+    needs_port: ClassVar[bool] = False
     memory_virtualization: str
     assisted: ClassVar[bool] = False
     machine: Machine

@@ -25,6 +25,7 @@ from vmlab.vmm.shadow_paging import POLICIES
 from vmlab.vmm.system import DEFAULT_MEMORY, System
 from vmlab.vmm.trap_and_emulate import TrapAndEmulate
 from vmlab.vmm.vt_x import VtX
+from vmlab.vmm.xen.notes import find_notes
 
 if TYPE_CHECKING:
     import os
@@ -43,6 +44,7 @@ __all__ = [
     "find_technique",
     "read_input",
     "read_keys",
+    "techniques_for",
 ]
 
 TECHNIQUES: dict[str, type[System]] = {
@@ -67,6 +69,12 @@ def find_technique(name: object) -> type[System]:
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise OptionError(f"unknown technique {name!r}{hint}: choose one of {', '.join(TECHNIQUES)}")
     return TECHNIQUES[name]
+
+
+def techniques_for(images: Sequence[Image]) -> list[str]:
+    """Return the names of the techniques that can run such guests: ported kernels, or others."""
+    ported = all(find_notes(image) is not None for image in images)
+    return [name for name, kind in TECHNIQUES.items() if kind.needs_port == ported]
 
 
 def find_memory_virtualization(kind: type[System], name: object) -> str:

@@ -14,7 +14,7 @@ from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.recording import Recording
 from vmlab.vmm.divergence import Divergence
 from vmlab.vmm.run import record
-from vmlab.vmm.techniques import TECHNIQUES
+from vmlab.vmm.techniques import techniques_for
 from vmlab.widgets.stage import Stage
 
 if TYPE_CHECKING:
@@ -125,7 +125,9 @@ def show(recording: Recording | Divergence, *, step: int | None = None) -> Theat
     def make(technique: str, cpu_model: str) -> Recording:
         return record(images, technique, cpu=cpu_model, **options)
 
-    return Theatre(recording, make, techniques=tuple(TECHNIQUES), cpu_models=tuple(CPU_MODELS), step=step or 0)
+    return Theatre(
+        recording, make, techniques=tuple(techniques_for(images)), cpu_models=tuple(CPU_MODELS), step=step or 0
+    )
 
 
 def _show_divergence(found: Divergence, step: int | None) -> Theatre:

@@ -33,7 +33,7 @@ from vmlab.vmm.xen.abi import (
 )
 from vmlab.vmm.xen.hypercalls import MOST, hypercall
 from vmlab.vmm.xen.ring_switch import set_segment
-from vmlab.vmm.xen.timer import FAR, units
+from vmlab.vmm.xen.timer import units
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,7 +169,7 @@ def set_timer_op(vmm: Paravirtualization, domain: Domain, low: int, high: int) -
 
 def _periodic(vmm: Paravirtualization, domain: Domain, place: int) -> None:
     period = units(vmm.access.read(place, 8))
-    if not 0 < period < FAR:
+    if not period:
         raise Refused(Errno.EINVAL)
     domain.timer.set_periodic(period)
 
