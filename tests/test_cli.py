@@ -67,7 +67,12 @@ def test_run_prints_one_json_object(ask, under):
     assert set(found) >= FIELDS
     assert (found["outcome"], found["status"], found["console"], found["under"]) == ("exit", 7, "hello\n", under)
     assert found["instructions"] == 37
-    memory, exits = {"native": ("none", 0), "trap-and-emulate": ("shadow", 8), "vt-x": ("nested", 8)}[under]
+    memory, exits = {
+        "native": ("none", 0),
+        "trap-and-emulate": ("shadow", 8),
+        "binary-translation": ("shadow", 10),
+        "vt-x": ("nested", 8),
+    }[under]
     assert found["memory_virtualization"] == memory
     assert sum(found["exits"].values()) == exits
     assert found["cycles"] > 35

@@ -296,7 +296,7 @@ def test_an_open_recording_grows_to_the_whole_run(brief):
 
 
 @pytest.mark.parametrize("engine", ["interpreter", "auto"])
-@pytest.mark.parametrize("under", ["native", "trap-and-emulate"])
+@pytest.mark.parametrize("under", ["native", "trap-and-emulate", "binary-translation"])
 def test_what_is_typed_arrives_at_the_same_step_again(under, engine):
     recording = live(under, engine=engine)
     generator = random.Random(4)
@@ -319,7 +319,7 @@ def test_what_is_typed_arrives_at_the_same_step_again(under, engine):
         recording.seek(generator.randrange(recording.length + 1))
 
 
-@pytest.mark.parametrize("under", ["native", "trap-and-emulate"])
+@pytest.mark.parametrize("under", ["native", "trap-and-emulate", "binary-translation"])
 def test_typing_in_the_past_begins_another_history(under):
     recording = live(under)
     recording.extend(5_000)

@@ -357,3 +357,53 @@ class PaeWriter(Writer):
             return f"mov dword [POINTERS + {choices.choice((8, 16, 24))}], {entry}\n {flush}"
         entry = self.choice_of("TABLES + 0x2007", "TABLES + 0x2003", "TABLES + 0x3005", "0x00400087", "0x87", "0x00800083", "0x00402087", "0")  # fmt: skip
         return f"mov dword [LOW + {choices.choice((2, 3, 4)) * 8}], {entry}\n {flush}"
+
+
+class SensitiveWriter(Writer):
+    """Writes one kernel that is full of what is sensitive and does not trap, and of jumps of every kind."""
+
+    def flags(self) -> str:
+        choices = self.choices
+        flags = choices.choice(("0x2", "0x202", "0x246", "0x602", "0x3202", "0x40202", "0x200002", "0x4202", "0xCD7"))
+        return choices.choice(
+            (
+                super().flags(), "pushfd\n pop eax", "pushfd\n cli\n popfd", "cli\n pushfd\n sti\n popfd", "pushfw\n pop ax",
+                f"push dword {flags}\n popfd\n pushfd\n pop edx\n push dword 0x202\n popfd", "cli\n pushfd\n pop eax\n sti\n pushfd\n pop ecx",
+                f"push word {flags} & 0xFFFF\n popfw", "sti\n sti", "sti\n cli", "std\n pushfd\n cld\n pop eax",
+            )
+        )  # fmt: skip
+
+    def sensitive(self) -> str:
+        choices, selector = (
+            self.choices,
+            self.choices.choice((0, 3, 8, 0x10, 0x13, 0x18, 0x20, 0x28, 0x30, 0x33, 0xFFF8)),
+        )
+        return choices.choice(
+            (
+                "sgdt [FREE]\n mov eax, [FREE + 2]", "sidt [FREE]\n mov eax, [FREE + 2]", "sldt eax", "str ecx", "smsw eax",
+                f"mov ecx, {selector}\n lar eax, ecx", f"mov ecx, {selector}\n lsl eax, ecx", f"mov ecx, {selector}\n verr cx",
+                f"mov ecx, {selector}\n verw cx", "mov eax, cs", "mov eax, ss", "push cs\n pop ebx", "push ds\n pop es",
+                "push gs\n pop fs", "mov eax, ss\n mov ss, eax\n pushfd\n pop edx", "mov eax, [cs:FREE]",
+                "mov eax, KERNEL_DATA\n mov gs, eax\n mov ebx, [gs:FREE]", "mov eax, KERNEL_DATA\n mov fs, eax\n mov [fs:FREE], ebx",
+            )
+        )  # fmt: skip
+
+    def call(self) -> str:
+        over, inside, table = self.label(), self.label(), self.label()
+        return self.choices.choice(
+            (
+                super().call(),
+                f"call KERNEL_CODE:{inside}\n jmp {over}\n{inside}: {self.arithmetic()}\n retf\n{over}:",
+                f"push dword 1\n push dword 2\n call {inside}\n jmp {over}\n{inside}: {self.arithmetic()}\n ret 8\n{over}:",
+                f"mov ecx, {inside}\n call ecx\n jmp {over}\n{inside}: inc ecx\n ret\n{over}:",
+                f"mov ecx, {table}\n call [ecx]\n jmp {over}\n{table}: dd {inside}\n{inside}: ret\n{over}:",
+                f"push dword {inside}\n jmp [esp]\n{inside}: pop eax",
+                f"push dword {inside}\n call [esp]\n jmp {over}\n{inside}: ret\n{over}: pop eax",
+                f"xor ecx, ecx\n jecxz {over}\n inc eax\n{over}: mov ecx, {over}x\n jmp ecx\n{over}x:",
+                f"push dword {inside}\n ret\n{inside}:",
+            )
+        )  # fmt: skip
+
+    def memory(self) -> str:
+        kept = f"{self.sensitive()}\n add [FREE + 0x20], eax\n xor [FREE + 0x24], edx\n add [FREE + 0x28], ecx"
+        return self.choices.choice((super().memory, self.flags, lambda: kept))()

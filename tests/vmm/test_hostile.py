@@ -193,6 +193,7 @@ def short_slices(monkeypatch):
 
 UNDER = {
     "trap-and-emulate": {"under": "trap-and-emulate"},
+    "binary-translation": {"under": "binary-translation"},
     "nested": {"under": "vt-x", "memory_virtualization": "nested"},
     "shadow": {"under": "vt-x", "memory_virtualization": "shadow"},
 }

@@ -52,7 +52,7 @@ steps:  dd 0
 """
 
 
-UNDER = ["native", "trap-and-emulate", "vt-x/nested", "vt-x/shadow"]
+UNDER = ["native", "trap-and-emulate", "binary-translation", "vt-x/nested", "vt-x/shadow"]
 
 
 def fresh(under):

@@ -72,7 +72,7 @@ def test_a_run_that_stops_at_a_text_and_goes_on(tmp_path):
     assert booted.instructions < limited.instructions <= booted.instructions + 500
 
 
-@pytest.mark.parametrize("under", ["native", "trap-and-emulate"])
+@pytest.mark.parametrize("under", ["native", "trap-and-emulate", "binary-translation"])
 def test_what_is_typed_at_a_resumed_guest(under, tmp_path):
     asleep = vmlab.run(vmlab.guests.load("echo"), under, memory=2 << 20)
     assert asleep.outcome == "halt"
@@ -186,7 +186,7 @@ def test_options_that_a_saved_system_keeps(tmp_path):
         vmlab.load_state(3)
 
 
-@pytest.mark.parametrize("under", ["native", "trap-and-emulate"])
+@pytest.mark.parametrize("under", ["native", "trap-and-emulate", "binary-translation"])
 def test_crafted_states_are_refused_or_run(under, tmp_path):
     """A file with a right checksum and anything in it is a StateError, or a system that runs."""
     system = build(vmlab.guests.load("timer"), under, memory=2 << 20, disks=[Disk(bytes(512))], engine="auto")

@@ -11,6 +11,7 @@ from vmlab.machine.disk import Disk
 
 TECHNIQUES = {
     "trap-and-emulate": ("trap-and-emulate", {}),
+    "binary-translation": ("binary-translation", {}),
     "nested": ("vt-x", {"memory_virtualization": "nested"}),
     "shadow": ("vt-x", {"memory_virtualization": "shadow"}),
 }

@@ -21,7 +21,13 @@ KINDS = {
     "walk caches": {"walk_caches": True},
     "a nested TLB alone": {"walk_caches": {"nested_tlb": 4}, "tlb": {"ways": 3}},
 }
-UNDER = (("native", {}), ("trap-and-emulate", {}), ("vt-x", {}), ("vt-x", {"memory_virtualization": "shadow"}))
+UNDER = (
+    ("native", {}),
+    ("trap-and-emulate", {}),
+    ("binary-translation", {}),
+    ("vt-x", {}),
+    ("vt-x", {"memory_virtualization": "shadow"}),
+)
 
 
 def figures(run):
@@ -31,7 +37,9 @@ def figures(run):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("under", "more"), UNDER, ids=["native", "trap-and-emulate", "nested", "shadow"])
+@pytest.mark.parametrize(
+    ("under", "more"), UNDER, ids=["native", "trap-and-emulate", "binary-translation", "nested", "shadow"]
+)
 def test_both_engines_count_alike_and_the_guest_sees_the_same(kind, under, more):
     image = vmlab.guests.load("minios")
     usual = vmlab.run(image, under, **more)

@@ -62,6 +62,11 @@ class CostModel:
         directly; less one more trap and return (889 cycles, of which the direct way is made, too).
     vmm_check_entry : int
         Checking one entry of a page table, and counting its frame: two or three references (`walk_reference`).
+    vmm_translate : int
+        Software of a VMM that translates one unit: about 3 µs (Silberschatz, Galvin and Gagne, *Operating System
+        Concepts*, 10th ed., 18.4.2), at the 3.8 GHz of [AA].
+    vmm_look_up : int
+        Software of a VMM that looks a translation up [U].
     vm_transition : int
         A VM exit and the VM entry after it, which the hardware does [U]: Prescott 3963, Merom 1579, Penryn 1266, Nehalem
         1009, Westmere 761, Sandy Bridge 784. That it has become cheaper with each generation is public. Of AMD-V from before
@@ -84,6 +89,8 @@ class CostModel:
     vmm_hypercall: int = 200
     vmm_bounce: int = 889 * 8680 // 3270 - 2 * 889
     vmm_check_entry: int = 60
+    vmm_translate: int = 11_400
+    vmm_look_up: int = 100
     vm_transition: int = 3963
 
 

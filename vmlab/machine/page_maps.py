@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vmlab.isa.x86.descriptors import WIDE
 from vmlab.isa.x86.registers import CR4_PCIDE
 from vmlab.machine.cpu_state import CpuState
 from vmlab.machine.memory import CODE as PAGE_OF_CODE
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.platform import Platform
 
-__all__ = ["LAST_PAGE", "PCID", "Maps", "PageMaps"]
+__all__ = ["FULL", "LAST_PAGE", "PCID", "Maps", "PageMaps"]
 
 Maps = tuple[dict[int, int], dict[int, int], dict[int, Any]]
-LAST_PAGE = 0xFFFFF
+LAST_PAGE = WIDE >> 12
+"""Pages from here on are not entered for translated code: a segment may end before them, and addresses wrap behind them."""
+FULL = 1 << 40
+"""Added to a linear address (no sum of parts of an address comes so far) it names the same one in a hypervisor's own segment,
+which does not end before the window."""
 PCID = 0xFFF
 
 
@@ -152,9 +157,10 @@ class PageMaps(CpuState):
         for readable, writable, entered in self._quick:
             if first in entered:
                 entered.remove(first)
-                readable.pop(first << 12, None)
-                for line in range(first << 12, (first + 1) << 12, LINE):
-                    writable.pop(line, None)
+                for start in (first << 12, first << 12 | FULL) if first >= LAST_PAGE else (first << 12,):
+                    readable.pop(start, None)
+                    for line in range(start, start + 0x1000, LINE):
+                        writable.pop(line, None)
 
     def readable_place(self, page: int) -> int | None:
         """Return where in `ram` a page begins that may be read without a look at the TLB."""
@@ -165,11 +171,11 @@ class PageMaps(CpuState):
 
         They lead from the linear address of a page, or of a line of 256 bytes, to what is to be added for the place in
         `ram`, and are always a part of the dictionaries over the TLB. Only lines are entered for writing of which nobody
-        wants to know: no code, nothing watched, written since the last checkpoint. The last page is never entered, so
+        wants to know: no code, nothing watched, written since the last checkpoint. The last pages are never entered, so
         that addresses in an entered page do not wrap around.
         """
         page = linear >> 12
-        if page & LAST_PAGE == LAST_PAGE:
+        if page & 0xFFFFF >= LAST_PAGE:
             return False
         base, ram = page << 12, self.ram
         readable, writable, entered = self._quick[self.ring == 3]

@@ -21,11 +21,11 @@ from vmlab.isa.x86.disassembler import format_instruction
 from vmlab.isa.x86.faults import GP, NM, Fault, undefined
 from vmlab.isa.x86.registers import CR0_EM, CR0_TS, CS, DR6_SINGLE_STEP, DS, ES, IF, RF, SS, TF
 from vmlab.machine.cpuid import Place, cpuid
-from vmlab.machine.intercepts import semantic_of
 from vmlab.machine.memory_access import LONG_MASK, MASK
 from vmlab.machine.msrs import limits_cpuid, read_msr, write_msr
 from vmlab.machine.state import COUNT, LONG, QUAD, WORD, Items, check_state, rollback
 from vmlab.machine.svm.guest_mode import GuestMode
+from vmlab.machine.uncounted import Uncounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +66,8 @@ class Processor(GuestMode):
         True where an engine may go on into the handler of a trap, and back: nobody waits for it there.
     deadline : int or None
         That of the clock when `run` began.
+    uncounted : Uncounted
+        Instructions that `retired` leaves out.
     spy : callable or None
         Called with linear address, instruction and semantics when an instruction is decoded; returns what is executed.
     steps_late : bool
@@ -73,12 +75,12 @@ class Processor(GuestMode):
     """
 
     __slots__ = (
-        "_code", "_linear_code", "_mode", "deadline", "fetch_bits", "flat_data", "linked", "number", "port_accesses",
-        "spy", "steps_late",
+        "_code", "_linear_code", "_mode", "deadline", "fetch_bits", "flat_data", "linked", "number",
+        "port_accesses", "spy", "steps_late", "uncounted",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
-        self.number, self.port_accesses = number, 0
+        self.number, self.port_accesses, self.uncounted = number, 0, Uncounted()
         self.flat_data = self.linked = self.steps_late = False
         self.deadline: int | None = None
         self.spy: Callable[[int, Instruction, Semantic], Semantic] | None = None
@@ -141,9 +143,9 @@ class Processor(GuestMode):
 
     @property
     def has_flat_data(self) -> bool:
-        """True where offsets in DS, ES and SS are linear addresses that may be read and written."""
+        """True where offsets in DS, ES and SS below `WIDE` are linear addresses that may be read and written."""
         extra, _, stack, data, *_ = self.segments
-        return stack.flat_write and stack.big and data.flat_write and extra.flat_write
+        return stack.wide and stack.big and data.wide and extra.wide
 
     def reset(self, signature: int = 0) -> None:
         """Set the state after power-on."""
@@ -240,7 +242,7 @@ class Processor(GuestMode):
             raise self._undefined(raw) from None
         except TooLong:
             raise Fault(GP, 0) from None
-        handler = semantic_of(instruction)
+        handler = self.uncounted.semantic_of(instruction, linear)
         handler = self.spy(linear, instruction, handler) if self.spy else handler
         decoded = (handler, instruction, instruction.length)
         if whole:

@@ -15,7 +15,7 @@ from vmlab.isa.x86.registers import CR0_PG
 from vmlab.machine.address_translation import AddressTranslation
 from vmlab.machine.memory import CODE as PAGE_OF_CODE
 from vmlab.machine.memory import WRITTEN
-from vmlab.machine.page_maps import LAST_PAGE
+from vmlab.machine.page_maps import FULL, LAST_PAGE
 from vmlab.machine.quick import LINE, Quick
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QuickAccess"]
 
+NO_PAGE = 1 << 20
 PAGES_PUSHED = 4
 """Pages that a page of instructions which push 4 bytes each can fill."""
 
@@ -34,9 +35,10 @@ class QuickAccess(AddressTranslation):
 
     def _fill(self, quick: Quick, key: int, write: bool) -> int:
         """Enter what a plain access of translated code looks for; KeyError where the interpreter is to make this access."""
+        named, key = key, key - FULL if key >= FULL else key
         page = key >> 12
-        if key & 3 or not 0 <= page < LAST_PAGE:
-            raise KeyError(key)
+        if key & 3 or not 0 <= page < (LAST_PAGE if named == key else NO_PAGE):
+            raise KeyError(named)
         maps = self._writable if write else self._readable
         if page not in maps:
             self._bring(key, write)
@@ -48,7 +50,7 @@ class QuickAccess(AddressTranslation):
         if write:
             self.ram.quick_pages.add(place >> 12)
         self._quick[self.ring == 3][2].add(page)
-        found = quick[key] = place - (page << 12)
+        found = quick[named] = place - (page << 12) - (named - key)
         return found
 
     def _bring(self, key: int, write: bool) -> None:

@@ -34,6 +34,9 @@ MARKS = {
     "direct paging": (TEXT, "."),
     "event delivery": ("inject", "|"),
     "world switches": ("neutral", "+"),
+    "translated code": ("user", "/"),
+    "translation": ("emulate", "x"),
+    "interpretation": ("emulate", "."),
 }
 OTHERS = ("neutral", "")
 BAR, FRAME = 44, 150

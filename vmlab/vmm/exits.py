@@ -50,6 +50,7 @@ class ExitReason(StrEnum):
     TASK_SWITCH = "task switch"
     TPR_BELOW_THRESHOLD = "TPR below threshold"
     TRACED_WRITE = "traced write"
+    TRANSLATION = "translation-cache miss"
     TRIPLE_FAULT = "triple fault"
     TRUE_PAGE_FAULT = "true page fault"
     VMX_INSTRUCTION = "VMX instruction"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vmlab.errors import OptionError
 from vmlab.isa.x86.descriptors import INTERRUPT_GATE32, encode_gate
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
-from vmlab.machine.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, WRITABLE
+from vmlab.machine.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, USER, WRITABLE
 from vmlab.machine.state import Items, check_state
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ GUEST_FRAMES = 256
 """Frames for what the hypervisor keeps of one guest: shadow page tables, shadow descriptor tables."""
 OWN_FRAMES = 256
 """Frames for its own structures."""
+DESCRIPTOR_PAGES = 32
+"""Pages of the window for the descriptor tables of one guest."""
 MOST_GUESTS = 31
 """Guests whose descriptor tables fit into the window."""
 
@@ -38,10 +40,18 @@ ENTRY_BYTES = 8
 TSS_BYTES = 0x68
 
 SUPERVISOR = PRESENT | WRITABLE | ACCESSED | DIRTY | GLOBAL
+SHOWN = PRESENT | USER | ACCESSED | DIRTY
 
 
-def host_bytes(guests: int) -> int:
+def host_bytes(guests: int, shown: int = 0) -> int:
     """Return how many bytes from `HOST_BASE` on are set aside for the hypervisor.
+
+    Parameters
+    ----------
+    guests : int
+        How many there will be.
+    shown : int
+        Pages for each that their kernels are to see in the window.
 
     Raises
     ------
@@ -53,9 +63,10 @@ def host_bytes(guests: int) -> int:
     >>> hex(host_bytes(2))
     '0x300000'
     """
-    if guests > MOST_GUESTS:
-        raise OptionError(f"{guests} guests are too many: this hypervisor takes at most {MOST_GUESTS}")
-    return OWN_FRAMES + guests * GUEST_FRAMES << PAGE_SHIFT
+    most = MOST_GUESTS * DESCRIPTOR_PAGES // (DESCRIPTOR_PAGES + shown)
+    if guests > most:
+        raise OptionError(f"{guests} guests are too many: this hypervisor takes at most {most}")
+    return OWN_FRAMES + guests * (GUEST_FRAMES + shown) << PAGE_SHIFT
 
 
 class HostMemory:
@@ -67,6 +78,8 @@ class HostMemory:
         The computer's.
     size : int
         Bytes from `HOST_BASE` on that are the hypervisor's.
+    shows : bool
+        True where a guest's kernel, in ring 3, is to see some pages of the window.
 
     Attributes
     ----------
@@ -79,24 +92,34 @@ class HostMemory:
         PAE); every shadow root leads to them.
     window_directory : int
         Host-physical address of the PAE page directory of the last GiB where there is nothing but the window.
+    kernel_tables, kernel_directory : dict of int to list of int, int
+        The same for a guest's kernel; no others where it is to see nothing.
     idt, tss, stack_top, entry : int
         Linear addresses of the interrupt descriptor table, the task state segment, the end of the ring-0 stack and
         the first entry point.
     """
 
-    def __init__(self, memory: PhysicalMemory, size: int) -> None:
+    def __init__(self, memory: PhysicalMemory, size: int, *, shows: bool = False) -> None:
         self.memory = memory
         self.addresses = range(HOST_BASE, HOST_BASE + size, PAGE_SIZE)
         self.free = list(reversed(self.addresses))
         self._next = WINDOW
-        self.window_tables = {2: [self.allocate()], 3: [self.allocate(), self.allocate()]}
-        self.window_directory = self.allocate()
-        for n, table in enumerate(self.window_tables[3]):
-            memory.write(self.window_directory + PAGE_SIZE - 16 + 8 * n, 8, table | PRESENT | WRITABLE | ACCESSED)
+        self.window_tables, self.window_directory = self._build_tables(0)
+        self.shows = shows
+        self.kernel_tables, self.kernel_directory = self.window_tables, self.window_directory
+        if shows:
+            self.kernel_tables, self.kernel_directory = self._build_tables(USER)
         self.idt = self.map_new(1)
         self.tss = self.map_new(1)
         self.stack_top = self.map_new(1) + PAGE_SIZE
         self.entry = self.map_new(1)
+
+    def _build_tables(self, rights: int) -> tuple[dict[int, list[int]], int]:
+        tables, directory = {2: [self.allocate()], 3: [self.allocate(), self.allocate()]}, self.allocate()
+        for n, table in enumerate(tables[3]):
+            entry = table | PRESENT | WRITABLE | ACCESSED | rights
+            self.memory.write(directory + PAGE_SIZE - 16 + 8 * n, 8, entry)
+        return tables, directory
 
     def allocate(self) -> int:
         """Take a frame, cleared; return its host-physical address."""
@@ -110,22 +133,46 @@ class HostMemory:
 
     def map_new(self, pages: int) -> int:
         """Take frames and show them in the window, one after the other; return their linear address."""
+        return self._map(pages, SUPERVISOR, [self.window_tables, self.kernel_tables])
+
+    def show_new(self, pages: int, *, writable: bool = False) -> int:
+        """The same for what a guest's kernel is to see, in ring 3, and its user is not."""
+        return self._map(pages, SHOWN | (WRITABLE if writable else 0), [self.kernel_tables])
+
+    def _map(self, pages: int, rights: int, views: list[dict[int, list[int]]]) -> int:
         linear = self._next
         for _ in range(pages):
-            page, entry = self._next - WINDOW >> PAGE_SHIFT, self.allocate() | SUPERVISOR
-            self.memory.write(self.window_tables[2][0] + 4 * page, 4, entry)
-            self.memory.write(self.window_tables[3][page >> 9] + 8 * (page & 0x1FF), 8, entry)
+            page, entry = self._next - WINDOW >> PAGE_SHIFT, self.allocate() | rights
+            for tables in views:
+                self.memory.write(tables[2][0] + 4 * page, 4, entry)
+                self.memory.write(tables[3][page >> 9] + 8 * (page & 0x1FF), 8, entry)
             self._next += PAGE_SIZE
         return linear
 
     def host_address(self, linear: int) -> int:
         """Return the host-physical address behind a linear address of the window."""
-        entry = self.memory.read(self.window_tables[2][0] + (linear - WINDOW >> PAGE_SHIFT) * 4, 4)
+        entry = self.memory.read(self.kernel_tables[2][0] + (linear - WINDOW >> PAGE_SHIFT) * 4, 4)
         return entry & ~0xFFF | linear & 0xFFF
 
     def write(self, linear: int, size: int, value: int) -> None:
         """Write to the window."""
         self.memory.write(self.host_address(linear), size, value)
+
+    def write_bytes(self, linear: int, data: bytes) -> None:
+        """Write a run of bytes to the window."""
+        while data:
+            room = PAGE_SIZE - (linear & PAGE_SIZE - 1)
+            self.memory.write_bytes(self.host_address(linear), data[:room])
+            linear, data = linear + room, data[room:]
+
+    def read_bytes(self, linear: int, length: int) -> bytes:
+        """Read a run of bytes from the window."""
+        pieces = []
+        while length:
+            room = min(length, PAGE_SIZE - (linear & PAGE_SIZE - 1))
+            pieces.append(self.memory.read_bytes(self.host_address(linear), room))
+            linear, length = linear + room, length - room
+        return b"".join(pieces)
 
     def read(self, linear: int, size: int) -> int:
         """Read from the window."""

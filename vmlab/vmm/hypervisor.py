@@ -51,6 +51,8 @@ class Hypervisor(System):
         What the hypervisor did.
     phase : {"handle", "resume"}
         What it does next when it has the CPU.
+    goal : int
+        The step at which the present `advance` ends.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Hypervisor(System):
         self.counters: Counter[str] = Counter()
         self.phase = "resume"
         self.slice_end = QUANTUM
+        self.goal = 0
         self.machine.in_host = True
 
     def make_guest(self, name: str, image: Image, memory: MemoryWindow, model: CpuModel) -> Guest:
@@ -108,7 +111,7 @@ class Hypervisor(System):
 
     def advance(self, steps: int) -> None:
         """Run guests and hypervisor for at most `steps` steps."""
-        goal = self.steps + steps
+        goal = self.goal = self.steps + steps
         while self.steps < goal and not self.finished:
             if not self.machine.in_host:
                 self.machine.run(goal - self.steps)
@@ -200,7 +203,8 @@ class Hypervisor(System):
             return False
         retired, deadline = guest.vcpu.retired, guest.platform.next_deadline()
         until = min(self.slice_end, self.limit)
-        self.enter(guest, max(1, (until if deadline is None else min(until, deadline)) - retired))
+        if not self.give(guest, max(1, (until if deadline is None else min(until, deadline)) - retired)):
+            return False
         if self.trace.on:
             self.trace.emit(Resume(self.steps, retired, self.current, guest.mode))
         return True
@@ -215,6 +219,11 @@ class Hypervisor(System):
 
     def stand_still(self) -> None:
         """Take note that no guest can be given a turn."""
+
+    def give(self, guest: Guest, instructions: int) -> bool:
+        """Let a guest run; False where the hypervisor has done that itself, and keeps the CPU."""
+        self.enter(guest, instructions)
+        return True
 
     def sleep(self, guest: Guest) -> None:
         """Pass the time of a guest that has halted until something wakes it; end one that nothing will ever wake."""

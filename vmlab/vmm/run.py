@@ -170,7 +170,8 @@ def run(
     image : Image, sequence of Image, or Snapshot
         What the guests boot, one each; or the saved system that goes on.
     under : str, optional
-        Technique: `"native"` (if not given), `"trap-and-emulate"` or `"vt-x"`. A saved system goes on under its own.
+        Technique: `"native"` (if not given), `"trap-and-emulate"`, `"binary-translation"` or `"vt-x"`. A saved system goes on
+        under its own.
     until : str or bytes, optional
         Stop soon (at most 1000 steps) after the first guest has sent this to its serial port in this run.
     **options

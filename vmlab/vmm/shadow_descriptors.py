@@ -42,6 +42,7 @@ HOST_FIRST = TABLE_BYTES - 16 * 8
 HOST_CODE, HOST_STACK, HOST_TASK = HOST_FIRST, HOST_FIRST + 8, HOST_FIRST + 16
 CACHED_FIRST = HOST_FIRST + 64
 DPL_3 = 3 << 5
+Hidden = tuple[int, int, int, bool, bool]
 CODE_KERNEL, DATA_KERNEL = 0x9B, 0x93
 BLOCK = 0x100
 """Bytes of the guest's table that are compared at once: a table of 64 KiB in which one descriptor changed is quick."""
@@ -111,11 +112,19 @@ class ShadowDescriptors:
             found = Descriptor(self._host.read(table + (selector & 0xFFF8), 8))
             if (found.base, found.limit, found.access, found.big, found.long) == hidden(register):
                 return selector & 0xFFF8 | ring
+        return self._cache(index, table, hidden(register))
+
+    def _cache(self, index: int, table: int, parts: Hidden) -> int:
+        """Write a cached descriptor into a table, until `conceal`; return its selector."""
         cached = CACHED_FIRST + index * 8
-        base, limit, access, big, long = hidden(register)
+        base, limit, access, big, long = parts
         self._host.write(table + cached, 8, encode_descriptor(base, limit, access, big=big, long=long))
         self._cached.append(table + cached)
         return cached | 3
+
+    def hidden(self, index: int, register: SegmentRegister, *, user: bool) -> Hidden:
+        """Return base, limit, access byte, D/B and L that a real segment register holds for one of a VCPU."""
+        return hidden(register)
 
     def conceal(self) -> None:
         """Take the cached descriptors out of the tables, now that the segment registers hold them."""
@@ -146,7 +155,7 @@ def shadow(descriptor: Descriptor, level: int) -> int:
     return descriptor.raw | DPL_3 << 40 if usable else 0
 
 
-def hidden(register: SegmentRegister) -> tuple[int, int, int, bool, bool]:
+def hidden(register: SegmentRegister) -> Hidden:
     """Return base, limit, access byte, D/B and L that the real segment register holds for one of a VCPU."""
     access = register.access and register.access | DPL_3
     return register.base, register.limit, access, register.big, register.long

@@ -21,7 +21,7 @@ Read more: Linux, Documentation/virt/kvm/x86/mmu.rst (shadow pages, roles, rever
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -115,10 +115,13 @@ class ShadowPages:
         page = ShadowPage(role, self._host.allocate())
         if role.window:
             first = slot_of(role, WINDOW)
-            for n, table in enumerate(self._host.window_tables[role.shape]):
-                self._write(page, first + n, table | PRESENT | WRITABLE | ACCESSED)
+            is_kernels = role.view != View.USER
+            tables = self._host.kernel_tables if is_kernels else self._host.window_tables
+            rights = WRITABLE | (USER if is_kernels and self._host.shows else 0)
+            for n, table in enumerate(tables[role.shape]):
+                self._write(page, first + n, table | PRESENT | ACCESSED | rights)
         elif role.in_registers and role.view >= View.KERNEL:
-            self._write(page, 3, self._host.window_directory | PRESENT)
+            self._write(page, 3, self._directory(role) | PRESENT)
         self._enter(page)
         return page
 
@@ -192,13 +195,19 @@ class ShadowPages:
                 del self.maps[target]
         self._write(page, slot, 0)
         if page.role.in_registers and page.role.view >= View.KERNEL and slot == 3:
-            self._write(page, slot, self._host.window_directory | PRESENT)
+            self._write(page, slot, self._directory(page.role) | PRESENT)
 
-    def protect(self, frame: int) -> bool:
-        """Take the right to write away from all entries that map a guest frame; say whether any had it."""
+    def _directory(self, role: Role) -> int:
+        """Return the page directory behind the last PAE pointer where the guest has none: that of the window alone."""
+        return self._host.window_directory if role.view == View.USER else self._host.kernel_directory
+
+    def protect(self, frame: int, where: Callable[[Role], bool] = lambda _: True) -> bool:
+        """Take the right to write away from entries that map a guest frame (in pages of some roles); say whether any had it."""
         had = False
         for address, slot in self.maps.get(frame, ()):
             page = self.pages[address]
+            if not where(page.role):
+                continue
             entry = self.entry(page, slot)
             if entry & WRITABLE:
                 had = True

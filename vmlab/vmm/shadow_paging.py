@@ -228,18 +228,20 @@ class ShadowPaging:
             return PageFault("window" if is_ram(gpa) else "device", linear, gpa)
         if not is_ram(gpa) or not all(step.in_register or is_ram(step.address) for step in steps):
             return PageFault("device", linear, gpa)
-        if write and not self._may_write(gpa >> PAGE_SHIFT):
+        if write and not self._may_write(gpa >> PAGE_SHIFT, user=user):
             return PageFault("traced", linear, gpa)
         self.counters["hidden faults"] += 1
         writable = self._fill(linear, gpa, steps, write=write, user=user)
+        if write and not writable:  # the user may reach memory there, too, and must not write to it
+            return PageFault("traced", linear, gpa)
         hpa = self._memory.host_address(gpa)
         self.traces.news.append((ShadowFill, (linear, gpa, hpa, writable)))
         return PageFault("hidden", linear, gpa, hpa, writable)
 
-    def _may_write(self, frame: int) -> bool:
+    def _may_write(self, frame: int, *, user: bool) -> bool:
         """Say whether the guest may write to a frame; if need be, a table there leaves step, or is a table no more."""
         traces = self.traces
-        if frame in traces.guarded:
+        if frame in traces.guarded or (user and frame in traces.guarded_from_user):
             return False
         if not traces.is_protected(frame):
             return True
@@ -286,7 +288,7 @@ class ShadowPaging:
             direct = direct_role(base, page.role.level - 1, page.role.shape, rights, deprivileged=self.deprivileged)
             page = self._child(page, slot_of(page.role, linear), source, direct, path)
             source = 0
-        if self.traces.is_protected(frame):
+        if self.traces.is_protected_in(frame, page.role):
             rights &= ~WRITABLE
         self.pages.map(page, slot_of(page.role, linear), source, frame, encode(rights))
         return bool(rights & WRITABLE)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
 
 __all__ = [
-    "ALL", "EXECUTE", "PAE", "TWO_LEVEL", "Role", "View", "direct_role", "encode", "entry_access", "granted", "read_role",
+    "ALL", "EXECUTE", "PAE", "TWO_LEVEL", "Role", "View", "direct_role", "encode", "entry_access", "granted", "is_for_user", "read_role",
     "root_role", "shift_of", "slot_of",
 ]  # fmt: skip
 
@@ -125,6 +125,11 @@ def direct_role(address: int, level: int, shape: int, access: int, *, deprivileg
     view = View.KERNEL if deprivileged else View.RINGS
     window = deprivileged and shape == TWO_LEVEL == level
     return Role(address, level, shape, access, view, 0, direct=True, window=window)
+
+
+def is_for_user(role: Role) -> bool:
+    """Say whether the guest's user may reach memory through shadow pages of a role: direct ones serve both views."""
+    return role.view == View.USER or (role.direct and bool(role.access & USER))
 
 
 def entry_access(entry: int) -> int:

@@ -27,7 +27,7 @@ from vmlab.machine.memory import PAGE_SHIFT
 from vmlab.machine.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, USER, WRITABLE
 from vmlab.machine.state import COUNT, Entries, Items, check_state
 from vmlab.machine.trace import ShadowWrite
-from vmlab.vmm.shadow_roles import View, encode, entry_access, granted, slot_of
+from vmlab.vmm.shadow_roles import View, encode, entry_access, granted, is_for_user, slot_of
 
 if TYPE_CHECKING:
     from vmlab.machine.memory import MemoryWindow
@@ -63,7 +63,9 @@ class TableTraces:
     Attributes
     ----------
     guarded : set of int
-        Guest frames that the hypervisor itself wants write-protected: the guest's descriptor tables.
+        Guest frames that the hypervisor itself wants write-protected: the guest's descriptor tables, translated code.
+    guarded_from_user : set of int
+        Those that only the guest's user must not write to, without a trap.
     out_of_step : dict of int to None
         Guest frames whose tables are out of step, the last one last.
     exposed : bool
@@ -80,6 +82,7 @@ class TableTraces:
         self.traces = traces
         self.may_leave = may_leave
         self.guarded: set[int] = set()
+        self.guarded_from_user: set[int] = set()
         self.out_of_step: dict[int, None] = {}
         self.exposed = False
         self.counters: Counter[str] = Counter()
@@ -99,6 +102,17 @@ class TableTraces:
         for frame in sorted(frames - self.guarded):
             self._protect(frame)
         self.guarded = frames
+
+    def guard_from_user(self, frames: set[int]) -> None:
+        """Write-protect these guest frames where the guest's user could write to them, and no others."""
+        for frame in sorted(frames - self.guarded_from_user):
+            if self.pages.protect(frame, is_for_user) or self._lingering:
+                self.exposed = True
+        self.guarded_from_user = frames
+
+    def is_protected_in(self, frame: int, role: Role) -> bool:
+        """Say whether writes to a guest frame trap that go through shadow pages of a role."""
+        return self.is_protected(frame) or (frame in self.guarded_from_user and is_for_user(role))
 
     def _protect(self, frame: int) -> None:
         if self.pages.protect(frame) or self._lingering:
@@ -175,7 +189,7 @@ class TableTraces:
         if role.level == 1 and not changed & ~(IGNORED | WRITABLE | USER) and role.view != View.RINGS_WITHOUT_WP:
             access = granted(role.view, role.access & entry_access(new), dirty=bool(new & DIRTY))
             if access is not None and new & ACCESSED:
-                if self.is_protected(target):
+                if self.is_protected_in(target, page.role):
                     access &= ~WRITABLE
                 page.entries[slot] = new, target
                 self.pages.set_rights(page, slot, encode(access))
@@ -259,8 +273,9 @@ class TableTraces:
     def save(self) -> dict[str, Any]:
         """Save what is not in memory."""
         return {
-            "version": 1,
+            "version": 2,
             "guarded": sorted(self.guarded),
+            "guarded_from_user": sorted(self.guarded_from_user),
             "out_of_step": list(self.out_of_step),
             "exposed": self.exposed,
             "lingering": self._lingering,
@@ -271,16 +286,24 @@ class TableTraces:
     def check(self, state: dict[str, Any]) -> None:
         """Check a saved state; StateError where it is damaged."""
         frame = range(len(self.memory.frames))
-        fields = {"guarded": Items(frame), "out_of_step": Items(frame), "floods": Entries(frame, COUNT)}
+        fields = {
+            "guarded": Items(frame),
+            "guarded_from_user": Items(frame),
+            "out_of_step": Items(frame),
+            "floods": Entries(frame, COUNT),
+        }
         check_state(
-            state, "shadow tracing", fields | {"exposed": bool, "lingering": bool, "counters": Entries(str, COUNT)}
+            state,
+            "shadow tracing",
+            fields | {"exposed": bool, "lingering": bool, "counters": Entries(str, COUNT)},
+            version=2,
         )
 
     def load(self, state: dict[str, Any]) -> None:
         """Load a checked state, after the pages."""
         for frame in list(self._spied.values()):
             self.unwatch(frame)
-        self.guarded = set(state["guarded"])
+        self.guarded, self.guarded_from_user = set(state["guarded"]), set(state["guarded_from_user"])
         self.out_of_step = dict.fromkeys(state["out_of_step"])
         self._floods = dict(state["floods"])
         self.counters = Counter(state["counters"])

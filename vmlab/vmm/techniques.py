@@ -17,6 +17,7 @@ from vmlab.machine.tlb_geometry import TlbGeometry, read_tlb
 from vmlab.machine.trace import Trace
 from vmlab.machine.translator import Engine
 from vmlab.machine.walk_caches import WalkCacheSizes, read_walk_caches
+from vmlab.vmm.binary_translation import BinaryTranslation
 from vmlab.vmm.hardware_assist import HardwareAssist
 from vmlab.vmm.native import Native
 from vmlab.vmm.nested_paging import LARGEST_PAGES
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 TECHNIQUES: dict[str, type[System]] = {
-    system.technique: system for system in (Native, TrapAndEmulate, VtX, Paravirtualization)
+    system.technique: system for system in (Native, TrapAndEmulate, BinaryTranslation, VtX, Paravirtualization)
 }
 """Systems by the name of their technique."""
 
@@ -204,7 +205,7 @@ def build(  # noqa: PLR0913 - the options of a run
     engine : {"auto", "interpreter", "translator"}
         How instructions are executed; the results are the same.
     memory_virtualization : {"nested", "shadow"}, optional
-        How the hypervisor virtualizes memory: `"nested"` (the default of vt-x) or `"shadow"` (all that trap-and-emulate has).
+        How the hypervisor virtualizes memory: `"nested"` (the default of vt-x) or `"shadow"` (all that others have).
     host_cpu : str, optional
         CPU model of the host under vt-x, which needs VT-x: the guest's own, or the oldest that can do what is asked for.
     ept_pages : {"4 KiB", "2 MiB", "1 GiB"}

@@ -30,6 +30,7 @@ from vmlab.machine.trace import Inject
 from vmlab.vmm.exits import ExitReason, reason_of
 from vmlab.vmm.host_memory import HOST_BASE, host_bytes
 from vmlab.vmm.hypervisor import TIMER_VECTOR, Hypervisor
+from vmlab.vmm.shadow_descriptors import ShadowDescriptors
 from vmlab.vmm.world import World
 from vmlab.vmm.world_switch import WorldSwitch
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from vmlab.machine.image import Image
     from vmlab.machine.processor import Processor
     from vmlab.vmm.guest import Guest
+    from vmlab.vmm.shadow_paging import PageFault
 
 __all__ = ["TrapAndEmulate"]
 
@@ -56,28 +58,36 @@ class TrapAndEmulate(Hypervisor):
     technique = "trap-and-emulate"
     memory_virtualizations = ("shadow",)
     name = "trap-and-emulate VMM"
+    shown_pages = 0
+    """Pages for each guest that its kernel sees in the hypervisor's window."""
+    descriptors = ShadowDescriptors
 
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
         """Build the computer, the hypervisor's tables, and the guests."""
         if processors != 1:
             raise OptionError(
-                f"a guest with {processors} processors is not possible yet under trap-and-emulate: "
+                f"a guest with {processors} processors is not possible yet under {self.technique}: "
                 "give it one, or run it natively"
             )
         if model.has("lm"):
             able = ", ".join(each.name for each in CPU_MODELS.values() if not each.has("lm"))
             raise OptionError(
-                f"trap-and-emulate runs 32-bit guests, without NX pages, and {model.name!r} has more: choose cpu= one of {able}"
+                f"{self.technique} runs 32-bit guests, without NX pages, and {model.name!r} has more: choose cpu= one of {able}"
             )
-        guest_base = HOST_BASE + host_bytes(len(images))
+        guest_base = HOST_BASE + host_bytes(len(images), self.shown_pages)
         self.machine = Machine(guest_base + len(images) * memory_size, self.host_model, self.trace)
-        self.switcher = WorldSwitch(self.machine, TIMER_VECTOR, len(images))
+        self.switcher = WorldSwitch(self.machine, TIMER_VECTOR, len(images), self.shown_pages)
         self.build_guests(images, memory_size, model, guest_base)
         vcpus = [guest.vcpu for guest in self.guests]
         self.worlds = [
-            World(self.switcher.host, *each, self.shadow_policy) for each in zip(vcpus, self.windows, strict=True)
+            World(self.switcher.host, *each, self.shadow_policy, self.descriptors, translated=self.shown_pages > 0)
+            for each in zip(vcpus, self.windows, strict=True)
         ]
+        self.prepare()
         self._loose = self._loose_frames()
+
+    def prepare(self) -> None:
+        """Build what a technique has beside."""
 
     def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
         """Return the registers as the guest would find them; those that it changes itself may be in the real processor."""
@@ -92,6 +102,10 @@ class TrapAndEmulate(Hypervisor):
         """Save the world, find out why the guest trapped, and do for it what it could not do itself."""
         guest, world = self.guest, self.worlds[self.current]
         vector, error_code = self.switcher.leave(world)
+        self.dispatch(guest, world, vector, error_code)
+
+    def dispatch(self, guest: Guest, world: World, vector: int, error_code: int) -> None:
+        """Do what a trap asks for."""
         if vector == TIMER_VECTOR:
             self.count_exit(ExitReason.EXTERNAL_INTERRUPT, "time slice or virtual device")
         elif vector == PF:
@@ -114,12 +128,16 @@ class TrapAndEmulate(Hypervisor):
             self._emulate(guest, ExitReason.TRUE_PAGE_FAULT)
             return
         if found.kind != "hidden":
+            self.not_hidden(guest, found)
             self._emulate(guest, NOT_FILLED[found.kind])
             return
         self.count_exit(ExitReason.HIDDEN_PAGE_FAULT, f"{found.linear:#x}")
-        self._tell(world)
+        self.tell(world)
 
-    def _tell(self, world: World) -> None:
+    def not_hidden(self, guest: Guest, found: PageFault) -> None:
+        """Note that an access must be emulated."""
+
+    def tell(self, world: World) -> None:
         """Trace what the shadow paging of the current guest has done."""
         news = world.shadow.traces.news
         if self.trace.on:
@@ -140,17 +158,17 @@ class TrapAndEmulate(Hypervisor):
             vector = fault.vector
             if is_page_fault:
                 world.shadow.drop(vcpu.cr2)
-            self._inject(guest, partial(vcpu.take, fault), vector, vector_name(vector))
-            self._tell(world)
+            self.inject(guest, partial(vcpu.take, fault), vector, vector_name(vector))
+            self.tell(world)
             return
         self.count_exit(reason or reason_of(instruction), text)
         self.note_emulation(instruction, address, text, before)
         world.after_emulation(instruction)
-        self._tell(world)
+        self.tell(world)
         if guest.outcome is not None:
             self.end_guest(self.current, guest.outcome, guest.status)  # the debug-exit port was written
 
-    def _inject(self, guest: Guest, act: Callable[[], None], vector: int, name: str) -> None:
+    def inject(self, guest: Guest, act: Callable[[], None], vector: int, name: str) -> None:
         """Deliver an exception or interrupt through the guest's own interrupt descriptor table."""
         vcpu = guest.vcpu
         vcpu.forget_translations()
@@ -169,25 +187,28 @@ class TrapAndEmulate(Hypervisor):
 
     def enter(self, guest: Guest, instructions: int) -> None:
         """Return to a guest by IRET."""
+        self.switcher.enter(self.worlds[self.current], self.current, self.most(guest, instructions))
+
+    @staticmethod
+    def most(guest: Guest, instructions: int) -> int:
+        """Return after how many instructions to take the guest back: one in the shadow of STI, with an interrupt waiting."""
         vcpu = guest.vcpu
-        if vcpu.interrupts.output and vcpu.flags & IF:
-            instructions = 1  # the guest is in the shadow of STI: take it back after one instruction
-        self.switcher.enter(self.worlds[self.current], self.current, instructions)
+        return 1 if vcpu.interrupts.output and vcpu.flags & IF else instructions
 
     def devices(self, guest: Guest) -> None:
         """Do what the hardware does between two instructions: devices, the single-step trap, waking up, interrupts."""
         vcpu = guest.vcpu
         guest.platform.service(vcpu.retired)
         if vcpu.debug_pending:
-            self._inject(guest, vcpu.single_step, DB, vector_name(DB))
+            self.inject(guest, vcpu.single_step, DB, vector_name(DB))
         self.sleep(guest)
         if vcpu.signals.has_nmi and guest.outcome is None and not vcpu.interrupt_shadow:
-            self._inject(guest, partial(vcpu.signals.take_nmi, vcpu), NMI, vector_name(NMI))
+            self.inject(guest, partial(vcpu.signals.take_nmi, vcpu), NMI, vector_name(NMI))
         while vcpu.interrupts.output and vcpu.interruptible and guest.outcome is None:
             vector = vcpu.interrupts.acknowledge()
-            self._inject(guest, partial(vcpu.interrupt, vector), vector, f"interrupt {vector:#x}")
+            self.inject(guest, partial(vcpu.interrupt, vector), vector, f"interrupt {vector:#x}")
         while vcpu.ip > vcpu.segments[CS].limit and guest.outcome is None:  # IRET itself would fault for it
-            self._inject(guest, partial(vcpu.take, Fault(GP, 0)), GP, vector_name(GP))
+            self.inject(guest, partial(vcpu.take, Fault(GP, 0)), GP, vector_name(GP))
 
     # -- costs and saving ------------------------------------------------------------------------------------------------
 
@@ -206,20 +227,28 @@ class TrapAndEmulate(Hypervisor):
         worlds, switcher = [world.save() for world in self.worlds], self.switcher.save()
         return {"version": 1, **self.save_common(), "worlds": worlds, "switcher": switcher}
 
+    def saved_fields(self) -> dict[str, Any]:
+        """Return the rules for what this technique has saved."""
+        return {"switcher": dict, "worlds": Items(dict, len(self.guests))}
+
+    def load_more(self, state: dict[str, Any]) -> None:
+        """Load what a technique has beside."""
+
     def _loose_frames(self) -> list[int]:
         """Return the frames that are free or shadow tables: always the same ones, each once."""
         return sorted([*self.switcher.host.free, *(page for world in self.worlds for page in world.shadow.pages.pages)])
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
-        self.check_common(state, {"switcher": dict, "worlds": Items(dict, len(self.guests))})
+        self.check_common(state, self.saved_fields())
         with rollback(self):
             self.load_common(state)
             self.switcher.load(state["switcher"])
             for world, saved in zip(self.worlds, state["worlds"], strict=True):
                 world.load(saved)
+            self.load_more(state)
             if self._loose_frames() != self._loose:
-                raise StateError("trap-and-emulate: a saved frame of the hypervisor is free and in use, or neither")
+                raise StateError(f"{self.technique}: a saved frame of the hypervisor is free and in use, or neither")
             loaded = self.worlds[self.current].loaded
             if not self.in_vmm and not (loaded[CS] & NOT_NULL and loaded[SS] & NOT_NULL):
-                raise StateError("trap-and-emulate: the saved guest runs without a code or stack segment")
+                raise StateError(f"{self.technique}: the saved guest runs without a code or stack segment")

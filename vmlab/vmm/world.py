@@ -39,17 +39,33 @@ class World:
         Its shadow GDTs.
     loaded : list of int
         Real selectors given to the real segment registers at the last resume.
+    written : set of int
+        Guest frames with translated code that have been written to; whoever translates empties it.
+    invalidated : bool
+        True where the guest has invalidated a page since; whoever translates clears it.
     """
 
     def __init__(
-        self, host: HostMemory, vcpu: Processor, memory: MemoryWindow, policy: ShadowPolicy = "cached"
+        self,
+        host: HostMemory,
+        vcpu: Processor,
+        memory: MemoryWindow,
+        policy: ShadowPolicy = "cached",
+        descriptors: type[ShadowDescriptors] = ShadowDescriptors,
+        *,
+        translated: bool = False,
     ) -> None:
         self._host = host
+        self._translated = translated
         self.vcpu = vcpu
         self.memory = memory
         self.shadow = ShadowPaging(host, vcpu, memory, policy=policy)
-        self.descriptors = ShadowDescriptors(host)
+        self.descriptors = descriptors(host)
         self.loaded = [0] * 6
+        self.written: set[int] = set()
+        self.invalidated = False
+        self._tables: set[int] = set()
+        self._code: set[int] = set()
         self._shadowed: tuple[int, ...] = ()
         self._stale = True
         self._flushes_seen = 0
@@ -57,6 +73,7 @@ class World:
     def after_emulation(self, instruction: Instruction) -> None:
         """Follow what an emulated instruction did to translation."""
         if not self._follow_flushes() and instruction.mnemonic == "invlpg":
+            self.invalidated = True
             operand = instruction.operands[0]
             assert isinstance(operand, Memory)
             self.shadow.drop(self.vcpu.segments[operand.segment].base + operand.offset(self.vcpu) & 0xFFFFFFFF)
@@ -83,6 +100,9 @@ class World:
     def refresh_descriptors(self) -> None:
         """Bring the shadow descriptors up to date, if the guest's table, or where it lies, may have changed."""
         self._follow_flushes()
+        if self._translated and self.vcpu.cpl != 3:
+            self._stale = True  # translated code writes to the table as it likes, and has no need of its shadow
+            return
         key = self._table_key()
         if not self._stale and key == self._shadowed:
             return
@@ -98,7 +118,8 @@ class World:
             frames.add(gpa >> PAGE_SHIFT)
             parts.append(self.memory.read_bytes(gpa, part))
             base += part
-        self._trace(frames)
+        self._tables = frames
+        self._guard()
         self.descriptors.rebuild(b"".join(parts), max(level, 0))
 
     def _guest_physical(self, linear: int) -> int | None:
@@ -109,9 +130,16 @@ class World:
         except Fault:
             return None
 
-    def _trace(self, pages: set[int]) -> None:
-        """Write-protect the pages of the guest's table, and no others."""
-        traces = self.shadow.traces
+    def guard_code(self, frames: set[int]) -> None:
+        """Write-protect the pages of code that has been translated, too, and note in `written` when it is written to."""
+        if frames != self._code:
+            self._code = frames
+            self._guard()
+
+    def _guard(self) -> None:
+        """Write-protect the pages of the guest's table, and of translated code, and no others."""
+        traces, pages = self.shadow.traces, self._code if self._translated else self._tables | self._code
+        traces.guard_from_user(self._tables if self._translated else set())
         for page in traces.guarded - pages:
             self.memory.host.unwatch(self.memory.frames[page], self._written)
         for page in pages - traces.guarded:
@@ -119,24 +147,33 @@ class World:
         traces.guard(pages)
 
     def _written(self, frame: int) -> None:
-        self._stale = True
+        page = frame - self.memory.frames[0]
+        self._stale = self._stale or page in self._tables
+        if page in self._code:
+            self.written.add(page)
 
     def save(self) -> dict[str, Any]:
         """Save what is not in memory."""
         return {
-            "version": 1,
+            "version": 2,
             "shadow": self.shadow.save(),
             "loaded": list(self.loaded),
             "shadowed": list(self._shadowed),
             "stale": self._stale,
             "flushes": self._flushes_seen,
             "descriptors": self.descriptors.save(),
+            "tables": sorted(self._tables),
+            "code": sorted(self._code),
+            "written": sorted(self.written),
+            "invalidated": self.invalidated,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged."""
-        fields = {"shadow": dict, "descriptors": dict, "stale": bool, "flushes": COUNT}
-        check_state(state, "world", fields | {"loaded": Items(WORD, 6), "shadowed": Items(range(-1, LONG.stop))})
+        fields = {"shadow": dict, "descriptors": dict, "stale": bool, "flushes": COUNT, "invalidated": bool}
+        frame = Items(range(len(self.memory.frames)))
+        lists = {"loaded": Items(WORD, 6), "shadowed": Items(range(-1, LONG.stop)), "tables": frame, "code": frame}
+        check_state(state, "world", fields | lists | {"written": frame}, version=2)
         with rollback(self):
             for page in self.shadow.traces.guarded:
                 self.memory.host.unwatch(self.memory.frames[page], self._written)
@@ -145,6 +182,7 @@ class World:
             for page in self.shadow.traces.guarded:
                 self.memory.host.watch(self.memory.frames[page], self._written)
             self.loaded = list(state["loaded"])
+            self._tables, self._code, self.written = (set(state[name]) for name in ("tables", "code", "written"))
             self._shadowed = tuple(state["shadowed"])
-            self._stale = state["stale"]
+            self._stale, self.invalidated = state["stale"], state["invalidated"]
             self._flushes_seen = state["flushes"]

@@ -52,7 +52,7 @@ from vmlab.isa.x86.semantics import SEMANTICS
 from vmlab.isa.x86.semantics.segments import fill, has_real_segments, load_segment
 from vmlab.machine.state import COUNT, check_state
 from vmlab.vmm.host_memory import ENTRY_BYTES, TSS_BYTES, HostMemory, host_bytes
-from vmlab.vmm.shadow_descriptors import HOST_CODE, HOST_STACK, HOST_TASK, hidden
+from vmlab.vmm.shadow_descriptors import HOST_CODE, HOST_STACK, HOST_TASK
 from vmlab.vmm.shadow_roles import PAE
 
 if TYPE_CHECKING:
@@ -100,11 +100,13 @@ class WorldSwitch:
         Vector of the counter's interrupt.
     guests : int
         How many there will be.
+    shown : int
+        Pages for each that their kernels are to see in the hypervisor's window.
     """
 
-    def __init__(self, machine: Machine, timer_vector: int, guests: int) -> None:
+    def __init__(self, machine: Machine, timer_vector: int, guests: int, shown: int = 0) -> None:
         self.machine = machine
-        self.host = HostMemory(machine.memory, host_bytes(guests))
+        self.host = HostMemory(machine.memory, host_bytes(guests, shown), shows=shown > 0)
         self.host.build_idt(HOST_CODE)
         self.host.build_tss(HOST_STACK)
         self._retired = 0
@@ -157,6 +159,11 @@ class WorldSwitch:
         self.host.load(state["host"])
         self._retired, self._booted = state["retired"], state["booted"]
 
+    @property
+    def has_retired(self) -> bool:
+        """True where the guest has completed an instruction since it was entered."""
+        return self.machine.cpu.retired != self._retired
+
     def look(self, world: World, *, trapped: bool) -> Processor:
         """Return a copy of the VCPU of the running guest with what is in the real processor, or on its stack after a trap."""
         cpu, seen = self.machine.cpu, copy(world.vcpu)
@@ -206,7 +213,7 @@ class WorldSwitch:
         vcpu.registers[ESP] = esp
         vcpu.ip = ip
         vcpu.flags = (vcpu.flags & ~DIRECT_FLAGS | flags & DIRECT_FLAGS) | FIXED
-        if cpu.retired != self._retired:
+        if self.has_retired:
             vcpu.flags &= ~RF  # it was for one instruction
         for index, selector in selectors.items():
             if selector != world.loaded[index]:
@@ -250,7 +257,7 @@ class WorldSwitch:
 
     # -- out -------------------------------------------------------------------------------------------------------------
 
-    def enter(self, world: World, guest: int, instructions: int) -> None:
+    def enter(self, world: World, guest: int, instructions: int, ip: int | None = None) -> None:
         """Load the VCPU into the real processor and return to the guest by IRET.
 
         Parameters
@@ -261,10 +268,12 @@ class WorldSwitch:
             Its index, for events.
         instructions : int
             Guest instructions after which the counter interrupts.
+        ip : int, optional
+            Where the processor is to go on, if not at the VCPU's EIP.
         """
         cpu, vcpu = self.machine.cpu, world.vcpu
-        world.refresh_descriptors()
         user = vcpu.cpl == 3
+        world.refresh_descriptors()
         table = world.descriptors.tables[user]
         self._load_root(world.shadow, user=user)
         if not self._booted:
@@ -277,10 +286,13 @@ class WorldSwitch:
         else:
             selectors = [world.descriptors.selector_for(n, vcpu.segments[n], user=user) for n in range(6)]
             for index in DATA_SEGMENTS:
-                if (selectors[index], *hidden(vcpu.segments[index])) != cpu.segments[index].key:
+                if (
+                    selectors[index],
+                    *world.descriptors.hidden(index, vcpu.segments[index], user=user),
+                ) != cpu.segments[index].key:
                     load_segment(cpu, index, selectors[index])
         world.loaded = selectors
-        frame = [vcpu.ip, selectors[CS], flags, vcpu.registers[ESP], selectors[SS]]
+        frame = [vcpu.ip if ip is None else ip, selectors[CS], flags, vcpu.registers[ESP], selectors[SS]]
         if flags & VM:
             frame += [selectors[index] for index in DATA_SEGMENTS]
         cpu.registers[:] = vcpu.registers

@@ -72,7 +72,7 @@ def test_the_data_area():
     assert after.memory(0x484, 1) == b"\x18"
 
 
-@pytest.mark.parametrize("under", ["native", "trap-and-emulate"])
+@pytest.mark.parametrize("under", ["native", "trap-and-emulate", "binary-translation"])
 @pytest.mark.parametrize("engine", ["interpreter", "translator"])
 def test_a_boot_sector_says_hello(under, engine):
     after = boot(HELLO, under=under, engine=engine)
@@ -220,7 +220,7 @@ failed:
 """
 
 
-@pytest.mark.parametrize("under", ["native", "trap-and-emulate"])
+@pytest.mark.parametrize("under", ["native", "trap-and-emulate", "binary-translation"])
 def test_a_loader_in_two_stages(under):
     second = vmlab.boot_sector("org 0x8000\n mov al, 'S'\n mov dx, 0x3f8\n out dx, al\n mov al, 2\n out 0xf4, al\n")
     after = boot(TWO_STAGES, disk=second.segments[0].data[:510] + bytes(2) + sectors(2), outcome="exit", under=under)

@@ -23,6 +23,10 @@ TSS64, TSS64_BUSY, CALL_GATE64, INTERRUPT_GATE64, TRAP_GATE64 = (
 )  # fmt: skip
 """What the types of 32 bits mean in long mode, where the others are not allowed."""
 
+WIDE = 0xFFC00000
+"""Offsets from here on may be beyond the limit of a segment that translated code takes for a flat one: those of the window in
+which a hypervisor lives, and which it takes from its guest's segments."""
+
 RPL = 3
 TABLE_INDICATOR = 4
 
@@ -45,6 +49,8 @@ class SegmentRegister:
     flat_code, flat_read, flat_write : bool
         True where every offset may be executed (read, written) at linear address = offset, so that checks can be
         left out.
+    wide : bool
+        True where every offset below `WIDE` may be written so.
     flattened : bool
         True for CS, SS, DS and ES in 64-bit mode, where they are flat whatever the hidden part holds.
     mask : int
@@ -53,6 +59,7 @@ class SegmentRegister:
 
     __slots__ = (
         "access", "base", "big", "flat_code", "flat_read", "flat_write", "flattened", "limit", "long", "mask", "selector",
+        "wide",
     )  # fmt: skip
 
     def __init__(self, selector: int = 0, base: int = 0, limit: int = 0, access: int = 0, *, big: bool = False) -> None:
@@ -74,9 +81,12 @@ class SegmentRegister:
         writable = not access & CODE and bool(access & WRITE_OR_READ)
         self.flat_read = flat and readable and not expand_down
         self.flat_write = flat and writable and not expand_down
+        self.wide = self.flat_write or (
+            base == 0 and limit >= WIDE - 1 and writable and not expand_down and bool(access & PRESENT)
+        )
         self.mask = 0xFFFFFFFF if big else 0xFFFF
         if self.flattened:
-            self.flat_code = self.flat_read = self.flat_write = True
+            self.flat_code = self.flat_read = self.flat_write = self.wide = True
             self.mask = 0xFFFFFFFFFFFFFFFF
 
     def flatten(self, *, on: bool) -> None:

@@ -29,6 +29,7 @@ VARIANTS = 4
 """Translations kept of one address: of different bytes there."""
 OFFSET = 0xFFF
 ORDINARY = Special()
+OWN = Special(uncounted=frozenset())
 _FAMILIES = (emit_arithmetic, emit_bits, emit_data)
 
 
@@ -59,6 +60,12 @@ class Translated:
     careful: Special
     missed: int = 0
 
+    def is_of(self, page: bytes, uncounted: frozenset[int] | None) -> bool:
+        """Say whether it was made from what is on a page now."""
+        if any(page[start : start + len(code)] != code for start, code in self.ranges):
+            return False
+        return uncounted is None or self.careful.uncounted == _within(uncounted, self.ranges)
+
 
 _KEPT: dict[tuple[int, Special], list[Translated]] = {}
 
@@ -68,15 +75,21 @@ def known(instruction: Instruction) -> bool:
     return not instruction.repeat and instruction.mnemonic in SEMANTICS
 
 
-def _is_worthwhile(region: Region) -> bool:
+def _is_worthwhile(region: Region, *, own: bool) -> bool:
     """Say whether a region begins with something that gains by translation."""
     _, first = region.blocks[0].code[0]
-    return len(region.blocks[0].code) > 1 or (transfers(first) if first.mnemonic in ENDING else translatable(first))
+    gains = transfers if first.mnemonic in ENDING else translatable
+    return len(region.blocks[0].code) > 1 or gains(first, own=own)
 
 
-def is_kept(entry: int) -> bool:
+def is_kept(entry: int, *, own: bool = False) -> bool:
     """Say whether there may be a translation of an address already."""
-    return (entry, ORDINARY) in _KEPT
+    return (entry, OWN if own else ORDINARY) in _KEPT
+
+
+def _within(places: frozenset[int], ranges: tuple[tuple[int, bytes], ...]) -> frozenset[int]:
+    """Return those addresses that lie in some of the ranges of a page."""
+    return frozenset(place for place in places for start, code in ranges if start <= place & OFFSET < start + len(code))
 
 
 def translate(
@@ -102,14 +115,15 @@ def translate(
     bool
         True where it was compiled just now.
     """
-    key = entry, careful
+    uncounted = careful.uncounted
+    key = entry, careful if uncounted is None else careful._replace(uncounted=frozenset())
     variants = _KEPT.pop(key, [])
     for found in variants:
-        if all(page[start : start + len(code)] == code for start, code in found.ranges):
+        if found.is_of(page, uncounted):
             _KEPT[key] = variants
             return found, False
     region = discover(page, entry, known, executed)
-    if region is None or not _is_worthwhile(region):
+    if region is None or not _is_worthwhile(region, own=uncounted is not None):
         if variants:
             _KEPT[key] = variants
         return None, False
@@ -118,6 +132,8 @@ def translate(
         (block.start & OFFSET, page[block.start & OFFSET :][: (block.end - block.start) & 0xFFFFFFFF])
         for block in region.blocks
     )
+    if uncounted is not None:
+        careful = careful._replace(uncounted=_within(uncounted, ranges))
     found = Translated(entry, run, longest, ranges, careful)
     _KEPT[key] = [found, *variants[: VARIANTS - 1]]
     while len(_KEPT) > MOST:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from vmlab.isa.x86.operands import Memory
 from vmlab.machine.translator.emitters import EMITTERS, Special, transfers, translatable
 from vmlab.machine.translator.flags import AT_REST, HEAD, STORED, Pending, Producer
+from vmlab.machine.translator.function import PASSED, added
 from vmlab.machine.translator.outside import OutsideText
 from vmlab.machine.translator.region import CONDITIONAL, COUNTED, ENDING, Block, Region, followers, target
 from vmlab.machine.translator.writer import MASK
@@ -108,14 +109,15 @@ class _Compiler(OutsideText):
             self.places.append(place)
             self.done.append(count)
             w.points.append(AT_REST if w.pending == AT_REST else w.pending)
-            count += 1
-            self.longest = max(self.longest, count)
+            before, count = count, count + self.step(place)
+            # Where some are not counted, the interpreter does the last that is: to stop right behind it.
+            self.longest = max(self.longest, count % PASSED + self.own)
             ends, known = instruction.mnemonic in ENDING, place not in self.careful.outside
-            if known and ends and transfers(instruction):
+            if known and ends and transfers(instruction, own=self.own):
                 self.ending(place, instruction, count, calls)
                 return
-            if ends or not known or not translatable(instruction):
-                if self.outside(place, instruction, count - 1):
+            if ends or not known or not translatable(instruction, own=self.own):
+                if self.outside(place, instruction, before):
                     return
                 continue
             EMITTERS[instruction.mnemonic][0](w, instruction)
@@ -128,7 +130,7 @@ class _Compiler(OutsideText):
             touches_memory = following.mnemonic != "lea" and any(
                 isinstance(each, Memory) for each in following.operands
             )
-            if place in self.careful.outside or touches_memory or not translatable(following):
+            if place in self.careful.outside or touches_memory or not translatable(following, own=self.own):
                 return False
             if following.mnemonic in OVERWRITING:
                 return True
@@ -171,13 +173,13 @@ class _Compiler(OutsideText):
             return False
         if len(block.code) == 1:
             return self.writer.can_test(last[1:])
-        return all(translatable(instruction) for _, instruction in block.code[:-1])
+        return all(translatable(instruction, own=self.own) for _, instruction in block.code[:-1])
 
     def enter(self, label: int | str, place: str, count: int) -> None:
         """Go to a label, as long as the budget lasts."""
         w = self.writer
         before = w.pending
-        w.put(f"n += {count}", "if n > last:")
+        w.put(added(count), "if n > last:")
         w.indent += 1
         if before != Pending(STORED, STORED):
             if before not in self.ends:

@@ -66,21 +66,32 @@ class Special(NamedTuple):
         Their accesses may be unaligned, or wrap around at 4 GiB.
     outside : frozenset of int
         They are left to the interpreter's semantics: their accesses go to devices, or next to code.
+    uncounted : frozenset of int or None
+        The processor does not count them as retired. Where this is not None the code is a hypervisor's, and all of its
+        accesses through GS lead to memory of the hypervisor's own.
     """
 
     careful: frozenset[int] = frozenset()
     outside: frozenset[int] = frozenset()
+    uncounted: frozenset[int] | None = None
 
 
-def transfers(i: Instruction) -> bool:
-    """Say whether a near transfer of control is translated: one of 32 bits, through flat segments."""
-    if i.size != 32 or i.lock or i.segment >= 0 or (i.mnemonic in COUNTED and i.address_size != 32):
+def transfers(i: Instruction, *, own: bool = False) -> bool:
+    """Say whether a near transfer of control is translated: one of 32 bits, through flat segments, or those of `own` code."""
+    if (
+        i.size != 32
+        or i.lock
+        or (i.segment >= 0 and not (own and i.segment == GS))
+        or (i.mnemonic in COUNTED and i.address_size != 32)
+    ):
         return False
     return not any(isinstance(o, Memory) and o.address_size != 32 for o in i.operands)
 
 
-def translatable(i: Instruction) -> bool:
-    """Say whether an instruction is translated."""
-    if i.repeat or i.segment in (CS, FS, GS) or i.mnemonic not in EMITTERS:  # LOCK: nothing comes between anyway
+def translatable(i: Instruction, *, own: bool = False) -> bool:
+    """Say whether an instruction is translated; in a hypervisor's `own` code with accesses through GS, too."""
+    if (
+        i.repeat or i.segment in (CS, FS) or (i.segment == GS and not own) or i.mnemonic not in EMITTERS
+    ):  # LOCK: nothing comes between anyway
         return False
     return EMITTERS[i.mnemonic][1](i)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmlab.machine.page_maps import FULL
 from vmlab.machine.translator.cache import ORDINARY, Translated, is_kept, translate
 from vmlab.machine.translator.strings import BULK, repeat
 from vmlab.machine.translator.traps import deliver
@@ -118,7 +119,7 @@ class Engine:
                             continue
                         ip = cpu.ip
                 elif entered and found is not None and budget >= SHORT:
-                    if found >= WARM or (not found and is_kept(ip)):
+                    if found >= WARM or (not found and is_kept(ip, own=ip in cpu.uncounted.code)):
                         page[ip + REGION] = self.translate(cpu, ip)
                         continue
                     page[ip + REGION] = found + 1
@@ -135,6 +136,8 @@ class Engine:
     def missed(self, cpu: Processor, found: Translated, ip: int, key: int) -> None:
         """Note that a region left an instruction to the interpreter: a page was not there, or something unusual."""
         if not key & 3 and 0 < key <= MASK and cpu.quicken(key & -0x100):
+            return
+        if key >= FULL:
             return
         found.missed += 1
         special = found.careful
@@ -154,6 +157,11 @@ class Engine:
         """Translate the region at an address of the present code page."""
         start = cpu.ram_address(cpu.translate(ip, write=False, user=cpu.cpl == 3, fetch=True)) & -PAGE
         executed = cpu.ram.decoded.get(start >> 12) if WARM else None
+        if ip in cpu.uncounted.code:
+            first = ip & -PAGE
+            careful = careful._replace(
+                uncounted=frozenset(n for n in range(first, first + PAGE) if n in cpu.uncounted.places)
+            )
         region, new = translate(bytes(cpu.ram.data[start : start + PAGE]), ip, careful, executed)
         self.regions += new
         if region is not None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Item = tuple[Semantic, Instruction, int, int]
 
-__all__ = ["LOAD", "STORE", "FunctionText", "Run", "Unusual"]
+__all__ = ["LOAD", "PASSED", "STORE", "FunctionText", "Run", "Unusual", "added"]
 
 Run = Callable[[Any, int], "tuple[int, int] | None"]
 """`run(cpu, budget)`: execute at most `budget` instructions; where one was left to the interpreter, its EIP and key."""
@@ -47,6 +47,9 @@ class Unusual(Exception):  # noqa: N818 - no error: the interpreter is to do thi
 
 PORTS_ALLOWED = "io = cpu.ring <= cpu.flags >> 12 & 3"
 """Whether IOPL lets this ring use ports and IF; where not, the interpreter looks at the bitmap, or faults."""
+
+PASSED = 1 << 20
+"""What an instruction that is not counted adds to a count of those before a place, where another adds 1."""
 
 STORE, LOAD = "@store", "@load"
 """Lines that stand for bringing the processor's registers up to date, and for taking them back."""
@@ -61,7 +64,7 @@ HEADER = """def run(cpu, budget):
     fl = cpu.flags
     base = cpu.retired
     missed = None
-    n = fc = fr = pc = 0
+    n = g = fc = fr = pc = 0
 {load}
     try:
         while True:
@@ -80,18 +83,25 @@ NEEDED = {
 
 FOOTER = """    except (KeyError, Unusual) as stop:
         done, ip, fl = recover(stop.__traceback__, fl, fc, fr)
-        n += done
+        n += done % {passed}; g += done // {passed}
         missed = ip, stop.args[0] if stop.args else 0
     {store}
     cpu.flags = fl
     cpu.ip = ip
     cpu.retired = base + n
+    {note}
     return missed
 """
 
 NAME = re.compile(r"\b(?:data|view16|view32|rd|wr|limit|io)\b")
 REGISTER = re.compile(r"\br([0-7])\b")
 WRITTEN = re.compile(r"^ *r([0-7]) = ", re.MULTILINE)
+
+
+def added(count: int) -> str:
+    """Return a statement that adds to what has been counted, and to what has not."""
+    passed, counted = divmod(count, PASSED)
+    return f"n += {counted}; g += {passed}" if passed else f"n += {counted}"
 
 
 class FunctionText:
@@ -110,8 +120,10 @@ class FunctionText:
         What a label's code knows the producers of flags by, from 1.
     ends : list of Pending
         Where the flags may be when the budget ends.
+    own : bool
+        True where some instructions are not counted.
     done, places : list of int
-        For each instruction: how many come before it since the label; EIP.
+        For each instruction: how many come before it since the label, see `PASSED`; EIP.
     items : list of (semantic, instruction, EIP, EIP behind it)
         What is performed.
     returns : dict of int to int
@@ -130,6 +142,7 @@ class FunctionText:
         self.items: list[Item] = []
         self.returns: dict[int, int] = {}
         self.longest = 1
+        self.own = False
 
     def build(self, parts: list[int]) -> Run:
         """Compile what is written; `parts` are the lines at which labels start, and the end."""
@@ -177,7 +190,11 @@ class FunctionText:
             body = body.replace(STORE, store).replace(LOAD, again)
         lines = [f"    {line}" for line in (load, *(NEEDED[name] for name in needed))]
         header = HEADER.format(longest=self.longest, load="\n".join(lines))
-        return self.assemble(header, body + FOOTER.format(store=store), owners)
+        return self.assemble(
+            header,
+            body + FOOTER.format(store=store, passed=PASSED, note="cpu.uncounted.executed += g" if self.own else ""),
+            owners,
+        )
 
     def settle(self) -> list[str]:
         """Return lines that compute into `fl` what a jump to this label has left in `fc` and `fr`."""

@@ -14,10 +14,11 @@ from vmlab.isa.x86.operands import Memory, Register16, Register32, SegmentOperan
 from vmlab.isa.x86.registers import IF
 from vmlab.machine.intercepts import semantic_of
 from vmlab.machine.translator.emitters import Special, translatable
-from vmlab.machine.translator.function import LOAD, STORE, FunctionText
+from vmlab.machine.translator.function import LOAD, PASSED, STORE, FunctionText, added
 from vmlab.machine.translator.region import ENDING, FINAL
 from vmlab.machine.translator.traps import DATA_SEGMENTS, QUICK
 from vmlab.machine.translator.writer import MASK, address, read
+from vmlab.machine.uncounted import leaving_out
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
@@ -41,6 +42,11 @@ class OutsideText(FunctionText):
     def __init__(self, entry: int, careful: Special) -> None:
         super().__init__(entry)
         self.careful = careful
+        self.own = careful.uncounted is not None
+
+    def is_uncounted(self, place: int) -> bool:
+        """Say whether the processor leaves out the instruction at an address when it counts."""
+        return self.careful.uncounted is not None and place in self.careful.uncounted
 
     def outside(self, place: int, instruction: Instruction, count: int) -> bool:
         """Write an instruction that concerns more than registers and memory; say whether it ends the block."""
@@ -59,7 +65,7 @@ class OutsideText(FunctionText):
             w.known = known
             w.slots = {}
             return False
-        if reads_register(instruction):
+        if reads_register(instruction) and not self.own:
             self.device_read(place, instruction, count)
             return False
         return self.perform(place, instruction, count)
@@ -71,7 +77,7 @@ class OutsideText(FunctionText):
         assert isinstance(destination, Register32)
         assert isinstance(source, Memory)
         w.spill(destination.index)
-        w.put(f"v = look(cpu, {address(source)}, base + n + {count})", "if v is None:")
+        w.put(f"v = look(cpu, {address(source)}, base + n + {count % PASSED})", "if v is None:")
         known = w.known
         w.indent += 1
         self.perform(place, i, count)
@@ -90,21 +96,31 @@ class OutsideText(FunctionText):
         w.store_flags()
         w.slots = {}
         semantic = QUICK.get(instruction.mnemonic) or semantic_of(instruction)
-        number = len(self.items)
+        number, after = len(self.items), count + self.step(place)
+        if self.is_uncounted(place):
+            semantic = leaving_out(semantic)
         self.items.append((semantic, instruction, place, place + instruction.length & MASK))
         w.put(STORE, "cpu.flags = fl")
+        if self.own:  # it may fault, and never come back
+            w.put(f"cpu.uncounted.executed += g + {count // PASSED}; g = -{count // PASSED}")
         if instruction.mnemonic in FINAL or instruction.mnemonic in ENDING:
-            w.put(f"perform(cpu, {number}, base + n + {count}, 0)", "return None")
+            w.put(f"perform(cpu, {number}, base + n + {count % PASSED}, 0)", "return None")
             return True
-        w.put(f"away = perform(cpu, {number}, base + n + {count}, limit)", LOAD)
-        w.put("if away:", f"    n += {count + 1}; ip = cpu.ip; break")
+        w.put(f"away = perform(cpu, {number}, base + n + {count % PASSED}, limit)", LOAD)
+        if self.is_uncounted(place):
+            w.put("g -= 1")  # it is noted there
+        w.put("if away:", f"    {added(after)}; ip = cpu.ip; break")
         return False
+
+    def step(self, place: int) -> int:
+        """Return what executing the instruction at an address adds to a count."""
+        return PASSED if self.is_uncounted(place) else 1
 
     def port_in(self, place: int, i: Instruction, count: int) -> None:
         """IN."""
         w = self.writer
         destination, port = i.operands
-        w.put("if cpu.exits_io or not io: raise Unusual", f"cpu.retired = base + n + {count}")
+        w.put("if cpu.exits_io or not io: raise Unusual", f"cpu.retired = base + n + {count % PASSED}")
         w.put(f"v = cpu.port_read({read(port)}, {i.size >> 3})")
         w.assign(destination, "v")
         self.leave_if_due(place + i.length & MASK, count + 1)
@@ -113,7 +129,7 @@ class OutsideText(FunctionText):
         """OUT."""
         w = self.writer
         port, source = i.operands
-        w.put("if cpu.exits_io or not io: raise Unusual", f"cpu.retired = base + n + {count}")
+        w.put("if cpu.exits_io or not io: raise Unusual", f"cpu.retired = base + n + {count % PASSED}")
         w.put(f"cpu.port_write({read(port)}, {i.size >> 3}, {read(source)})")
         self.leave_if_due(place + i.length & MASK, count + 1)
 
@@ -135,7 +151,7 @@ class OutsideText(FunctionText):
         known = w.known
         w.store_flags()
         w.known = known
-        w.put(f"n += {count}; ip = {ip}; break")
+        w.put(f"{added(count)}; ip = {ip}; break")
 
 
 OUTSIDE: dict[str, Callable[[OutsideText, int, Instruction, int], None]] = {

@@ -141,6 +141,7 @@ def _take(register: SegmentRegister, selector: int, found: SegmentRegister) -> N
     register.selector, register.base, register.limit, register.access = selector, 0, MASK, found.access
     register.big, register.long, register.flat_code = True, False, found.flat_code
     register.flat_read, register.flat_write, register.mask = found.flat_read, found.flat_write, MASK
+    register.wide = found.wide
 
 
 def _inner_stack(cpu: Processor, inner: int) -> tuple[int, int, SegmentRegister] | None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vmlab.isa.x86.operands import Immediate, Memory, Operand, Register8, Register16, Register32
+from vmlab.isa.x86.registers import GS
+from vmlab.machine.page_maps import FULL
 from vmlab.machine.translator.flags import AT_REST, HEAD, STORED, Pending, Producer, condition, formula
 
 __all__ = ["MASK", "Writer", "address", "read"]
@@ -296,11 +298,16 @@ class Writer:
 
 
 def address(memory: Memory) -> str:
-    """Return an expression for the linear address of an operand in a flat segment, not masked to 32 bits."""
+    """Return an expression for the linear address of an operand in a flat segment, not masked to 32 bits.
+
+    Through GS (of a hypervisor's own code) it is one by another name: see `vmlab.machine.page_maps.FULL`.
+    """
     parts = [f"r{memory.base}"] if memory.base >= 0 else []
     if memory.index >= 0:
         parts.append(f"r{memory.index} * {memory.scale}" if memory.scale > 1 else f"r{memory.index}")
     found, displacement = " + ".join(parts), memory.displacement
+    if memory.segment == GS:
+        return " + ".join((*parts, str(displacement + FULL)))
     if not parts:
         return str(displacement)
     if not displacement:
