@@ -35,8 +35,8 @@ MARKS = {
     "event delivery": ("inject", "|"),
     "world switches": ("neutral", "+"),
     "translated code": ("user", "/"),
-    "translation": ("emulate", "x"),
-    "interpretation": ("emulate", "."),
+    "translation": ("trap", "-"),
+    "interpretation": ("trap", "."),
 }
 OTHERS = ("neutral", "")
 BAR, FRAME = 44, 150
