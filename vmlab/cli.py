@@ -196,7 +196,8 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     techniques = arguments.under.split(",")
     image: Any = read_image(arguments.image)
-    result = vmlab.compare(image, under=techniques, **_options(arguments))
+    ported: Any = None if arguments.ported is None else read_image(arguments.ported)
+    result = vmlab.compare(image, under=techniques, ported=ported, **_options(arguments))
     if arguments.json:
         rows = [row | {"differences": result.differences(n) if n else []} for n, row in enumerate(result.rows())]
         parting = result.divergence()
@@ -262,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="run a guest under several techniques and compare what it saw")
     _add_run_options(compare)
     compare.add_argument("--under", default="native,trap-and-emulate", help="techniques, with commas (%(default)s)")
+    compare.add_argument("--ported", metavar="IMAGE", help="the guest's port, which runs under paravirtualization")
     compare.set_defaults(action=_compare)
     lab = commands.add_parser("lab", help="open the notebooks in JupyterLab")
     lab.add_argument("jupyter", nargs=argparse.REMAINDER, help="options for jupyter lab")

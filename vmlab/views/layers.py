@@ -281,7 +281,7 @@ def _devices(system: System) -> Iterable[tuple[str, int | None]]:
         yield name, None
     if monitor(system) is not None:
         for index, guest in enumerate(system.guests):
-            for name in guest.platform.devices:
+            for name in guest.device_names:
                 yield name, index
 
 

@@ -155,7 +155,8 @@ def stage_shape(graph: nx.DiGraph) -> dict[str, Any]:
         column = Box(LEFT + index * (width + GAP), rows["frame"], width, rows["mode"] - rows["frame"] - 8)
         _guest(shape, graph, index, column, rows, virtual=virtual)
     if virtual:
-        shape.zone("user", "user mode", 4, rows["mode"] - 4)
+        direct = graph.graph["technique"] == "paravirtualization"  # the guest's kernel is in ring 1
+        shape.zone("user", "outer rings" if direct else "user mode", 4, rows["mode"] - 4)
         shape.zone("kernel", "kernel mode", rows["mode"] + 2, 250)
         _vmm(shape, graph, count, width, rows["mode"] + 2)
     else:
@@ -205,7 +206,8 @@ def _vmm(shape: _Shape, graph: nx.DiGraph, count: int, width: float, top: float)
     shape.node("vmm", "vmm", str(graph.nodes["vmm"]["label"]), "ring 0", bar)
     for index in range(count):
         left = LEFT + index * (width + GAP)
-        kept = [("vcpu", "VCPU"), ("shadow", "shadow tables"), ("devices", "virtual devices")]
+        tables = str(graph.nodes[f"guest{index}/shadow"]["label"]).replace(" page tables", " tables")
+        kept = [("vcpu", "VCPU"), ("shadow", tables), ("devices", "virtual devices")]
         if count > 2:
             kept = kept[:1]
         shares = [1.5, 1.15, 1.15][: len(kept)]

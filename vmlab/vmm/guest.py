@@ -60,6 +60,11 @@ class Guest:
         self.exits: Counter[str] = Counter()
         self.emulated: Counter[str] = Counter()
 
+    @property
+    def device_names(self) -> list[str]:
+        """What it has for devices, real or virtual ones."""
+        return list(self.platform.devices)
+
     def boot(self, command_line: str = "") -> None:
         """Do what firmware does, and a multiboot loader: write the firmware's tables, load the image, set the registers."""
         signature, _, _, features = self.vcpu.cpuid(1, 0)

@@ -339,6 +339,8 @@ class Paravirtualization(Hypervisor):
 
     def enter(self, guest: Guest, instructions: int) -> None:
         """Return to a guest by IRET."""
+        vcpu = guest.vcpu
+        vcpu.flags = vcpu.flags & ~IF | (0 if self.domain.channels.masked else IF)
         self.switcher.enter(self.domain, self.current, instructions)
 
     def send(self, data: bytes, guest: int = 0, device: str = "serial") -> None:

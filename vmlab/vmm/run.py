@@ -12,6 +12,7 @@ from vmlab.machine.recording import Recording
 from vmlab.machine.tlb import TlbCounts
 from vmlab.vmm.snapshot import Snapshot, go_on
 from vmlab.vmm.techniques import build, check_options
+from vmlab.vmm.xen.notes import is_ported
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,6 +120,8 @@ class Run:
         if self.outcome in ("exit", "until"):
             return []
         wanted = {feature: by for guest in self.guests for feature, by in guest.vcpu.lacked.items()}
+        if self.outcome == "triple-fault" and not self.system.needs_port and is_ported(self.guests[0].image):
+            return [f"{self.guests[0].image.name} is ported to a hypervisor: try under='paravirtualization'"]
         name = self.guests[0].vcpu.model.name
         able = {feature: [each.name for each in CPU_MODELS.values() if each.has(feature)] for feature in wanted}
         return [
@@ -170,8 +173,7 @@ def run(
     image : Image, sequence of Image, or Snapshot
         What the guests boot, one each; or the saved system that goes on.
     under : str, optional
-        Technique: `"native"` (if not given), `"trap-and-emulate"`, `"binary-translation"` or `"vt-x"`. A saved system goes on
-        under its own.
+        Technique: a key of `vmlab.TECHNIQUES`, `"native"` if not given. A saved system goes on under its own.
     until : str or bytes, optional
         Stop soon (at most 1000 steps) after the first guest has sent this to its serial port in this run.
     **options

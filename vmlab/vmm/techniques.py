@@ -26,7 +26,7 @@ from vmlab.vmm.shadow_paging import POLICIES
 from vmlab.vmm.system import DEFAULT_MEMORY, System
 from vmlab.vmm.trap_and_emulate import TrapAndEmulate
 from vmlab.vmm.vt_x import VtX
-from vmlab.vmm.xen.notes import find_notes
+from vmlab.vmm.xen.notes import is_ported
 
 if TYPE_CHECKING:
     import os
@@ -73,9 +73,9 @@ def find_technique(name: object) -> type[System]:
 
 
 def techniques_for(images: Sequence[Image]) -> list[str]:
-    """Return the names of the techniques that can run such guests: ported kernels, or others."""
-    ported = all(find_notes(image) is not None for image in images)
-    return [name for name, kind in TECHNIQUES.items() if kind.needs_port == ported]
+    """Return the names of the techniques that take such guests: paravirtualization those alone that are ported."""
+    ported = all(is_ported(image) for image in images)
+    return [name for name, kind in TECHNIQUES.items() if ported or not kind.needs_port]
 
 
 def find_memory_virtualization(kind: type[System], name: object) -> str:

@@ -376,6 +376,24 @@ result: dd 0xDEAD
     audit(system)
 
 
+def test_the_hypervisors_entries_of_a_directory_cannot_be_written():
+    code = """
+main:   mov eax, [info]
+        mov eax, [eax + 60]
+        call machine
+        add eax, {slot} * 4
+        mov [request], eax
+        hypercall 1, request, 1, done, SELF
+        mov [result], eax
+        jmp quit
+done:   dd 7
+"""
+    for slot, expected in ((1021, 0), (1022, 2**32 - 22), (1023, 2**32 - 22)):
+        system, guest = finish(code.format(slot=slot) + REQUEST)
+        assert (word(guest, "result"), guest.outcome) == (expected, "exit")
+        audit(system)
+
+
 def test_a_directory_that_maps_itself_is_refused():
     code = "main: mov eax, page_1\n call machine\n or eax, 1\n mov [page_1 + 8], eax\n"
     code += READ_ONLY.format(page="page_1") + PIN.format(page="page_1", count=1, domain="SELF")

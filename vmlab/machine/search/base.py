@@ -175,16 +175,17 @@ class Search:
     def _instruction(self) -> tuple[int, str]:
         """Return address and text of the guest's next instruction, read without a trace in the machine."""
         vcpu = self.guest.vcpu
+        memory = vcpu.memory
         state = self.system.cpu_state(self.index)
         address = state.linear_ip
         raw = bytearray()
         while len(raw) < LONGEST:
             place = address + len(raw)
             physical = vcpu.look_up(place & vcpu.address_mask)
-            if physical is None or physical >= self.guest.memory.size:
+            if physical is None or physical >= memory.size:
                 break
-            count = min(LONGEST - len(raw), PAGE_SIZE - place % PAGE_SIZE, self.guest.memory.size - physical)
-            raw += self.guest.memory.read_bytes(physical, count)
+            count = min(LONGEST - len(raw), PAGE_SIZE - place % PAGE_SIZE, memory.size - physical)
+            raw += memory.read_bytes(physical, count)
         try:
             return address, format_instruction(decode(bytes(raw), vcpu.fetch_bits), address, bits=vcpu.fetch_bits)
         except DecodeError:

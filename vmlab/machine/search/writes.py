@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
@@ -31,6 +31,7 @@ class WriteSearch(Search):
     def _parts(self, address: int, size: int) -> Iterator[tuple[int, int, int]]:
         """Yield `(page, start, end)` of the host's memory for each part of the place."""
         vcpu, bus = self.guest.vcpu, self.guest.platform.bus
+        memory: Any = self.guest.memory if self.condition.physical else vcpu.memory
         while size:
             count = min(size, PAGE_SIZE - address % PAGE_SIZE)
             physical = address if self.condition.physical else vcpu.look_up(address & vcpu.address_mask)
@@ -38,9 +39,9 @@ class WriteSearch(Search):
                 raise OptionError(
                     f"{address:#x} is mapped nowhere at the cursor: seek() to where it is, or give a physical address"
                 )
-            if physical + count > self.guest.memory.size or not bus.is_ram(physical):
+            if physical + count > memory.size or not bus.is_ram(physical):
                 raise OptionError(f"there is no memory at the physical address {physical:#x}: give one of RAM")
-            host = vcpu.ram_address(physical)
+            host = vcpu.ram_address(physical) if memory is vcpu.memory else memory.host_address(physical)
             yield host >> PAGE_SHIFT, host % PAGE_SIZE, host % PAGE_SIZE + count
             address, size = address + count, size - count
 

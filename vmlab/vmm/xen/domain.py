@@ -107,6 +107,11 @@ class Domain(Guest):
         """The mode in which it runs: it changes between them without an exit."""
         return "user" if self._ring() == 3 else "kernel"
 
+    @property
+    def device_names(self) -> list[str]:
+        """What it has in place of devices: those of a PC it cannot reach."""
+        return ["console", "timer", "event-channels"]
+
     def boot(self, command_line: str = "") -> None:
         """Let the domain builder do its work: there is no firmware and no boot loader."""
         self._build(self)

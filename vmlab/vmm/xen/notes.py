@@ -19,7 +19,7 @@ from vmlab.errors import ImageError, OptionError
 if TYPE_CHECKING:
     from vmlab.machine.image import Image
 
-__all__ = ["PortNotes", "find_notes", "require_notes"]
+__all__ = ["PortNotes", "find_notes", "is_ported", "require_notes"]
 
 NAME = b"Xen\0"
 HEADER = struct.Struct("<III")  # length of the name, length of the contents, type
@@ -52,6 +52,11 @@ class PortNotes:
     system: str = ""
 
 
+def is_ported(image: Image) -> bool:
+    """Say whether an image has Xen's notes, whatever they say."""
+    return any(kind == XEN_VERSION for segment in image.segments for kind, _ in _notes(segment.data))
+
+
 def find_notes(image: Image) -> PortNotes | None:
     """Return the notes of an image; None where it is not ported.
 
@@ -60,9 +65,9 @@ def find_notes(image: Image) -> PortNotes | None:
     ImageError
         It is ported to another interface.
     """
-    notes = {kind: contents for segment in image.segments for kind, contents in _notes(segment.data)}
-    if XEN_VERSION not in notes:
+    if not is_ported(image):
         return None
+    notes = {kind: contents for segment in image.segments for kind, contents in _notes(segment.data)}
     version, pae = _text(notes[XEN_VERSION]), _text(notes.get(PAE_MODE, b"no"))
     if version != INTERFACE:
         raise ImageError(
