@@ -108,6 +108,17 @@ def test_how_memory_is_virtualized(ask):
     assert "is not possible under native" in err
 
 
+def test_a_port_runs_in_the_guests_place(ask):
+    line = "compare", "guest:minios", "--under", "native,paravirtualization", "--json"
+    code, out, _ = ask(*line, "--ported", "guest:minios_pv")
+    found = json.loads(out)
+    assert (code, found["faithful"]) == (0, True)
+    assert [row["under"] for row in found["runs"]] == ["native", "paravirtualization"]
+    code, _, err = ask(*line)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "minios is not ported to paravirtualization" in err
+
+
 def test_run_prints_text(ask):
     code, out, err = ask("run", "hello.asm", "--under", "trap-and-emulate")
     assert (code, err) == (0, "")

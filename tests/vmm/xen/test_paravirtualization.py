@@ -654,3 +654,19 @@ def test_the_layers_and_the_walk():
     assert walked.physical >> 12 in (frame_of(guest, "frame_1_page"), frame_of(guest, "frame_2_page"))
     counts = vmlab.memory_map(run).counts()
     assert counts["tables", "minios_pv"] == 5  # two directories, their own tables, and the kernel's
+
+
+def test_the_debugger_finds_who_wrote():
+    debugger = vmlab.Debugger(vmlab.record(guests.load("minios_pv"), under=UNDER, memory=4 << 20))
+    debugger.break_at("call_sleep")
+    for _ in range(3):
+        debugger.cont()
+    assert repr(debugger.who_wrote("ticks")).endswith("write to ticks, by inc dword [0x1009dc]")
+    symbols = guests.load("minios_pv").symbols
+    assert symbols["timer"] < debugger.view.address < symbols["fault"]
+
+
+def test_a_ported_kernel_on_the_bare_machine_gets_a_hint():
+    run = vmlab.run(guests.load("minios_pv"), max_instructions=10_000)
+    assert run.outcome == "triple-fault"
+    assert run.advice == ["minios_pv is ported to a hypervisor: try under='paravirtualization'"]
