@@ -148,7 +148,7 @@ class Paravirtualization(Hypervisor):
         vcpu = self.guests[guest].vcpus[cpu]
         if guest != self.current or (self.in_vmm and self.phase != "handle"):
             return vcpu
-        return self.switcher.look(vcpu, trapped=self.in_vmm)
+        return self.switcher.look(self.domain, trapped=self.in_vmm)
 
     # -- an exit ---------------------------------------------------------------------------------------------------------
 

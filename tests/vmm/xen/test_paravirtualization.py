@@ -643,6 +643,82 @@ def test_what_happens_is_told():
     assert writer.scene(step - 1)["code:0"][1] >= program
 
 
+def test_registers_are_those_of_the_guest_at_each_instant():
+    """Rings change without an exit, and so does the mask of events: what is told is live."""
+    recording = vmlab.record(guests.load("minios_pv"), under=UNDER, memory=4 << 20)
+    seen = set()
+    for _, _, system in recording.frames(900, 1_600):
+        domain, state = system.domains[0], system.cpu_state()
+        assert bool(state.flags & 0x200) == (not domain.channels.masked)
+        if not system.in_vmm:
+            assert (state.cpl, state.ip) == (system.machine.cpu.cpl, system.machine.cpu.ip)
+            assert domain.mode == ("user" if state.cpl == 3 else "kernel")
+        seen.add((state.cpl, domain.channels.masked))
+    assert seen == {(1, True), (1, False), (3, False)}
+
+
+def test_pages_are_mapped_in_one_crossing_or_in_many():
+    """Sixteen pages: by a call each, by a list of calls, and by a list of entries."""
+    head = """
+main:   mov eax, page_1
+        call machine
+        or eax, 3
+        mov ebp, eax
+        mov eax, [info]
+        mov eax, [eax + 60]
+        add eax, 0x1000
+        call machine
+        mov [table], eax
+        mov dword [left], 16
+"""
+    each = {
+        "single": """
+.next:  mov edx, [left]
+        shl edx, 12
+        add edx, 0x200000
+        hypercall 14, edx, ebp, 0, 0
+        dec dword [left]
+        jnz .next
+""",
+        "multicall": """
+        mov edi, list
+.next:  mov edx, [left]
+        shl edx, 12
+        add edx, 0x200000
+        mov dword [edi], 14
+        mov [edi + 8], edx
+        mov [edi + 12], ebp
+        add edi, 32
+        dec dword [left]
+        jnz .next
+        hypercall 13, list, 16
+""",
+        "list": """
+        mov edi, list
+.next:  mov edx, [left]
+        lea edx, [edx * 4 + 0x200 * 4]
+        add edx, [table]
+        mov [edi], edx
+        mov [edi + 8], ebp
+        add edi, 16
+        dec dword [left]
+        jnz .next
+        hypercall 1, list, 16, 0, SELF
+""",
+    }
+    tail = " mov [0x201000], ebp\n jmp quit\ntable: dd 0\nleft: dd 0\nalign 8\nlist: times 16 * 8 dd 0\n"
+    ran = {name: finish(head + code + tail) for name, code in each.items()}
+    for system, guest in ran.values():
+        assert guest.outcome == "exit"
+        assert word(guest, "page_1") >> 12 == frame_of(guest, "page_1")
+        assert system.frames.counts[frame_of(guest, "page_1")] == 17
+        audit(system)
+    exits = {name: guest.exits["hypercall"] for name, (_, guest) in ran.items()}
+    assert exits == {"single": 16 + 4, "multicall": 1 + 4, "list": 1 + 4}
+    cycles = {name: system.cycles for name, (system, _) in ran.items()}
+    assert cycles["single"] > cycles["multicall"] > cycles["list"]
+
+
 def test_the_layers_and_the_walk():
     run = vmlab.run(guests.load("minios_pv"), under=UNDER, until="part b")
     graph = vmlab.layers(run)

@@ -44,6 +44,7 @@ from vmlab.vmm.world_switch import DIRECT_FLAGS
 from vmlab.vmm.xen import abi
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from vmlab.machine.machine import Machine
@@ -145,42 +146,44 @@ class RingSwitch:
 
     # -- in --------------------------------------------------------------------------------------------------------------
 
-    def look(self, vcpu: Processor, *, trapped: bool) -> Processor:
+    def look(self, domain: Domain, *, trapped: bool) -> Processor:
         """Return a copy of the VCPU of the running guest with what is in the real processor, or on its stack after a trap."""
-        cpu, seen = self.machine.cpu, copy(vcpu)
-        seen.registers = list(cpu.registers)
-        ip, flags = cpu.ip, cpu.flags
+        cpu, seen = self.machine.cpu, copy(domain.vcpu)
+        seen.registers, seen.segments = list(seen.registers), [copy(register) for register in seen.segments]
+        frame = [cpu.ip, cpu.segments[CS].selector, cpu.flags, cpu.registers[ESP], cpu.segments[SS].selector]
         if trapped:
-            top = cpu.registers[ESP] + 4 * self._has_code(cpu)
-            ip, _, flags, seen.registers[ESP] = (self.host.read(top + 4 * n, 4) for n in range(4))
-        seen.ip, seen.flags = ip, vcpu.flags & ~DIRECT_FLAGS | flags & DIRECT_FLAGS
+            top = cpu.registers[ESP] + 4 * (self._vector in WITH_ERROR_CODE)
+            frame = [self.host.read(top + 4 * n, 4) for n in range(5)]
+        self._take(domain, seen, frame)
         return seen
 
-    def _vector(self, cpu: Processor) -> int:
-        return (cpu.ip - self.host.entry) // ENTRY_BYTES
-
-    def _has_code(self, cpu: Processor) -> bool:
-        return self._vector(cpu) in WITH_ERROR_CODE
+    @property
+    def _vector(self) -> int:
+        return (self.machine.cpu.ip - self.host.entry) // ENTRY_BYTES
 
     def leave(self, domain: Domain) -> tuple[int, int]:
         """Save the real processor's state into the VCPU after a trap; return the vector and the error code (or 0)."""
         cpu, vcpu = self.machine.cpu, domain.vcpu
-        vector, top, code = self._vector(cpu), cpu.registers[ESP], 0
-        if self._has_code(cpu):
+        vector, top, code = self._vector, cpu.registers[ESP], 0
+        if vector in WITH_ERROR_CODE:
             code = cpu.read_system(top, 4)
             top += 4
-        ip, selector, flags, pointer, stack = (cpu.read_system(top + 4 * n, 4) for n in range(5))
-        vcpu.registers[:] = cpu.registers
-        vcpu.registers[ESP] = pointer
-        vcpu.ip = ip
-        vcpu.flags = flags & (DIRECT_FLAGS | RF) | FIXED | (0 if domain.channels.masked else IF)
+        self._take(domain, vcpu, [cpu.read_system(top + 4 * n, 4) for n in range(5)])
         vcpu.retired += cpu.retired - self._retired
-        for index in DATA_SEGMENTS:
-            vcpu.segments[index].copy_from(cpu.segments[index])
-        set_segment(vcpu, CS, selector & 0xFFFF)
-        set_segment(vcpu, SS, stack & 0xFFFF)
         vcpu.code_changed()
         return vector, code
+
+    def _take(self, domain: Domain, vcpu: Processor, frame: Sequence[int]) -> None:
+        """Bring a VCPU up to date with the real processor, and with EIP, CS, EFLAGS, ESP and SS of the guest."""
+        cpu = self.machine.cpu
+        vcpu.ip, code, flags, pointer, stack = frame
+        vcpu.registers[:] = cpu.registers
+        vcpu.registers[ESP] = pointer
+        vcpu.flags = flags & (DIRECT_FLAGS | RF) | FIXED | (0 if domain.channels.masked else IF)
+        for index in DATA_SEGMENTS:
+            vcpu.segments[index].copy_from(cpu.segments[index])
+        set_segment(vcpu, CS, code & 0xFFFF)
+        set_segment(vcpu, SS, stack & 0xFFFF)
 
     # -- out -------------------------------------------------------------------------------------------------------------
 
