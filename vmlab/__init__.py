@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vmlab.views.memory_map import memory_map
     from vmlab.views.page_tables import page_tables
     from vmlab.views.page_walk import walk
+    from vmlab.views.translations import translations
     from vmlab.vmm.compare import compare
     from vmlab.vmm.debugger import Debugger
     from vmlab.vmm.run import Run, record, run
@@ -43,7 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
     "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests", "labs",
-    "layers", "load", "load_state", "memory_map", "page_tables", "record", "run", "save", "sensitive", "show", "show_walk", "views", "walk", "when",
+    "layers", "load", "load_state", "memory_map", "page_tables", "record", "run", "save", "sensitive", "show", "show_walk", "translations", "views", "walk", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -78,6 +79,7 @@ _PLACES = {
     "sensitive": "vmlab.vmm.sensitive",
     "show": "vmlab.widgets",
     "show_walk": "vmlab.widgets",
+    "translations": "vmlab.views.translations",
     "walk": "vmlab.views.page_walk",
 }
 _MODULES = {"guests": "vmlab.guests", "labs": "vmlab.labs", "views": "vmlab.views", "when": "vmlab.machine.when"}

@@ -65,8 +65,9 @@ class CostModel:
     vmm_translate : int
         Software of a VMM that translates one unit: about 3 µs (Silberschatz, Galvin and Gagne, *Operating System
         Concepts*, 10th ed., 18.4.2), at the 3.8 GHz of [AA].
-    vmm_look_up : int
-        Software of a VMM that looks a translation up [U].
+    vmm_call_out : int
+        A call from translated code into a VMM that knows already which instruction it is to execute: [AA] measure about
+        native/15 for `in` under binary translation.
     vm_transition : int
         A VM exit and the VM entry after it, which the hardware does [U]: Prescott 3963, Merom 1579, Penryn 1266, Nehalem
         1009, Westmere 761, Sandy Bridge 784. That it has become cheaper with each generation is public. Of AMD-V from before
@@ -90,7 +91,7 @@ class CostModel:
     vmm_bounce: int = 889 * 8680 // 3270 - 2 * 889
     vmm_check_entry: int = 60
     vmm_translate: int = 11_400
-    vmm_look_up: int = 100
+    vmm_call_out: int = 3209 // 15
     vm_transition: int = 3963
 
 

@@ -36,6 +36,7 @@ MARKS = {
     "world switches": ("neutral", "+"),
     "translated code": ("user", "/"),
     "translation": ("trap", "-"),
+    "call-outs": ("kernel", "|"),
     "interpretation": ("trap", "."),
 }
 OTHERS = ("neutral", "")

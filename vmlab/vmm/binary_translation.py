@@ -189,13 +189,18 @@ class BinaryTranslation(TrapAndEmulate):
     # -- costs and saving ------------------------------------------------------------------------------------------------
 
     def cycles_by_cause(self) -> dict[str, int]:
-        """Cycles of the hardware, and of the hypervisor's software."""
-        costs = self.machine.cpu.model.costs
-        translations = sum(cache.counters["translations"] for cache in self.caches)
-        look_ups = sum(cache.counters["look-ups"] for cache in self.caches)
-        return super().cycles_by_cause() | {
+        """Cycles of the hardware, and of the hypervisor's software; a call-out costs a call, and no decoding."""
+        costs, found = self.machine.cpu.model.costs, super().cycles_by_cause()
+        caches = [cache.counters for cache in self.caches]
+        emulating = sum(each["call-outs"] for each in caches)
+        calls = emulating + sum(guest.exits[ExitReason.TRANSLATION.value] for guest in self.guests)
+        # A VMM that shares the guest's ring calls itself; here the trap stands for that.
+        found["traps"] -= calls * (costs.trap + costs.interrupt_return)
+        found["emulation"] -= emulating * costs.vmm_emulate
+        return found | {
+            "call-outs": calls * costs.vmm_call_out,
             "translated code": self.machine.cpu.uncounted.executed * costs.instruction,
-            "translation": translations * costs.vmm_translate + look_ups * costs.vmm_look_up,
+            "translation": sum(each["translations"] for each in caches) * costs.vmm_translate,
             "interpretation": self.counters["interpreted"] * costs.vmm_emulate,
         }
 

@@ -92,7 +92,7 @@ class TranslationCache:
         Which instructions are translated in another way than most.
     counters : Counter
         `"translations"`, `"instructions translated"`, `"bytes in"`, `"bytes out"`, `"look-ups"`, `"hits"`, `"chains"`,
-        `"landings"`, `"retranslations"`, `"dropped"`, `"flushes"`.
+        `"landings"`, `"call-outs"`, `"retranslations"`, `"dropped"`, `"flushes"`.
     """
 
     def __init__(self, host: HostMemory, world: World, uncounted: set[int]) -> None:
@@ -211,6 +211,14 @@ class TranslationCache:
     def _slot(self, ip: int) -> int:
         return self.data + TABLE + (4 * ip & TABLE_BYTES - 1)
 
+    def code(self, address: int) -> bytes:
+        """Return the generated code of a unit, as it is now."""
+        return self._host.read_bytes(address, len(self.units[address].code))
+
+    def is_chained(self, stub: int) -> bool:
+        """Say whether a direct jump leads on within the cache."""
+        return stub in self._chained
+
     # -- the guest's registers ---------------------------------------------------------------------------------------------
 
     def publish(self, vcpu: Processor) -> None:
@@ -244,6 +252,7 @@ class TranslationCache:
 
     def called_out(self, ip: int) -> None:
         """Note a call-out."""
+        self.counters["call-outs"] += 1
         if self.adaptation.called_out(ip):
             self._translate_anew(ip)
 
