@@ -20,6 +20,7 @@ from vmlab.labs.first_divergence import FirstDivergence
 from vmlab.labs.miss_cost import MissCost
 from vmlab.labs.red_pill import RedPill
 from vmlab.labs.say_it_yourself import SayItYourself
+from vmlab.labs.translate_by_hand import TranslateByHand
 from vmlab.labs.walk2d import Walk2d
 from vmlab.labs.who_broke_it import WhoBrokeIt
 from vmlab.labs.who_runs_where import WhoRunsWhere
@@ -28,7 +29,17 @@ __all__ = ["EXERCISES", "Exercise", "Verdict", "exercise"]
 
 EXERCISES: dict[str, type[Exercise]] = {
     kind.name: kind
-    for kind in (SayItYourself, WhoRunsWhere, CountTheTraps, WhoBrokeIt, FirstDivergence, RedPill, Walk2d, MissCost)
+    for kind in (
+        SayItYourself,
+        WhoRunsWhere,
+        CountTheTraps,
+        WhoBrokeIt,
+        FirstDivergence,
+        RedPill,
+        TranslateByHand,
+        Walk2d,
+        MissCost,
+    )
 }
 """Exercises by name."""
 
