@@ -85,6 +85,7 @@ def test_address_sizes() -> None:
     sizes = {name: cpuid(model, 0x8000_0008, 0)[0] for name, model in CPU_MODELS.items() if model.has("lm")}
     assert sizes == {
         "core-2": 0x3024,
+        "prescott": 0x3024,
         "westmere": 0x3028,
         "broadwell": 0x3027,
         "broadwell-ep": 0x302E,

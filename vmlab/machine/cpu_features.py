@@ -77,7 +77,8 @@ ept-dirty     -        -    -  VT-x: accessed and dirty bits in extended page ta
 pml           -        -    -  VT-x: page-modification logging
 vpid          -        -    -  VT-x: virtual-processor identifiers
 unrestricted-guest  -  -    -  VT-x: guests in real mode, and without paging
-virtual-apic  -        -    -  VT-x: TPR shadow, accesses to the local APIC virtualized (FlexPriority)
+tpr-shadow    -        -    -  VT-x: CR8 virtualized (TPR shadow)
+virtual-apic  -        -    -  VT-x: accesses to the local APIC virtualized (FlexPriority)
 apic-registers  -      -    -  VT-x: registers of the local APIC virtualized (APICv)
 """
 
@@ -138,7 +139,7 @@ FEATURES = _parse()
 """Every feature by name."""
 
 VIRTUALIZATION = (
-    "vmx", "ept", "ept-dirty", "pml", "vpid", "unrestricted-guest", "virtual-apic", "apic-registers",
+    "vmx", "ept", "ept-dirty", "pml", "vpid", "unrestricted-guest", "tpr-shadow", "virtual-apic", "apic-registers",
     "svm", "npt", "nrip-save", "flush-by-asid", "decode-assists",
 )  # fmt: skip
 """Those that a VMM needs, and does not give to its guests."""

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["CPU_MODELS", "CpuModel", "find_cpu_model"]
 
 _P6 = frozenset({"de", "pse", "tsc", "msr", "pae", "cx8", "apic", "sep", "mtrr", "pge", "cmov", "pat", "pse36"})
-_CORE = _P6 | {"cx16", "lm", "nx", "lahf64", "syscall", "vmx"}
+_PRESCOTT = _P6 | {"cx16", "lm", "nx", "syscall", "vmx", "tpr-shadow"}
+_CORE = _PRESCOTT | {"lahf64"}
 _WESTMERE = _CORE | {"pcid", "pdpe1gb", "rdtscp", "constant-tsc", "ept", "vpid", "unrestricted-guest", "virtual-apic"}
 _BROADWELL = _WESTMERE | {"smep", "smap", "invpcid", "ept-dirty", "pml"}
 _K8 = _P6 | {"cx16", "lm", "nx", "lahf64", "syscall", "rdtscp", "svm"}
@@ -154,6 +155,18 @@ CPU_MODELS = {
             last_extended_leaf=0x8000_0008,
             cache_descriptors=(0x05B0_B101, 0x0056_57F0, 0, 0x2CB4_3049),
             caches=(_DATA, _CODE, Cache(3, 2, 16, 4096, shared=True)),
+        ),
+        CpuModel(
+            "prescott",
+            2005,
+            "64-bit, the first with VT-x: a Pentium 4 672",
+            0xF4A,
+            "Intel(R) Pentium(R) 4 CPU 672",
+            _PRESCOTT,
+            last_leaf=5,
+            last_extended_leaf=0x8000_0008,
+            cache_descriptors=(0x605B_5001, 0, 0, 0x007D_7040),
+            caches=(Cache(1, 1, 8, 32), Cache(3, 2, 8, 4096)),
         ),
         CpuModel(
             "westmere",

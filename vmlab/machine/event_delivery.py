@@ -77,8 +77,8 @@ class EventDelivery(MemoryAccess):
     """
 
     __slots__ = (
-        "_deliveries", "attention", "deliver_quickly", "delivered", "injected", "interrupts", "is_alone", "relaxed",
-        "repeat_quickly", "signals", "vmx", "watched", "window",
+        "_deliveries", "attention", "deliver_quickly", "delivered", "fast_calls", "injected", "interrupts", "is_alone",
+        "priority_loads", "relaxed", "repeat_quickly", "signals", "vmx", "watched", "window",
     )  # fmt: skip
 
     def __init__(self, platform: Platform, model: CpuModel, number: int = 0) -> None:
@@ -86,7 +86,7 @@ class EventDelivery(MemoryAccess):
         self.signals = signals = Signals(self.flags_changed)
         self.interrupts.on_init, self.interrupts.on_startup = signals.arrive_init, signals.arrive_startup
         self.interrupts.on_nmi = signals.arrive_nmi
-        self.delivered = self.debug_causes = 0
+        self.delivered = self.fast_calls = self.priority_loads = self.debug_causes = 0
         self._deliveries = (0, 0)
         self.deliver_quickly: Callable[..., bool] | None = None
         self.repeat_quickly: Callable[[Any, Instruction], None] | None = None
@@ -124,6 +124,7 @@ class EventDelivery(MemoryAccess):
 
     @cr8.setter
     def cr8(self, value: int) -> None:
+        self.priority_loads += 1
         self.interrupts.set_tpr(value << 4)
 
     @property

@@ -40,6 +40,7 @@ __all__ = ["Processor"]
 Decoded = tuple["Semantic", "Instruction", int]
 MODE_KEYS = {32: 0, 16: 0x1000, 64: 0x2000}
 """Added to an offset in a page, the key of a decoded instruction: the same bytes mean others in another mode."""
+COUNTERS = ("walk_references", "port_accesses", "delivered", "control_loads", "fast_calls", "priority_loads")
 
 
 class Processor(GuestMode):
@@ -58,8 +59,8 @@ class Processor(GuestMode):
     ----------
     retired : int
         Instructions completed; each element of a repeated string instruction counts.
-    walk_references, port_accesses, delivered, control_loads : int
-        Memory references of page walks, IN and OUT, exceptions and interrupts delivered, control-register loads.
+    walk_references, port_accesses, delivered, control_loads, fast_calls, priority_loads : int
+        Memory references of page walks, IN and OUT, events delivered, loads of CR0 to CR4, SYSENTER and its kin, loads of CR8.
     flat_data : bool
         What `has_flat_data` was when an engine last looked.
     linked : bool
@@ -361,7 +362,7 @@ class Processor(GuestMode):
     def save(self) -> dict[str, Any]:
         """Save state, TLB and counters as plain data."""
         return {
-            "version": 4,
+            "version": 5,
             "state": self.save_state(),
             "injected": None if self.injected is None else list(self.injected),
             "vmx": self.vmx.save(),
@@ -372,16 +373,15 @@ class Processor(GuestMode):
             "signals": self.signals.save(),
             "user_spaces": list(self.user_spaces),
             "deliveries": list(self._deliveries),
-            "counters": [self.walk_references, self.port_accesses, self.delivered, self.control_loads],
+            "counters": [getattr(self, name) for name in COUNTERS],
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
-        lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, 4), "user_spaces": Items(QUAD)}
+        lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, len(COUNTERS)), "user_spaces": Items(QUAD)}
         parts = {"state": dict, "tlb": dict, "signals": dict, "vmx": dict, "svm": dict, "debug_causes": WORD}
-        parts["injected"] = Items(LONG, 3), NoneType
-        parts["walk_caches"] = dict if self.walk_caches else NoneType
-        check_state(state, "processor", parts | lists, version=4)
+        parts |= {"injected": (Items(LONG, 3), NoneType), "walk_caches": dict if self.walk_caches else NoneType}
+        check_state(state, "processor", parts | lists, version=5)
         with rollback(self):
             self.load_state(state["state"])
             self.signals.load(state["signals"])
@@ -392,9 +392,9 @@ class Processor(GuestMode):
             self.tlb.load(state["tlb"])
             if self.walk_caches:
                 self.walk_caches.load(state["walk_caches"])
-        self.walk_references, self.port_accesses, self.delivered, self.control_loads = state["counters"]
-        count, retired = state["deliveries"]
-        self._deliveries = (count, retired)
+        for name, value in zip(COUNTERS, state["counters"], strict=True):
+            setattr(self, name, value)
+        self._deliveries = state["deliveries"][0], state["deliveries"][1]
         self.debug_causes = state["debug_causes"]
         self._mode_changed()
         self.user_spaces = dict.fromkeys(state["user_spaces"])  # as saved, whatever runs now

@@ -99,8 +99,6 @@ class EptMemory(NestedMemory):
         if self.apic and reason == BasicReason.APIC_WRITE:
             detail = self.apic.written(machine.read(f.EXIT_QUALIFICATION))
             return Resolved(True, ExitReason.APIC_WRITE, detail)
-        if reason == BasicReason.TPR_BELOW_THRESHOLD:
-            return Resolved(True, ExitReason.TPR_BELOW_THRESHOLD, "")
         write = bool(machine.read(f.EXIT_QUALIFICATION) & PF_WRITE)
         return self.fill(machine.read(f.GUEST_PHYSICAL_ADDRESS), write=write)
 

@@ -124,6 +124,7 @@ BY_BASIC_REASON: dict[BasicReason, ExitReason] = dict.fromkeys(BasicReason, Exit
     BasicReason.NOTIFY: ExitReason.NOTIFY,
     BasicReason.APIC_ACCESS: ExitReason.APIC_ACCESS,
     BasicReason.PML_FULL: ExitReason.PML_FULL,
+    BasicReason.TPR_BELOW_THRESHOLD: ExitReason.TPR_BELOW_THRESHOLD,
     **{BasicReason[name]: ExitReason.VMX_INSTRUCTION for name in _VMX},
 }
 """What a basic exit reason of VMX is counted as."""

@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 __all__ = ["HardwareAssist"]
 
 LARGE = 2 << 20
-PER_GUEST = 4
-"""Frames of a guest beside its tables: what the processor keeps it in, its log of modified pages, two for its local APIC."""
+PER_GUEST = 5
+"""Frames of a guest beside its tables: what the processor keeps it in, its log of modified pages, three for its local APIC."""
 
 
 class HardwareAssist(Hypervisor):
@@ -348,10 +348,11 @@ class HardwareAssist(Hypervisor):
     def cycles_by_cause(self) -> dict[str, int]:
         """Cycles of the hardware, and of the hypervisor's software."""
         costs = self.machine.cpu.model.costs
-        handled = self.counters["emulated"] + self.counters["injected"]
+        entries = self.counters["VM entries"]
         return self.hardware_cycles() | {
-            "VM exits and entries": self.counters["VM entries"] * costs.vm_transition,
-            "emulation": handled * costs.vmm_emulate,
+            "VM exits and entries": entries * costs.vm_transition,
+            "handling of exits": entries * costs.vmm_exit,
+            "emulation": self.counters["emulated"] * costs.vmm_emulate,
             f"{self.memory_virtualization} paging": sum(memory.cycles(costs) for memory in self.memories),
             "world switches": self.counters["world switches"] * costs.vmm_world_switch,
         }

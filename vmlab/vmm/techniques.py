@@ -90,7 +90,7 @@ def find_memory_virtualization(kind: type[System], name: object) -> str:
 
 
 def find_host(kind: type[System], model: CpuModel, name: object, strategy: str) -> CpuModel:
-    """Return the model of the host's processor: by its name, or the guest's own, or the oldest that can run such guests."""
+    """Return the model of the host's processor: by its name, or the guest's own, or the first in `CPU_MODELS` that can run such guests."""
     if not issubclass(kind, HardwareAssist):
         if name is not None and name != model.name:
             raise OptionError(
@@ -207,7 +207,7 @@ def build(  # noqa: PLR0913 - the options of a run
     memory_virtualization : {"nested", "shadow"}, optional
         How the hypervisor virtualizes memory: `"nested"` (the default of vt-x) or `"shadow"` (all that others have).
     host_cpu : str, optional
-        CPU model of the host under vt-x, which needs VT-x: the guest's own, or the oldest that can do what is asked for.
+        CPU model of the host under vt-x, which needs VT-x: the guest's own, or the first in `CPU_MODELS` that can do what is asked for.
     ept_pages : {"4 KiB", "2 MiB", "1 GiB"}
         The largest page of nested page tables.
     shadow_policy : {"cached", "traced", "flush"}

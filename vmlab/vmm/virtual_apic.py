@@ -15,6 +15,7 @@ from vmlab.machine.memory import PAGE_SIZE
 from vmlab.machine.state import check_state
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.virtual_apic import READABLE, TPR
+from vmlab.vmm.task_priority import threshold
 
 if TYPE_CHECKING:
     from vmlab.machine.page_tables import PageTables
@@ -66,8 +67,7 @@ class VirtualApic:
         self._shown = shown
         for offset in SHOWN:
             self._memory.write(self._page + offset, 4, READERS[offset](apic, offset))
-        waiting = max(apic.irr.bit_length() - 1, 0) >> 4
-        machine.write(f.TPR_THRESHOLD, waiting if waiting <= apic.tpr >> 4 else 0)
+        machine.write(f.TPR_THRESHOLD, threshold(apic))
 
     def _map(self, machine: VirtualMachine) -> None:
         """Lead the local APIC's page to the APIC-access page, or nowhere while the guest has switched its local APIC off."""

@@ -43,6 +43,7 @@ from vmlab.machine.vmx.guest_state import MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLO
 from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason
 from vmlab.vmm.assisted_machine import AssistedMachine
 from vmlab.vmm.host_frames import HOST_CODE, HOST_DATA, HOST_TASK
+from vmlab.vmm.task_priority import TaskPriority
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,12 +59,12 @@ REASON = 0xFFFF
 ONE_ADDRESS, ONE_VPID = 0, 1  # types of INVVPID
 NO_TASK = 0x8B, 0  # access byte and limit of the task that a VCPU without one gets
 SWAPPED = (MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_KERNEL_GS_BASE, MSR_TSC_AUX)
+CR8_EXITING = c.CR8_LOAD_EXITING | c.CR8_STORE_EXITING
 ATTENTION = c.INTERRUPT_WINDOW_EXITING | c.NMI_WINDOW_EXITING
 
 PIN = c.EXTERNAL_INTERRUPT_EXITING | c.NMI_EXITING | c.VIRTUAL_NMIS
 PRIMARY = (
-    c.USE_TSC_OFFSETTING | c.HLT_EXITING | c.RDPMC_EXITING | c.CR8_LOAD_EXITING | c.CR8_STORE_EXITING
-    | c.UNCONDITIONAL_IO_EXITING | c.ACTIVATE_SECONDARY
+    c.USE_TSC_OFFSETTING | c.HLT_EXITING | c.RDPMC_EXITING | c.UNCONDITIONAL_IO_EXITING | c.ACTIVATE_SECONDARY
 )  # fmt: skip
 EXIT = c.HOST_ADDRESS_SPACE_SIZE | c.ACKNOWLEDGE_INTERRUPT | c.SAVE_EFER | c.LOAD_HOST_EFER
 
@@ -98,7 +99,6 @@ class VirtualMachine(AssistedMachine):
                 BasicReason.EPT_VIOLATION,
                 BasicReason.PML_FULL,
                 BasicReason.APIC_WRITE,
-                BasicReason.TPR_BELOW_THRESHOLD,
             }
         ),
         "shadow": frozenset({BasicReason.EXCEPTION_OR_NMI}),
@@ -111,6 +111,7 @@ class VirtualMachine(AssistedMachine):
         self.region = host.allocate()
         self.vpid = number if cpu.has("vpid") else 0
         self.exceptions = 0
+        self._priority = TaskPriority(cpu.memory, host.allocate(), vcpu.interrupts) if cpu.has("tpr-shadow") else None
         cpu.memory.write(self.region, 4, c.REVISION)
         self._succeed(cpu.vmx.clear(self.region))
         self.select()
@@ -149,6 +150,13 @@ class VirtualMachine(AssistedMachine):
     def control(self, *, primary: int = 0, secondary: int = 0, exceptions: int = 0) -> None:
         """Ask the processor for what every guest needs, and for these bits."""
         model = self._cpu.model
+        if primary & c.USE_TPR_SHADOW:
+            self._priority = None  # the whole local APIC is virtualized
+        elif self._priority:
+            primary |= c.USE_TPR_SHADOW
+            self.write(f.VIRTUAL_APIC_ADDRESS, self._priority.page)
+        else:
+            primary |= CR8_EXITING
         values = {
             f.PIN_BASED_CONTROLS: PIN | c.PIN_DEFAULT,
             f.PRIMARY_CONTROLS: PRIMARY | primary | c.PRIMARY_TRUE_DEFAULT,
@@ -205,6 +213,8 @@ class VirtualMachine(AssistedMachine):
         self._want_exceptions()
         if self.event:
             fields[f.ENTRY_INTERRUPTION], fields[f.ENTRY_ERROR_CODE] = self.event
+        if self._priority:
+            self._priority.show(fields)
         cpu.registers[:] = vcpu.registers
         cpu.cr2, cpu.debug[:7] = vcpu.cr2, vcpu.debug[:7]
         if vcpu.efer & EFER_LME:
@@ -255,6 +265,8 @@ class VirtualMachine(AssistedMachine):
         memory.keep(self)
         if not tasks and (vcpu.tr.access, vcpu.tr.limit) == NO_TASK:
             vcpu.tr.set(vcpu.tr.selector, vcpu.tr.base, vcpu.tr.limit, 0, big=vcpu.tr.big)
+        if self._priority:
+            self._priority.keep()
         blocking = fields[f.GUEST_INTERRUPTIBILITY]
         vcpu.shadow_at = vcpu.retired if blocking & (STI_BLOCKING | MOV_SS_BLOCKING) else -1
         vcpu.signals.block_nmi(blocked=bool(blocking & NMI_BLOCKING))

@@ -39,6 +39,7 @@ class VtX(HardwareAssist):
         BasicReason.EXTERNAL_INTERRUPT: HardwareAssist.go_on,
         BasicReason.INTERRUPT_WINDOW: HardwareAssist.go_on,
         BasicReason.NMI_WINDOW: HardwareAssist.go_on,
+        BasicReason.TPR_BELOW_THRESHOLD: HardwareAssist.go_on,
         BasicReason.TRIPLE_FAULT: HardwareAssist.shut_down,
         BasicReason.NOTIFY: HardwareAssist.stuck,
     }

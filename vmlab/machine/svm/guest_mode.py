@@ -128,6 +128,7 @@ class GuestMode(NonRoot):
     @cr8.setter
     def cr8(self, value: int) -> None:
         svm = self.svm
+        self.priority_loads += 1
         if svm.masks:
             svm.tpr = svm.tpr & ~0xF | value
             self.window = svm.waits

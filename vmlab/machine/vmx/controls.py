@@ -90,7 +90,7 @@ def _allowed(model: CpuModel, number: int) -> tuple[int, int]:
         if model.has(feature):
             secondary |= bit
     long = model.has("lm")
-    primary = _PRIMARY | ACTIVATE_SECONDARY | (USE_TPR_SHADOW if model.has("virtual-apic") else 0)
+    primary = _PRIMARY | ACTIVATE_SECONDARY | (USE_TPR_SHADOW if model.has("tpr-shadow") else 0)
     must, may = {
         PINBASED: (PIN_DEFAULT, _PIN),
         TRUE_PINBASED: (PIN_DEFAULT, _PIN),

@@ -26,6 +26,7 @@ from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.reasons import BasicReason as Reason
 from vmlab.machine.vmx.reasons import VmExit
+from vmlab.machine.vmx.virtual_apic import read_priority, write_priority
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
@@ -172,7 +173,7 @@ def _targets(fields: dict[int, int]) -> list[int]:
 
 
 def _keep_masked(cpu: Processor, number: int, value: int) -> bool | None:
-    """Load CR0 or CR4 but for the bits that the host owns, which keep their real values."""
+    """Load CR0 or CR4 but for the bits that the host owns, which keep their real values; or the virtual CR8."""
     fields = cpu.vmx.fields
     if number == 0 and fields[f.CR0_MASK]:
         mask = fields[f.CR0_MASK]
@@ -181,6 +182,11 @@ def _keep_masked(cpu: Processor, number: int, value: int) -> bool | None:
     if number == 4 and fields[f.CR4_MASK]:
         mask = fields[f.CR4_MASK]
         cpu.set_cr4(cpu.cr4 & mask | value & ~mask)
+        return True
+    if number == 8 and cpu.vmx.primary & c.USE_TPR_SHADOW:
+        if value >> 4:
+            raise gp()
+        write_priority(cpu, value)
         return True
     return None
 
@@ -192,6 +198,9 @@ def _move_from_control(cpu: Processor, i: Instruction, number: int) -> bool | No
     if vmx.primary & leaves.get(number, 0):
         register = getattr(destination, "index", 0)
         raise _exit(cpu, i, Reason.CR_ACCESS, _control_qualification(number, FROM_CR, register))
+    if number == 8 and vmx.primary & c.USE_TPR_SHADOW:
+        destination.write(cpu, read_priority(cpu))
+        return True
     if number == 0:
         destination.write(cpu, _shown(cpu.cr0, fields[f.CR0_MASK], fields[f.CR0_SHADOW]) & MASKS[destination.size])
         return True

@@ -3,7 +3,8 @@
 A guest whose extended page tables lead its local APIC to the *APIC-access page* does not reach that page: the processor
 answers reads from another, the *virtual-APIC page*, which the VMM has filled with what each register reads as. Writes go
 there too, and the VMM is told afterwards what was written (a trap-like VM exit, "APIC write"), but for the task priority,
-of which it hears only where that falls below a threshold. What has no register of its own there, or counts while nobody
+of which it hears only where that falls below a threshold; so it is with CR8, which needs no more than the virtual-APIC page
+(29.3). What has no register of its own there, or counts while nobody
 writes, is an "APIC access" VM exit before anything has happened.
 
     register offset:  [ register 11:4 | byte 3:0 ]
@@ -31,8 +32,10 @@ __all__ = [
     "WRITABLE",
     "look_at_apic",
     "read_apic",
+    "read_priority",
     "refuse_fetch",
     "write_apic",
+    "write_priority",
     "written_exit",
 ]
 
@@ -89,10 +92,29 @@ def write_apic(cpu: Processor, offset: int, size: int, value: int) -> None:
         vmx.apic_write = offset & 0xFF0
     else:
         cpu.memory.write(page + TPR + 1, 3, 0)
-        if cpu.memory.read(page + TPR, 1) >> 4 >= vmx.fields[f.TPR_THRESHOLD] & 0xF:
+        if not _falls_below(cpu):
             return
         vmx.apic_write = TPR
     cpu.flags_changed()
+
+
+def _falls_below(cpu: Processor) -> bool:
+    """Say whether the virtual task priority is below the threshold."""
+    return read_priority(cpu) < cpu.vmx.fields[f.TPR_THRESHOLD] & 0xF
+
+
+def read_priority(cpu: Processor) -> int:
+    """Read CR8: bits 7:4 of the virtual task priority."""
+    return cpu.memory.read(cpu.vmx.fields[f.VIRTUAL_APIC_ADDRESS] + TPR, 1) >> 4
+
+
+def write_priority(cpu: Processor, value: int) -> None:
+    """Write CR8."""
+    cpu.priority_loads += 1
+    cpu.memory.write(cpu.vmx.fields[f.VIRTUAL_APIC_ADDRESS] + TPR, 4, value << 4)
+    if _falls_below(cpu):
+        cpu.vmx.apic_write = TPR
+        cpu.flags_changed()
 
 
 def written_exit(cpu: Processor) -> VmExit:

@@ -53,6 +53,7 @@ USER_FLAGS = 0x3C_7FD7
 
 def _enter(cpu: Processor, code: int, stack: int, level: int, *, long: bool) -> None:
     """Load CS and SS for a ring: flat segments, whatever the tables hold."""
+    cpu.fast_calls += 1
     rights = level << 5
     cpu.segments[CS].set(code & 0xFFFC | level, 0, FLAT_LIMIT, FLAT_CODE | rights, big=not long, long=long)
     cpu.segments[SS].set(stack & 0xFFFC | level, 0, FLAT_LIMIT, FLAT_DATA | rights, big=True)

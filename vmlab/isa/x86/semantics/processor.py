@@ -99,6 +99,7 @@ class Processor(Protocol):
     msrs: dict[int, int]
     halted: bool
     delivered: int
+    fast_calls: int
     interrupt_shadow: bool
     steps_late: bool
 
