@@ -31,7 +31,7 @@ def test_native_cycles_by_cause():
     assert result.exits.total() == 0
     assert result.cycles_by_cause == {
         "instructions": 3 * costs.instruction, "page walks": 0, "traps": 0,
-        "port accesses": 2 * costs.port_access, "control registers": 0,
+        "system calls": 0, "port accesses": 2 * costs.port_access, "control registers": 0,
     }  # fmt: skip
     assert sum(result.cycles_by_cause.values()) == result.cycles
 

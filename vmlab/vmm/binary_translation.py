@@ -51,7 +51,8 @@ WIDTH = 32
 class BinaryTranslation(TrapAndEmulate):
     """A type 1 hypervisor by binary translation, with shadow paging, and time-sliced guests.
 
-    Counts `"emulated"`, `"injected"`, `"world switches"`, `"interpreted"`; caches and shadow paging count for themselves.
+    Counts `"emulated"`, `"injected"`, `"world switches"`, `"interpreted"`, `"call-outs executed"` (not those that faulted);
+    caches and shadow paging count for themselves.
 
     Attributes
     ----------
@@ -103,10 +104,12 @@ class BinaryTranslation(TrapAndEmulate):
             if cache.find(vcpu) is not None:
                 cache.remember(vcpu.ip)
         else:
-            ip = vcpu.ip
+            ip, executed = vcpu.ip, self.counters["emulated"]
             if vector == UD:
                 cache.called_out(ip)
             self.dispatch(guest, world, vector, error_code)
+            if vector == UD:
+                self.counters["call-outs executed"] += self.counters["emulated"] - executed
             if vector not in (TIMER_VECTOR, UD, PF):
                 cache.trapped(ip)
 
@@ -192,11 +195,12 @@ class BinaryTranslation(TrapAndEmulate):
         """Cycles of the hardware, and of the hypervisor's software; a call-out costs a call, and no decoding."""
         costs, found = self.machine.cpu.model.costs, super().cycles_by_cause()
         caches = [cache.counters for cache in self.caches]
-        emulating = sum(each["call-outs"] for each in caches)
-        calls = emulating + sum(guest.exits[ExitReason.TRANSLATION.value] for guest in self.guests)
+        calls = sum(each["call-outs"] for each in caches) + sum(
+            guest.exits[ExitReason.TRANSLATION.value] for guest in self.guests
+        )
         # A VMM that shares the guest's ring calls itself; here the trap stands for that.
         found["traps"] -= calls * (costs.trap + costs.interrupt_return)
-        found["emulation"] -= emulating * costs.vmm_emulate
+        found["emulation"] -= self.counters["call-outs executed"] * costs.vmm_emulate
         return found | {
             "call-outs": calls * costs.vmm_call_out,
             "translated code": self.machine.cpu.uncounted.executed * costs.instruction,

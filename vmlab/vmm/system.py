@@ -264,8 +264,11 @@ class System(NotCopied, ABC):
             "instructions": self.machine.retired * costs.instruction,
             "page walks": sum(cpu.walk_references for cpu in cpus) * costs.walk_reference,
             "traps": sum(cpu.delivered for cpu in cpus) * (costs.trap + costs.interrupt_return),
+            "system calls": sum(cpu.fast_calls for cpu in cpus) * costs.fast_call,
             "port accesses": sum(cpu.port_accesses for cpu in cpus) * costs.port_access,
-            "control registers": sum(cpu.control_loads for cpu in cpus) * costs.control_register,
+            "control registers": sum(
+                cpu.control_loads * costs.control_register + cpu.priority_loads * costs.priority_load for cpu in cpus
+            ),
         }
 
     def end_guest(self, index: int, outcome: str, status: int | None = None) -> None:
