@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmlab import guests, labs, views
     from vmlab.errors import AssemblyError, ImageError, OptionError, StateError, VmlabError
     from vmlab.isa.x86 import classify, disassemble
+    from vmlab.labs.nanobenchmarks import nanobenchmarks
     from vmlab.machine import when
     from vmlab.machine.cpu_model import CPU_MODELS
     from vmlab.machine.image import Image, load
@@ -44,7 +45,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
     "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests", "labs",
-    "layers", "load", "load_state", "memory_map", "page_tables", "record", "run", "save", "sensitive", "show", "show_walk", "translations", "views", "walk", "when",
+    "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "run", "save", "sensitive", "show", "show_walk", "translations", "views", "walk", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -72,6 +73,7 @@ _PLACES = {
     "load": "vmlab.machine.image",
     "load_state": "vmlab.vmm.snapshot",
     "memory_map": "vmlab.views.memory_map",
+    "nanobenchmarks": "vmlab.labs.nanobenchmarks",
     "page_tables": "vmlab.views.page_tables",
     "record": "vmlab.vmm.run",
     "run": "vmlab.vmm.run",

@@ -10,6 +10,7 @@ from vmlab.views.cycles import cycles_figure, cycles_table
 from vmlab.views.figure import layers_figure
 from vmlab.views.layers import describe, layers, rows
 from vmlab.views.memory_map import MemoryMap, memory_map
+from vmlab.views.nanobenchmarks import nanobenchmarks_figure
 from vmlab.views.page_tables import describe_page_tables, page_table_rows, page_tables, shadow_entries
 from vmlab.views.page_tables_figure import page_tables_figure
 from vmlab.views.page_walk import PageWalk, walk
@@ -18,6 +19,6 @@ from vmlab.views.svg import describe_scene, scene_svg
 
 __all__ = [
     "MemoryMap", "PageWalk", "SceneWriter", "cycles_figure", "cycles_table", "describe", "describe_page_tables",
-    "describe_scene", "layers", "layers_figure", "memory_map", "page_table_rows", "page_tables", "page_tables_figure", "rows",
+    "describe_scene", "layers", "layers_figure", "memory_map", "nanobenchmarks_figure", "page_table_rows", "page_tables", "page_tables_figure", "rows",
     "scene_svg", "shadow_entries", "walk",
 ]  # fmt: skip
