@@ -24,7 +24,7 @@ MARKS = {
     "instructions": ("user", ""),
     "page walks": ("shadow", "/"),
     "traps": ("trap", "x"),
-    "system calls": ("trap", "-"),
+    "system calls": ("trap", "+"),
     "port accesses": ("hardware", "."),
     "control registers": ("inject", "-"),
     "VM exits and entries": ("kernel", "\\"),
