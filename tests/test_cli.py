@@ -72,6 +72,7 @@ def test_run_prints_one_json_object(ask, under):
         "trap-and-emulate": ("shadow", 8),
         "binary-translation": ("shadow", 10),
         "vt-x": ("nested", 8),
+        "amd-v": ("nested", 8),
     }[under]
     assert found["memory_virtualization"] == memory
     assert sum(found["exits"].values()) == exits

@@ -236,7 +236,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", help="memory of the guest, as 16M (the default)")
     parser.add_argument("--cpu", help="CPU model (default: pentium-4)")
     parser.add_argument("--memory-virtualization", help="of a hypervisor: nested or shadow")
-    parser.add_argument("--host-cpu", help="CPU model of the host, under vt-x")
+    parser.add_argument("--host-cpu", help="CPU model of the host, under vt-x and amd-v")
     parser.add_argument(
         "--ept-pages", help="largest page of nested page tables: '4 KiB', '2 MiB' (the default), '1 GiB'"
     )

@@ -11,20 +11,30 @@ from vmlab.views.scene import SceneWriter, expand
 MEMORY = 2 << 20
 
 
-@pytest.fixture(scope="module", params=["nested", "shadow"])
+@pytest.fixture(scope="module", params=["vt-x/nested", "vt-x/shadow", "amd-v/nested"])
 def recording(request):
-    return vmlab.record(vmlab.guests.load("minios"), "vt-x", memory=MEMORY, memory_virtualization=request.param)
+    under, _, memory = request.param.partition("/")
+    return vmlab.record(vmlab.guests.load("minios"), under, memory=MEMORY, memory_virtualization=memory)
 
 
-def test_layers_tell_root_from_non_root(recording):
+WORDS = {"vt-x": ("root", "non-root", "VM exit"), "amd-v": ("host mode", "guest mode", "#VMEXIT")}
+"""What the makers call the host's operation, the guest's, and the way from here to there."""
+
+
+def words(recording):
+    return WORDS[recording.system.technique]
+
+
+def test_layers_tell_host_from_guest(recording):
     recording.seek(recording.length // 2)
     graph = layers(recording)
     memory = recording.system.memory_virtualization
-    assert graph.nodes["guest0/kernel"]["privilege"] == "kernel mode, ring 0, non-root"
+    host, guest, _ = words(recording)
+    assert graph.nodes["guest0/kernel"]["privilege"] == f"kernel mode, ring 0, {guest}"
     assert graph.nodes["guest0/user0"]["privilege"] == "user mode, ring 3"
-    assert graph.nodes["vmm"]["privilege"] == "host kernel mode, ring 0, root"
+    assert graph.nodes["vmm"]["privilege"] == f"host kernel mode, ring 0, {host}"
     assert graph.nodes["guest0/shadow"]["label"] == f"{memory} page tables"
-    operation = "root" if recording.system.in_vmm else "non-root"
+    operation = host if recording.system.in_vmm else guest
     assert graph.nodes["hardware/cpu"]["privilege"].endswith(f", {operation}")
 
 
@@ -35,7 +45,7 @@ def test_scenes_follow_exits_and_entries(recording):
     start = exits[3].step
     before, scene, *_ = expand(writer.window(start - 1, 4))
     assert (before["lane"], scene["lane"], scene["in_vmm"]) == ("guest0", "hardware", True)
-    assert scene["caption"].startswith("VM exit")
+    assert scene["caption"].startswith(words(recording)[2])
     assert scene["motion"]["edge"].endswith(">vmm")
     assert "vmm" in scene["lit"]
 

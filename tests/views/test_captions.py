@@ -23,15 +23,19 @@ from vmlab.machine.trace import (
     Switch,
     Trap,
 )
+from vmlab.views.assistance import ASSISTANCE
 from vmlab.views.captions import Moment, caption, changes, main_event, port_access, upper
 
 STAMP = (7, 70, 0)
 REGISTERS = {"EIP": 0x100012, "EFLAGS": 0x202, "EAX": 0x148, "EDX": 0x3F8}
 
 
+VT_X, AMD_V = ASSISTANCE["vt-x"], ASSISTANCE["amd-v"]
+
+
 def moment(**changed):
     facts = {
-        "virtual": True, "assisted": False, "started": True, "in_vmm": False, "resumed": False, "guest": "a", "mode": "kernel", "text": "cli",
+        "virtual": True, "assisted": None, "started": True, "in_vmm": False, "resumed": False, "guest": "a", "mode": "kernel", "text": "cli",
         "address": 0x100012, "ip": 0x100013, "ring": 0, "before": REGISTERS, "after": REGISTERS, "names": ["a"],
         "where": {0x100013: "main+0x3", 0x100200: "handler"}.get, "device": {0x3F8: "uart"}.get,
     }  # fmt: skip
@@ -40,17 +44,17 @@ def moment(**changed):
 
 CASES = {
     "VM exit": (
-        moment(assisted=True, text="cpuid"),
+        moment(assisted=VT_X, text="cpuid"),
         [HardwareExit(*STAMP, "CPUID", 0, 0x100012, 0)],
         "VM exit at CPUID, 0x100012: CPUID. The hardware saves the guest's state in the VMCS and loads the VMM's.",
     ),
     "VM entry": (
-        moment(assisted=True, in_vmm=True, resumed=True),
+        moment(assisted=VT_X, in_vmm=True, resumed=True),
         [Resume(*STAMP, "kernel")],
         "VM entry: the VMM resumes the guest at 0x100013 (main+0x3), in ring 0 of VMX non-root operation.",
     ),
     "trap of a guest in its own rings": (
-        moment(assisted=True, text="div ecx", ip=0x100200),
+        moment(assisted=VT_X, text="div ecx", ip=0x100200),
         [Trap(*STAMP, 0, "#DE", None, 0x100012, 3, 0)],
         (
             "DIV ECX at 0x100012 (ring 3, VMX non-root) raises #DE: the hardware enters the guest kernel's own handler at "
@@ -58,25 +62,38 @@ CASES = {
         ),
     ),
     "nested fill": (
-        moment(assisted=True, in_vmm=True),
+        moment(assisted=VT_X, in_vmm=True),
         [NestedFill(*STAMP, 0x8000, 0x308000, 0x200000)],
         (
             "The VMM fills the nested page table: guest-physical 0x8000 → host-physical 0x308000, a page of 2,048 KiB. The "
             "guest never learns of it."
         ),
     ),
+    "#VMEXIT": (
+        moment(assisted=AMD_V, text="in al, dx"),
+        [HardwareExit(*STAMP, "IOIO", 0x3F80011, 0x100012, 0)],
+        (
+            "#VMEXIT at IN AL, DX, 0x100012: IOIO, EXITINFO1 0x3f80011. The hardware saves the guest's state in the VMCB and loads "
+            "the VMM's."
+        ),
+    ),
+    "VMRUN": (
+        moment(assisted=AMD_V, in_vmm=True, resumed=True),
+        [Resume(*STAMP, "kernel")],
+        "VMRUN: the VMM resumes the guest at 0x100013 (main+0x3), in ring 0 of SVM guest mode.",
+    ),
     "reason of a VM exit": (
-        moment(assisted=True, in_vmm=True),
+        moment(assisted=VT_X, in_vmm=True),
         [Exit(*STAMP, "HLT", "hlt")],
         "The VMM reads the exit reason in the VMCS: HLT (hlt).",
     ),
     "injection by a VM entry": (
-        moment(assisted=True, in_vmm=True, resumed=True),
+        moment(assisted=VT_X, in_vmm=True, resumed=True),
         [Inject(*STAMP, 0x20, "interrupt 0x20")],
         "The VMM injects interrupt 0x20 and resumes the guest: the VM entry delivers it.",
     ),
     "an instruction of a guest in its own rings": (
-        moment(assisted=True),
+        moment(assisted=VT_X),
         [],
         "CLI runs directly on the CPU in ring 0 of VMX non-root operation.",
     ),

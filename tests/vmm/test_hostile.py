@@ -196,16 +196,18 @@ UNDER = {
     "binary-translation": {"under": "binary-translation"},
     "nested": {"under": "vt-x", "memory_virtualization": "nested"},
     "shadow": {"under": "vt-x", "memory_virtualization": "shadow"},
+    "amd-v, nested": {"under": "amd-v", "memory_virtualization": "nested"},
+    "amd-v, shadow": {"under": "amd-v", "memory_virtualization": "shadow"},
 }
 
 
-ALTERNATE = ("nested", "shadow")
+ALTERNATE = ("nested", "amd-v, shadow", "shadow", "amd-v, nested")
 
 
 def each_way(cases):
-    """Return each case under trap-and-emulate, and under vt-x with one kind of memory or the other in turn."""
+    """Return each case under trap-and-emulate, and under vt-x or amd-v with one kind of memory or the other in turn."""
     ways = [("trap-and-emulate", case) for case in cases]
-    return ways + [(ALTERNATE[n % 2], case) for n, case in enumerate(cases)]
+    return ways + [(ALTERNATE[n % 4], case) for n, case in enumerate(cases)]
 
 
 @pytest.fixture
@@ -223,7 +225,7 @@ def alone(short_slices, options):
 
 def own_frames(system) -> list[bytes]:
     """Return the hypervisor's IDT or GDT, TSS and entry points."""
-    if system.technique == "vt-x":
+    if system.assisted:
         host = system.host
         return [system.machine.memory.read_bytes(place, 4096) for place in (host.gdt, host.tss, host.entry)]
     host = system.switcher.host

@@ -52,7 +52,15 @@ steps:  dd 0
 """
 
 
-UNDER = ["native", "trap-and-emulate", "binary-translation", "vt-x/nested", "vt-x/shadow"]
+UNDER = [
+    "native",
+    "trap-and-emulate",
+    "binary-translation",
+    "vt-x/nested",
+    "vt-x/shadow",
+    "amd-v/nested",
+    "amd-v/shadow",
+]
 
 
 def fresh(under):

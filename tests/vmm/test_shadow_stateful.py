@@ -20,6 +20,7 @@ STRATEGIES = {
     "traced shadow": ("trap-and-emulate", {"shadow_policy": "traced"}),
     "shadow with real rings": ("vt-x", {"memory_virtualization": "shadow"}),
     "nested": ("vt-x", {"memory_virtualization": "nested"}),
+    "nested in AMD's way": ("amd-v", {"memory_virtualization": "nested"}),
     "flushed shadow": ("trap-and-emulate", {"shadow_policy": "flush"}),
 }
 """Technique and options of each memory strategy."""

@@ -14,6 +14,7 @@ TECHNIQUES = {
     "binary-translation": ("binary-translation", {}),
     "nested": ("vt-x", {"memory_virtualization": "nested"}),
     "shadow": ("vt-x", {"memory_virtualization": "shadow"}),
+    "amd-v": ("amd-v", {}),
 }
 SECTORS = Disk(bytes(n * 7 & 0xFF for n in range(8 * 512)))
 # A disk is read, its bytes go to the screen's controller and to memory, downwards too, while a timer interrupts all the time.

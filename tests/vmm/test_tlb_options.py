@@ -27,6 +27,7 @@ UNDER = (
     ("binary-translation", {}),
     ("vt-x", {}),
     ("vt-x", {"memory_virtualization": "shadow"}),
+    ("amd-v", {}),
 )
 
 
@@ -38,7 +39,7 @@ def figures(run):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("under", "more"), UNDER, ids=["native", "trap-and-emulate", "binary-translation", "nested", "shadow"]
+    ("under", "more"), UNDER, ids=["native", "trap-and-emulate", "binary-translation", "nested", "shadow", "amd-v"]
 )
 def test_both_engines_count_alike_and_the_guest_sees_the_same(kind, under, more):
     image = vmlab.guests.load("minios")

@@ -22,6 +22,7 @@ from vmlab.machine.guest_exit import (
 )
 from vmlab.machine.memory_access import MemoryAccess
 from vmlab.machine.signals import Signals
+from vmlab.machine.vmx.controls import NMI_WINDOW_EXITING
 from vmlab.machine.vmx.operation import Vmx
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class EventDelivery(MemoryAccess):
                 or self.debug_causes
                 or self.watched
                 or self.vmx.apic_write is not None
+                or self.vmx.primary & NMI_WINDOW_EXITING
             )
             self.attention = self.attention or bool(due)
         if self.attention:

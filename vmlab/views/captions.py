@@ -21,6 +21,7 @@ from vmlab.isa.x86.registers import (
     NAMES_32,
     SEGMENT_NAMES,
 )
+from vmlab.views.assistance import ASSISTANCE
 from vmlab.views.instant import shown_name
 from vmlab.views.memory_captions import MEMORY_SENTENCES
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         Switch,
         Trap,
     )
+    from vmlab.views.assistance import Assistance
 
 __all__ = ["Moment", "caption", "changes", "main_event", "port_access", "upper"]
 
@@ -100,8 +102,8 @@ class Moment:
     ----------
     virtual : bool
         True under a monitor.
-    assisted : bool
-        True where the guest runs in its own rings, in VMX non-root operation.
+    assisted : Assistance or None
+        How that is called, where the guest runs in its own rings with hardware assistance.
     started : bool
         False at the start of the run, where no step has been made yet.
     in_vmm, resumed : bool
@@ -127,7 +129,7 @@ class Moment:
     """
 
     virtual: bool
-    assisted: bool
+    assisted: Assistance | None
     started: bool
     in_vmm: bool
     resumed: bool
@@ -237,7 +239,7 @@ def _plain(moment: Moment) -> str:
     changed = port or changes(moment.before, moment.after)
     tail = f": {changed}." if changed else "."
     if moment.assisted:
-        return f"{text} runs directly on the CPU in ring {moment.ring} of VMX non-root operation{tail}"
+        return f"{text} runs directly on the CPU in ring {moment.ring} of {moment.assisted.operation}{tail}"
     if moment.virtual:
         return f"{text} runs directly on the CPU in ring {moment.ring} (virtual {moment.mode} mode){tail}"
     return f"{text} runs on the CPU in ring {moment.ring}{tail}"
@@ -259,7 +261,7 @@ def _port_words(moment: Moment, text: str, virtual: str) -> str:
 
 def _trap(moment: Moment, event: Trap, events: Sequence[Event]) -> str:
     if moment.assisted:
-        context = f"ring {event.from_ring}, VMX non-root"
+        context = f"ring {event.from_ring}, {moment.assisted.short}"
         target = f"the hardware enters the guest kernel's own handler at {_at(moment, moment.ip)}, and the VMM does not notice"
     elif moment.virtual:
         context = f"virtual {moment.mode} mode, physical ring {event.from_ring}"
@@ -293,18 +295,18 @@ def _error(event: Trap) -> str:
 def _vm_exit(moment: Moment, event: HardwareExit, events: Sequence[Event]) -> str:
     reason = event.reason.replace("_", " ")
     text = f"at {upper(moment.text)}, " if moment.text and moment.address == event.address else ""
-    detail = f", qualification {event.qualification:#x}" if event.qualification else ""
+    words = moment.assisted or ASSISTANCE["vt-x"]
+    detail = f", {words.detail} {event.qualification:#x}" if event.qualification else ""
     return (
-        f"VM exit {text}{_at(moment, event.address)}: {reason}{detail}. The hardware saves the guest's state in the VMCS and "
-        "loads the VMM's."
+        f"{words.leaving} {text}{_at(moment, event.address)}: {reason}{detail}. The hardware saves the guest's state in the "
+        f"{words.structure} and loads the VMM's."
     )
 
 
 def _exit(moment: Moment, event: Exit, events: Sequence[Event]) -> str:
     detail = f" ({event.detail})" if event.detail else ""
-    if moment.assisted:
-        return f"The VMM reads the exit reason in the VMCS: {event.reason}{detail}."
-    return f"The VMM finds why the guest lost the CPU: {event.reason}{detail}."
+    reads = f"reads the exit reason in the {moment.assisted.structure}" if moment.assisted else ""
+    return f"The VMM {reads or 'finds why the guest lost the CPU'}: {event.reason}{detail}."
 
 
 def _emulate(moment: Moment, event: Emulate, events: Sequence[Event]) -> str:
@@ -328,13 +330,16 @@ def _inject(moment: Moment, event: Inject, events: Sequence[Event]) -> str:
     again = " and resumes it" if moment.resumed else ""
     if moment.assisted:
         again = " and resumes the guest" if moment.resumed else ""
-        return f"The VMM injects {event.name}{again}: the VM entry delivers it."
+        return f"The VMM injects {event.name}{again}: the {moment.assisted.entering} delivers it."
     return f"The VMM injects {event.name} into the VCPU{again}: the guest continues in its handler at {_at(moment, moment.ip)}."
 
 
 def _resume(moment: Moment, event: Resume, events: Sequence[Event]) -> str:
     if moment.assisted:
-        return f"VM entry: the VMM resumes the guest at {_at(moment, moment.ip)}, in ring {moment.ring} of VMX non-root operation."
+        return (
+            f"{moment.assisted.entering}: the VMM resumes the guest at {_at(moment, moment.ip)}, in ring {moment.ring} of "
+            f"{moment.assisted.operation}."
+        )
     return f"The VMM resumes the guest with IRET at {_at(moment, moment.ip)}: virtual {event.mode} mode in physical ring {moment.ring}."
 
 

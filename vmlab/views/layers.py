@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from vmlab.errors import OptionError
+from vmlab.isa.x86.registers import EFER_SVME
 from vmlab.vmm.page_walk import shadow_of
 from vmlab.vmm.system import System
 
@@ -169,7 +170,7 @@ def _kernel_privilege(system: System) -> str:
     if monitor(system) is None:
         return "kernel mode, ring 0"
     if system.assisted:
-        return "kernel mode, ring 0, non-root"
+        return f"kernel mode, ring 0, {operation(system.machine.cpu, in_guest=True)}"
     return "kernel mode, ring 1" if system.memory_virtualization == "direct" else "virtual kernel mode"
 
 
@@ -188,7 +189,8 @@ def _add_vmm(graph: nx.DiGraph, system: System) -> None:
         kind="vmm",
         layer="vmm",
         guest=None,
-        privilege="host kernel mode, ring 0" + (", root" if system.assisted else ""),
+        privilege="host kernel mode, ring 0"
+        + (f", {operation(system.machine.cpu, in_guest=False)}" if system.assisted else ""),
         counters=dict(sorted(vmm.counters.items())),
         state={"in VMM": bool(system.in_vmm), "running guest": system.guests[system.current].name},
     )
@@ -269,10 +271,18 @@ def _add_hardware(graph: nx.DiGraph, system: System) -> None:
         graph.add_edge(owner, "hardware/cpu", relation="runs on")
 
 
+def operation(cpu: Processor, *, in_guest: bool) -> str:
+    """Name the operation in which a processor runs a guest, or its host; nothing without extensions switched on."""
+    if cpu.vmx.on:
+        return "non-root" if in_guest else "root"
+    if cpu.efer & EFER_SVME:
+        return "guest mode" if in_guest else "host mode"
+    return ""
+
+
 def _ring(cpu: Processor) -> str:
     """Say in which ring a processor is, and in which operation."""
-    operation = "" if not cpu.vmx.on else ", non-root" if cpu.non_root else ", root"
-    return f"ring {cpu.cpl}{operation}"
+    return ", ".join(filter(None, (f"ring {cpu.cpl}", operation(cpu, in_guest=cpu.non_root))))
 
 
 def _devices(system: System) -> Iterable[tuple[str, int | None]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.registers import EFER_LMA, IF
+from vmlab.views.assistance import ASSISTANCE
 from vmlab.views.captions import Moment, caption, main_event, port_access
 from vmlab.views.instant import REGISTERS, GuestInstant, Instant, Observer
 from vmlab.views.layers import guest_names, layers, processor_nodes, user_spaces
@@ -273,7 +274,7 @@ class SceneWriter:
         guest: Guest = self.recording.system.guests[ran]
         return Moment(
             virtual=self.virtual,
-            assisted=self.assisted,
+            assisted=ASSISTANCE.get(self.recording.system.technique),
             started=before is not None,
             in_vmm=before is not None and before.in_vmm,
             resumed=before is not None and before.in_vmm and not after.in_vmm,

@@ -1,7 +1,8 @@
 """What a hypervisor with hardware assistance asks of the processor for one guest, whatever the processor's make.
 
-The processor keeps a guest in a structure of its own: a VMCS (`vmlab.vmm.virtual_machine`), or a VMCB. The hypervisor sees
-it by what it needs: to enter the guest and to leave it, to learn why it has left, to have its memory virtualized.
+The processor keeps a guest in a structure of its own: a VMCS (`vmlab.vmm.virtual_machine`), or a VMCB
+(`vmlab.vmm.vmcb_machine`). The hypervisor sees it by what it needs: to enter the guest and to leave it, to learn why it has
+left, to have its memory virtualized.
 
 An event to inject is what both makes call so, in the same format but for its bit 31 and up: type and vector of an
 interruption information (Intel SDM vol. 3, table 24-15), and an error code.
@@ -75,7 +76,7 @@ class AssistedMachine(ABC):
 
     @abstractmethod
     def tables(self) -> tuple[int, Sequence[int]]:
-        """Return CR3 and PDPTEs as the guest has left them at the exit."""
+        """Return CR3 and PDPTEs as the guest that runs has them, or has left them at the exit."""
 
     @abstractmethod
     def invalidate(self, linear: int | None = None) -> None:

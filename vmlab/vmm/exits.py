@@ -11,9 +11,10 @@ from enum import StrEnum
 
 from vmlab.isa.x86.instruction import Instruction, Privilege
 from vmlab.isa.x86.operands import ControlRegister
+from vmlab.machine.svm.codes import CR_READ, DR_READ, EXCEPTION, INVALID, ExitCode
 from vmlab.machine.vmx.reasons import BasicReason
 
-__all__ = ["BY_BASIC_REASON", "ExitReason", "reason_of"]
+__all__ = ["BY_BASIC_REASON", "BY_EXIT_CODE", "ExitReason", "reason_of"]
 
 
 class ExitReason(StrEnum):
@@ -39,6 +40,7 @@ class ExitReason(StrEnum):
     INVLPG = "INVLPG"
     IO = "I/O instruction"
     MMIO = "memory-mapped I/O"
+    NESTED_PAGE_FAULT = "nested page fault"
     NMI_WINDOW = "NMI window"
     NOTIFY = "notify"
     PML_FULL = "page-modification log full"
@@ -47,6 +49,7 @@ class ExitReason(StrEnum):
     RDTSC = "RDTSC"
     SEGMENT_LOAD = "segment load"
     SOFTWARE_INTERRUPT = "software interrupt"
+    SVM_INSTRUCTION = "SVM instruction"
     TASK_SWITCH = "task switch"
     TPR_BELOW_THRESHOLD = "TPR below threshold"
     TRACED_WRITE = "traced write"
@@ -128,3 +131,32 @@ BY_BASIC_REASON: dict[BasicReason, ExitReason] = dict.fromkeys(BasicReason, Exit
     **{BasicReason[name]: ExitReason.VMX_INSTRUCTION for name in _VMX},
 }
 """What a basic exit reason of VMX is counted as."""
+
+_SVM = ("VMRUN", "VMMCALL", "VMLOAD", "VMSAVE", "STGI", "CLGI", "SKINIT", "INVLPGA")
+
+BY_EXIT_CODE: dict[int, ExitReason] = {
+    **dict.fromkeys(range(CR_READ, DR_READ), ExitReason.CONTROL_REGISTER),
+    **dict.fromkeys(range(DR_READ, EXCEPTION), ExitReason.DEBUG_REGISTER),
+    **dict.fromkeys(range(EXCEPTION, ExitCode.INTR), ExitReason.GUEST_EXCEPTION),
+    **dict.fromkeys(ExitCode, ExitReason.PRIVILEGED),
+    **dict.fromkeys(range(ExitCode.IDTR_READ, ExitCode.RDTSC), ExitReason.DESCRIPTOR_TABLE),
+    ExitCode.INTR: ExitReason.EXTERNAL_INTERRUPT,
+    ExitCode.NMI: ExitReason.EXTERNAL_INTERRUPT,
+    ExitCode.VINTR: ExitReason.INTERRUPT_WINDOW,
+    ExitCode.CR0_SEL_WRITE: ExitReason.CONTROL_REGISTER,
+    ExitCode.RDTSC: ExitReason.RDTSC,
+    ExitCode.RDTSCP: ExitReason.RDTSC,
+    ExitCode.CPUID: ExitReason.CPUID,
+    ExitCode.IRET: ExitReason.INTERRUPT_RETURN,
+    ExitCode.SWINT: ExitReason.SOFTWARE_INTERRUPT,
+    ExitCode.HLT: ExitReason.HALT,
+    ExitCode.INVLPG: ExitReason.INVLPG,
+    ExitCode.IOIO: ExitReason.IO,
+    ExitCode.MSR: ExitReason.RDMSR,
+    ExitCode.TASK_SWITCH: ExitReason.TASK_SWITCH,
+    ExitCode.SHUTDOWN: ExitReason.TRIPLE_FAULT,
+    ExitCode.NPF: ExitReason.NESTED_PAGE_FAULT,
+    INVALID: ExitReason.ENTRY_FAILURE,
+    **{ExitCode[name]: ExitReason.SVM_INSTRUCTION for name in _SVM},
+}
+"""What an exit code of SVM is counted as."""

@@ -3,7 +3,7 @@
 The guest runs in a mode of its own, in the rings for which it was written. What the hypervisor wants to see (ports, MSRs,
 CPUID, HLT and so on) is an exit, whose reason the processor writes down; the rest runs directly. An instruction that has
 exited is executed on the VCPU, with the same semantics as the processor's, and an event for the guest goes in with the next
-entry. What differs between the makes of processors is in `vmlab.vmm.vt_x`.
+entry. What differs between the makes of processors is in `vmlab.vmm.vt_x` and `vmlab.vmm.amd_v`.
 
 Memory is virtualized by nested page tables (`nested`), or by shadow page tables (`shadow`), which take page faults, MOV CR3
 and INVLPG as exits, as on processors before 2008.
@@ -297,18 +297,26 @@ class HardwareAssist(Hypervisor):
         if machine.event:
             vcpu.halted = False
             return
-        if vcpu.debug_pending:  # the processor delivers it, from the pending debug exceptions
+        if vcpu.debug_pending:
             vcpu.halted = False
+            self.pend_debug(guest)
             return
         self.sleep(guest)
         if guest.outcome is not None:
             return
         if vcpu.signals.has_nmi and not vcpu.interrupt_shadow:
-            vcpu.signals.take_nmi_for_host()
-            self._inject(NMI_TYPE << TYPE_SHIFT | NMI)
+            self.inject_nmi(guest)
         elif vcpu.interrupts.output and vcpu.interruptible:
             self._inject(EXTERNAL << TYPE_SHIFT | vcpu.interrupts.acknowledge())
         vcpu.halted = False
+
+    def pend_debug(self, guest: Guest) -> None:
+        """Let the processor deliver the debug trap that waits, as it does from a VMCS's pending debug exceptions."""
+
+    def inject_nmi(self, guest: Guest) -> None:
+        """Let the next entry deliver an NMI."""
+        guest.vcpu.signals.take_nmi_for_host()
+        self._inject(NMI_TYPE << TYPE_SHIFT | NMI)
 
     def enter(self, guest: Guest, instructions: int) -> None:
         """Enter a guest."""

@@ -1,8 +1,7 @@
-"""The frames of a hypervisor that owns the processor in VMX root operation: 64-bit code, all memory mapped as it lies.
+"""The frames of a hypervisor with hardware assistance: 64-bit code, all memory mapped as it lies.
 
-It needs nothing of its own in the guests' address spaces: a VM exit loads CR3, the descriptor tables and the stack from
-the VMCS. So this is an ordinary kernel's memory: page tables that map what there is one to one, in pages of 2 MiB, a GDT,
-an IDT, a TSS, a stack, and an entry point at which VM exits arrive.
+It needs nothing of its own in the guests' address spaces: an exit loads CR3, the descriptor tables and the stack. So this is an ordinary kernel's memory: page tables that map what there is one to one, in pages of 2 MiB, a GDT,
+an IDT, a TSS, a stack, and an entry point at which exits arrive.
 """
 
 from __future__ import annotations
@@ -73,6 +72,12 @@ class HostFrames:
         address = self.free.pop()
         self.memory.write_bytes(address, bytes(PAGE_SIZE))
         return address
+
+    def allocate_run(self, count: int) -> int:
+        """Take frames that lie one behind the other, as long as none has been given back."""
+        frames = [self.allocate() for _ in range(count)]
+        assert frames == list(range(frames[0], frames[0] + count * PAGE_SIZE, PAGE_SIZE)), "frames lie apart"
+        return frames[0]
 
     def release(self, address: int) -> None:
         """Give a frame back."""

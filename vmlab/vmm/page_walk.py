@@ -241,14 +241,12 @@ def guest_space(system: System, guest: int) -> tuple[Processor, AddressSpace | N
     vcpu, cpu = Viewpoint(system, guest).vcpu, system.machine.cpu
     if not vcpu.cr0 & CR0_PG:
         return vcpu, None
-    root, registers = vcpu.cr3, tuple(vcpu.pdptes)
+    root, registers = vcpu.cr3, vcpu.pdptes
     if system.memory_virtualization == "nested" and system.current == guest:
         virtual: Any = system
-        if cpu.non_root:
-            root, registers = cpu.cr3, tuple(cpu.pdptes)
-        elif virtual.phase == "handle":
+        if cpu.non_root or virtual.phase == "handle":
             root, registers = virtual.machines[guest].tables()
-    return vcpu, AddressSpace(vcpu.page_format, root, registers)
+    return vcpu, AddressSpace(vcpu.page_format, root, tuple(registers))
 
 
 def runs_as_user(system: System, guest: int) -> bool:

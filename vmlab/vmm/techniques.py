@@ -17,6 +17,7 @@ from vmlab.machine.tlb_geometry import TlbGeometry, read_tlb
 from vmlab.machine.trace import Trace
 from vmlab.machine.translator import Engine
 from vmlab.machine.walk_caches import WalkCacheSizes, read_walk_caches
+from vmlab.vmm.amd_v import AmdV
 from vmlab.vmm.binary_translation import BinaryTranslation
 from vmlab.vmm.hardware_assist import HardwareAssist
 from vmlab.vmm.native import Native
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 TECHNIQUES: dict[str, type[System]] = {
-    system.technique: system for system in (Native, TrapAndEmulate, BinaryTranslation, VtX, Paravirtualization)
+    system.technique: system for system in (Native, TrapAndEmulate, BinaryTranslation, VtX, AmdV, Paravirtualization)
 }
 """Systems by the name of their technique."""
 
@@ -94,7 +95,7 @@ def find_host(kind: type[System], model: CpuModel, name: object, strategy: str) 
     if not issubclass(kind, HardwareAssist):
         if name is not None and name != model.name:
             raise OptionError(
-                f"host_cpu= is for vt-x: under {kind.technique} the guest's processor is the host's, cpu="
+                f"host_cpu= is for vt-x and amd-v: under {kind.technique} the guest's processor is the host's, cpu="
             )
         return model
     if name is not None:
@@ -205,9 +206,10 @@ def build(  # noqa: PLR0913 - the options of a run
     engine : {"auto", "interpreter", "translator"}
         How instructions are executed; the results are the same.
     memory_virtualization : {"nested", "shadow"}, optional
-        How the hypervisor virtualizes memory: `"nested"` (the default of vt-x) or `"shadow"` (all that others have).
+        How the hypervisor virtualizes memory: `"nested"` (the default of vt-x and amd-v) or `"shadow"` (all that others have).
     host_cpu : str, optional
-        CPU model of the host under vt-x, which needs VT-x: the guest's own, or the first in `CPU_MODELS` that can do what is asked for.
+        CPU model of the host under vt-x and amd-v, which needs VT-x or AMD-V: the guest's own, or the first in `CPU_MODELS` that
+        can do what is asked for.
     ept_pages : {"4 KiB", "2 MiB", "1 GiB"}
         The largest page of nested page tables.
     shadow_policy : {"cached", "traced", "flush"}

@@ -186,7 +186,9 @@ class VirtualMachine(AssistedMachine):
         return self.read(f.GUEST_CR3)
 
     def tables(self) -> tuple[int, Sequence[int]]:
-        fields = self._vmx.fields
+        cpu, fields = self._cpu, self._vmx.fields
+        if cpu.non_root:
+            return cpu.cr3, cpu.pdptes
         return fields[f.GUEST_CR3], [fields[f.GUEST_PDPTE0 + 2 * n] for n in range(4)]
 
     # -- in ------------------------------------------------------------------------------------------------------------------
