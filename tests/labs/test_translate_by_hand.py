@@ -17,7 +17,7 @@ def test_the_classes_say_the_same(seed):
     code = first.data[image.symbols["body"] - first.address : image.symbols["end"] - first.address]
     found = {"copied": 0, "rewritten": 0, "called out": 0}
     for line in vmlab.disassemble(code, image.symbols["body"]):
-        if line.text in ("cli", "sti", "pushf"):
+        if line.text in ("cli", "sti", "pushf", "popf"):
             found["rewritten"] += 1
         else:
             found["copied" if line.instruction.privilege.value == "innocuous" else "called out"] += 1
@@ -40,5 +40,5 @@ def test_the_hints_say_more_and_more():
     wrong = right | {"copied": right["copied"] + 1, "rewritten": right["rewritten"] - 1}
     messages = [problem.check(wrong).message for _ in range(4)]
     assert len(set(messages[:3])) == 3
-    assert "cli, sti and pushf" in messages[2] == messages[3]
+    assert "cli, sti, pushf and popf" in messages[2] == messages[3]
     assert "instructions, and there are" in problem.check(right | {"copied": 99}).message

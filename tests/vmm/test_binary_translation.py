@@ -64,7 +64,7 @@ def test_innocuous_code_is_copied_and_sensitive_code_is_not():
     assert unit_of("inc ebx\n xchg eax, ecx").code[:2] == b"\x43\x91"
     assert text(unit_of("cli"))[0] == f"mov dword ptr gs:[{DATA:#x}], 0"
     for source in (
-        "popfd",
+        "popfw",
         "sgdt [0]",
         "mov ds, eax",
         "in al, dx",

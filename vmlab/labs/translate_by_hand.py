@@ -26,8 +26,8 @@ PIECES = (
 KINDS = ("copied", "rewritten", "called out")
 HINTS = (
     "Innocuous instructions are copied, byte for byte. Which of these are sensitive, trapping or not?",
-    "Of the sensitive ones, three are so frequent that a few instructions on the virtual interrupt flag do; the rest call.",
-    "vmlab.classify() lists each instruction's class. The three are cli, sti and pushf.",
+    "Of the sensitive ones, four are so frequent that a few instructions on the virtual interrupt flag do; the rest call.",
+    "vmlab.classify() lists each instruction's class. The four are cli, sti, pushf and popf.",
 )
 
 

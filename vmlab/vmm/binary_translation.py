@@ -106,11 +106,13 @@ class BinaryTranslation(TrapAndEmulate):
         else:
             ip, executed = vcpu.ip, self.counters["emulated"]
             if vector == UD:
+                reason = ExitReason.RETRANSLATED if ip in cache.adaptation.trapping else None
                 cache.called_out(ip)
-            self.dispatch(guest, world, vector, error_code)
-            if vector == UD:
+                self.emulate(guest, reason)
                 self.counters["call-outs executed"] += self.counters["emulated"] - executed
-            if vector not in (TIMER_VECTOR, UD, PF):
+                return
+            self.dispatch(guest, world, vector, error_code)
+            if vector not in (TIMER_VECTOR, PF):
                 cache.trapped(ip)
 
     def _follow(self, guest: Guest, world: World, cache: TranslationCache, place: int) -> None:

@@ -30,6 +30,7 @@ class ExitReason(StrEnum):
     EPT_VIOLATION = "EPT violation"
     ENTRY_FAILURE = "VM-entry failure"
     EXTERNAL_INTERRUPT = "external interrupt"
+    FLAGS = "PUSHF or POPF"
     GUEST_EXCEPTION = "guest exception"
     HALT = "HLT"
     HIDDEN_PAGE_FAULT = "hidden page fault"
@@ -46,6 +47,7 @@ class ExitReason(StrEnum):
     PML_FULL = "page-modification log full"
     PRIVILEGED = "other privileged instruction"
     RDMSR = "RDMSR"
+    RETRANSLATED = "retranslated instruction"
     RDTSC = "RDTSC"
     SEGMENT_LOAD = "segment load"
     SOFTWARE_INTERRUPT = "software interrupt"
@@ -63,6 +65,7 @@ class ExitReason(StrEnum):
 
 _BY_MNEMONIC = {
     "cli": ExitReason.INTERRUPT_FLAG, "sti": ExitReason.INTERRUPT_FLAG,
+    "pushf": ExitReason.FLAGS, "popf": ExitReason.FLAGS, "cpuid": ExitReason.CPUID,
     "hlt": ExitReason.HALT, "iret": ExitReason.INTERRUPT_RETURN, "invlpg": ExitReason.INVLPG,
     "in": ExitReason.IO, "out": ExitReason.IO, "ins": ExitReason.IO, "outs": ExitReason.IO,
     "int": ExitReason.SOFTWARE_INTERRUPT, "int3": ExitReason.SOFTWARE_INTERRUPT, "into": ExitReason.SOFTWARE_INTERRUPT,

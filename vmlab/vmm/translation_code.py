@@ -21,6 +21,7 @@ __all__ = [
     "IN_ECX",
     "JUMP_BYTES",
     "LOOK_UP",
+    "POPF",
     "PUSHF",
     "READ",
     "READ_OTHER",
@@ -79,6 +80,20 @@ READ_OTHER = (
     + """
 mov ecx, [gs:{SAVED_ECX}]"""
 )
+POPF = """mov [gs:{SAVED_ECX}], ecx
+mov ecx, [esp]
+test ecx, 0xFFFFF128
+jz $+4
+ud2
+and ecx, 0x200
+jz $+14
+cmp dword [gs:{WAITING}], 0
+jz $+4
+ud2
+mov [gs:{VIRTUAL_IF}], ecx
+mov ecx, [gs:{SAVED_ECX}]
+popfd"""
+"""For what sets no other flags than those that count or compare, DF and IF; until POPF they are free to use."""
 SAVE = "mov [gs:{SAVED_ECX}], ecx"
 LOOK_UP = """mov [gs:{GOAL}], ecx
 lea ecx, [ecx*4]

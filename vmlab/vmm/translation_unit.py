@@ -3,7 +3,7 @@ r"""Translation units: from a guest kernel's code to code that may run in ring 3
 A unit is a basic block of at most 12 instructions on one page. Each guest instruction becomes
 
     innocuous              itself, byte for byte
-    CLI, STI, PUSHF        a few instructions on the virtual interrupt flag, in the hypervisor's data (GS)
+    CLI, STI, PUSHF, POPF  a few instructions on the virtual interrupt flag, in the hypervisor's data (GS)
     MOV from a register    of the local APIC, once it has trapped: MOV from a copy in the data, if the address is still that
     jump, call, return     pushes of the guest's own return address, and jumps within the translation cache
     anything else          UD2, a *call-out*: the trap enters the hypervisor, which executes it on the VCPU
@@ -45,6 +45,7 @@ from vmlab.vmm.translation_code import (
     IN_ECX,
     JUMP_BYTES,
     LOOK_UP,
+    POPF,
     PUSHF,
     READ,
     READ_OTHER,
@@ -143,7 +144,7 @@ def _translate(unit: Unit, ip: int, instruction: Instruction, *, called_out: boo
     plain = instruction.size == 32 and not instruction.lock and not instruction.repeat
     if called_out or uses_own(instruction):
         pass
-    elif name in INLINE and (plain or name != "pushf"):
+    elif name in INLINE and (plain or name in ("cli", "sti")):
         INLINE[name](unit, ip, behind)
         return False
     elif instruction.privilege is not Privilege.INNOCUOUS or name in TRAPPING:
@@ -191,7 +192,12 @@ def _pushf(unit: Unit, ip: int, behind: int) -> None:
     )
 
 
-INLINE: dict[str, Callable[[Unit, int, int], None]] = {"cli": _cli, "sti": _sti, "pushf": _pushf}
+def _popf(unit: Unit, ip: int, behind: int) -> None:
+    saved = Place(ip, saved=True)
+    unit.sequence(POPF, (Place(ip), False), *[(saved, False)] * 11, (Place(ip), True))
+
+
+INLINE: dict[str, Callable[[Unit, int, int], None]] = {"cli": _cli, "sti": _sti, "pushf": _pushf, "popf": _popf}
 """Sensitive instructions that need no call-out."""
 
 

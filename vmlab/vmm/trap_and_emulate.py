@@ -116,7 +116,7 @@ class TrapAndEmulate(Hypervisor):
         else:
             if vector == DB:
                 self.switcher.undo_int1(guest.vcpu)
-            self._emulate(guest, None)
+            self.emulate(guest, None)
 
     def _page_fault(self, guest: Guest, world: World, error_code: int) -> None:
         """Tell a hidden page fault from a true one and from an access that must be emulated."""
@@ -125,11 +125,11 @@ class TrapAndEmulate(Hypervisor):
                 self.machine.cpu.cr2, write=bool(error_code & PF_WRITE), user=guest.mode == "user"
             )
         except Fault:
-            self._emulate(guest, ExitReason.TRUE_PAGE_FAULT)
+            self.emulate(guest, ExitReason.TRUE_PAGE_FAULT)
             return
         if found.kind != "hidden":
             self.not_hidden(guest, found)
-            self._emulate(guest, NOT_FILLED[found.kind])
+            self.emulate(guest, NOT_FILLED[found.kind])
             return
         self.count_exit(ExitReason.HIDDEN_PAGE_FAULT, f"{found.linear:#x}")
         self.tell(world)
@@ -145,7 +145,7 @@ class TrapAndEmulate(Hypervisor):
                 self.trace.note(kind, self.steps, self.guest.instructions, self.current, 0, *values)
         news.clear()
 
-    def _emulate(self, guest: Guest, reason: ExitReason | None) -> None:
+    def emulate(self, guest: Guest, reason: ExitReason | None) -> None:
         """Execute the guest's next instruction on the VCPU; if that faults, the fault is the guest's own."""
         vcpu, world = guest.vcpu, self.worlds[self.current]
         before, address = self.control_registers(vcpu), vcpu.linear_ip
