@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from vmlab.isa.x86.faults import DB, DF, NMI, DoubleFault, Fault, TripleFault, escalate
-from vmlab.isa.x86.registers import AC, DR6_SINGLE_STEP, DR7_ENABLED, DR7_GD, IF, RF, TF
+from vmlab.isa.x86.registers import AC, CR0_PE, DR6_SINGLE_STEP, DR7_ENABLED, DR7_GD, IF, RF, TF
 from vmlab.isa.x86.semantics.interrupts import deliver
 from vmlab.machine.guest_exit import (
     EXTERNAL,
@@ -247,8 +247,9 @@ class EventDelivery(MemoryAccess):
         if double and self.wants_exception(DF, 0):
             raise self.exit_for_exception(DF, 0)
 
-    @staticmethod
-    def _note_delivery(exit_: GuestExit, vector: int, error_code: int | None, *, external: bool) -> None:
+    def _note_delivery(self, exit_: GuestExit, vector: int, error_code: int | None, *, external: bool) -> None:
+        if not self.cr0 & CR0_PE:
+            error_code = None  # real mode pushes none
         kind = HARDWARE_EXCEPTION if not external else NMI_TYPE if vector == NMI else EXTERNAL
         exit_.while_delivering(kind << TYPE_SHIFT | vector, error_code)
 

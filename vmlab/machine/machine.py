@@ -220,8 +220,8 @@ class Machine:
         if signals.due and not cpu.interrupt_shadow:
             self._deliver(lambda: signals.take_nmi(cpu), NMI, vector_name(NMI), None)
             return True
-        if cpu.halted and (not self._wake(cpu) or signals.due):
-            return True
+        if cpu.halted and (not self._wake(cpu) or signals.due or (cpu.non_root and self._guest_boundary(cpu))):
+            return True  # what has woken a guest may be its VMM's
         if self.counter_limit is not None and cpu.retired >= self.counter_limit and cpu.interruptible:
             self.counter_limit = None
             self._deliver(lambda: cpu.interrupt(self.counter_vector), self.counter_vector, "timer", None)

@@ -97,7 +97,7 @@ class AmdV(HardwareAssist):
         vcpu.debug[6] |= vcpu.debug_causes
         vcpu.debug[7] &= ~DR7_GD
         vcpu.debug_causes = 0
-        self._inject(HARDWARE_EXCEPTION << TYPE_SHIFT | DB)
+        self.inject(HARDWARE_EXCEPTION << TYPE_SHIFT | DB)
 
     def inject_nmi(self, guest: Guest) -> None:
         """Note that others are blocked, too: a VMCB does not tell."""

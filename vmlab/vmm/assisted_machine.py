@@ -38,6 +38,8 @@ class AssistedMachine(ABC):
     ----------
     event : tuple of int or None
         Interruption information and error code of the event that the next entry injects.
+    event_length : int
+        Bytes of the instruction that it comes from, if one has asked for it.
     memory_reasons : dict
         Reasons of exits that are for the virtualization of memory, by its name.
     runs_real_mode : bool
@@ -99,6 +101,10 @@ class AssistedMachine(ABC):
     @abstractmethod
     def look(self, memory: AssistedMemory) -> Processor:
         """Return a copy of the VCPU as it is in the processor, while the guest runs or right after its exit."""
+
+    @property
+    def event_length(self) -> int:
+        return 0
 
     # -- saving ------------------------------------------------------------------------------------------------------------
 

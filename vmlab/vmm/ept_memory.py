@@ -14,9 +14,11 @@ from vmlab.machine.vmx.virtual_apic import APIC_CONTROLS
 from vmlab.vmm.assisted_memory import NestedMemory, Resolved
 from vmlab.vmm.exits import ExitReason
 from vmlab.vmm.nested_paging import LEVELS, NestedPaging
+from vmlab.vmm.nested_vmx import NestedVmx
 from vmlab.vmm.virtual_apic import VirtualApic
 
 if TYPE_CHECKING:
+    from vmlab.isa.x86.instruction import Instruction
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.memory import MemoryWindow
     from vmlab.machine.processor import Processor
@@ -36,6 +38,8 @@ class EptMemory(NestedMemory):
     ----------
     apic : VirtualApic or None
         The guest's local APIC, where the processor answers for it.
+    nested : NestedVmx or None
+        What is kept for the guest's own guest, where the guest has VT-x.
     """
 
     reason = ExitReason.EPT_VIOLATION
@@ -49,6 +53,7 @@ class EptMemory(NestedMemory):
             vcpu, NestedPaging(window, vcpu.bus, format_, host.allocate, largest_page, by_processor=by_processor)
         )
         self._log, self._memory = host.allocate(), host.memory
+        self.nested = NestedVmx(vcpu, window, host) if vcpu.has("vmx") else None
         self.apic = VirtualApic(vcpu, host, self.paging.tables) if model.has("apic-registers") else None
 
     @property
@@ -77,9 +82,19 @@ class EptMemory(NestedMemory):
         if self.apic:
             self.apic.prepare(machine)
         super().invalidate(machine)
+        if self.nested:
+            machine.fields[f.EPT_POINTER] = self.pointer
+            if self.vcpu.non_root:
+                self.nested.merge(machine)
+
+    def follow(self, instruction: Instruction) -> None:
+        if self.nested and instruction.mnemonic in ("invept", "invvpid"):
+            self.nested.flush()
 
     def collect(self, machine: VirtualMachine) -> set[int]:  # type: ignore[override]  # as above
         self._drain(machine)
+        if self.nested:
+            self.nested.flush()
         return super().collect(machine)
 
     def _drain(self, machine: VirtualMachine) -> None:
@@ -103,10 +118,19 @@ class EptMemory(NestedMemory):
         return self.fill(machine.read(f.GUEST_PHYSICAL_ADDRESS), write=write)
 
     def save(self) -> dict[str, Any]:
-        return {"version": 1, "nested": super().save(), "apic": self.apic.save() if self.apic else None}
+        return {
+            "version": 1,
+            "paging": super().save(),
+            "apic": self.apic.save() if self.apic else None,
+            "nested": self.nested.save() if self.nested else None,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
-        check_state(state, self.name, {"nested": dict, "apic": dict if self.apic else type(None)})
-        super().load(state["nested"])
+        none = type(None)
+        parts = {"apic": dict if self.apic else none, "nested": dict if self.nested else none}
+        check_state(state, self.name, {"paging": dict, **parts})
+        super().load(state["paging"])
         if self.apic:
             self.apic.load(state["apic"])
+        if self.nested:
+            self.nested.load(state["nested"])

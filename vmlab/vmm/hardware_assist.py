@@ -12,8 +12,8 @@ Not exact, as on real processors: where the guest's physical addresses are narro
 entry that is reserved to the guest is none to the processor. Page faults are looked at again, so that the guest gets its own;
 but such an entry may have its accessed bit set.
 
-Simplified: the guest's processor has no extensions for virtualization of its own, whatever its model: CPUID does not show
-them, and their instructions are undefined.
+Simplified: but under VT-x with nested paging (see `vmlab.vmm.nested_vmx`), the guest's processor has no extensions for
+virtualization of its own, whatever its model: CPUID does not show them, and their instructions are undefined.
 
 Read more: Adams and Agesen, ASPLOS 2006, 4; Uhlig et al., IEEE Computer 38(5), 2005; Bhargava et al., ASPLOS 2008.
 """
@@ -24,7 +24,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vmlab.errors import OptionError
-from vmlab.isa.x86.faults import DB, NMI, PF, Fault, TripleFault, vector_name
+from vmlab.isa.x86.faults import PF, Fault, vector_name
 from vmlab.isa.x86.registers import (
     CR0_ET,
     CR0_NE,
@@ -38,15 +38,17 @@ from vmlab.isa.x86.registers import (
     RF,
 )  # fmt: skip
 from vmlab.machine.cpu_features import VIRTUALIZATION
-from vmlab.machine.guest_exit import EXTERNAL, HARDWARE_EXCEPTION, NMI_TYPE, TYPE_SHIFT, VALID, WITH_CODE, event_name
-from vmlab.machine.machine import LIVELOCK, Machine
+from vmlab.machine.guest_exit import (
+    GuestExit,
+)  # fmt: skip
+from vmlab.machine.machine import Machine
 from vmlab.machine.state import COUNT, Items, rollback
-from vmlab.machine.trace import Inject
 from vmlab.vmm.assisted_memory import AssistedMemory, NestedMemory, ShadowMemory
+from vmlab.vmm.event_injection import EventInjection
 from vmlab.vmm.exits import ExitReason
 from vmlab.vmm.host_frames import FIRST, HOST_CODE, HOST_DATA, HOST_TASK, OWN_FRAMES, TASK_BYTES, HostFrames
 from vmlab.vmm.host_memory import GUEST_FRAMES
-from vmlab.vmm.hypervisor import TIMER_VECTOR, Hypervisor
+from vmlab.vmm.hypervisor import TIMER_VECTOR
 from vmlab.vmm.nested_paging import frames_needed
 
 if TYPE_CHECKING:
@@ -66,15 +68,13 @@ PER_GUEST = 5
 """Frames of a guest beside its tables: what the processor keeps it in, its log of modified pages, three for its local APIC."""
 
 
-class HardwareAssist(Hypervisor):
+class HardwareAssist(EventInjection):
     """A type 1 hypervisor on a processor's extensions, with nested or shadow paging, and time-sliced guests.
 
     Counts `"emulated"`, `"injected"`, `"world switches"`, `"VM entries"`; memory counts for itself.
 
     Attributes
     ----------
-    machines : list of AssistedMachine
-        Each guest, as the processor holds it.
     memories : list of AssistedMemory
         How the memory of each guest is virtualized.
     needed : dict
@@ -100,7 +100,9 @@ class HardwareAssist(Hypervisor):
             )
         host_model = self.choose_host(model)
         is_nested = self.memory_virtualization == "nested"
-        frames = OWN_FRAMES + len(images) * ((frames_needed(memory_size) if is_nested else GUEST_FRAMES) + PER_GUEST)
+        tables = frames_needed(memory_size) if is_nested else GUEST_FRAMES
+        guest_model = self.guest_model(model)
+        frames = OWN_FRAMES + len(images) * (tables + PER_GUEST + self.frames_of(guest_model))
         guest_base = -(-(FIRST + (frames << 12)) // LARGE) * LARGE
         self.machine = Machine(guest_base + len(images) * memory_size, host_model, self.trace)
         self.machine.counter_vector = TIMER_VECTOR
@@ -108,8 +110,8 @@ class HardwareAssist(Hypervisor):
         self._boot()
         self.switch_on()
         self.machine.host_entry = range(self.host.entry, self.host.entry + 1)
-        self.build_guests(images, memory_size, model.without(*VIRTUALIZATION), guest_base)
-        self.machines: list[AssistedMachine] = []
+        self.build_guests(images, memory_size, guest_model, guest_base)
+        self.machines = []
         self.memories: list[AssistedMemory] = []
         for guest, window in zip(self.guests, self.windows, strict=True):
             vcpu, host = guest.vcpu, self.host
@@ -155,6 +157,14 @@ class HardwareAssist(Hypervisor):
         cpu.tr.set(HOST_TASK, host.tss, TASK_BYTES - 1, 0x8B, big=False)
         cpu.code_changed()
 
+    def guest_model(self, model: CpuModel) -> CpuModel:
+        """Return what a guest gets to see of a model: without extensions of its own."""
+        return model.without(*VIRTUALIZATION)
+
+    def frames_of(self, model: CpuModel) -> int:
+        """Return how many frames more a guest with such a processor needs."""
+        return 0
+
     @abstractmethod
     def switch_on(self) -> None:
         """Switch the processor's extensions on."""
@@ -187,11 +197,15 @@ class HardwareAssist(Hypervisor):
         if has_run:
             machine.leave(self.memories[self.current])
             vcpu.code_changed()
-        if reason in machine.memory_reasons[self.memory_virtualization]:
+        self.answer(guest, reason)
+        self._tell()
+
+    def answer(self, guest: Guest, reason: int) -> None:
+        """Do what an exit asks for."""
+        if reason in self.machines[self.current].memory_reasons[self.memory_virtualization]:
             self._for_memory(guest, reason)
         else:
             self.handlers.get(reason, HardwareAssist.emulate)(self, guest, reason)
-        self._tell()
 
     def go_on(self, guest: Guest, reason: int) -> None:
         """Nothing to do but what is done before each entry."""
@@ -220,6 +234,7 @@ class HardwareAssist(Hypervisor):
     def shut_down(self, guest: Guest, reason: int) -> None:
         """End a guest after its triple fault."""
         self.count_exit(self.exit_names[reason], "")
+        guest.vcpu.flags &= ~RF  # of what would have been pushed
         self.end_guest(self.current, "triple-fault")
 
     def emulate(self, guest: Guest, reason: int, cause: ExitReason | None = None) -> None:
@@ -230,15 +245,19 @@ class HardwareAssist(Hypervisor):
         cause = cause or self.exit_names[reason]
         if machine.event or vcpu.debug_pending:
             self.count_exit(cause, "while an event was delivered")
-            self._deliver(guest)
+            self.deliver(guest)
             return
         try:
             instruction, text = self.execute(guest)
+        except GuestExit as exit_:
+            self.count_exit(cause, "of its own guest")
+            self.hand_on(guest, exit_)
+            return
         except Fault as fault:
             self.count_exit(cause, vector_name(fault.vector))
             if fault.vector == PF:
                 memory.drop(vcpu.cr2)
-            self._raise(guest, fault)
+            self.raise_fault(guest, fault)
             return
         self.count_exit(cause, text)
         self.note_emulation(instruction, address, text, before)
@@ -246,77 +265,7 @@ class HardwareAssist(Hypervisor):
         if guest.outcome is not None:
             self.end_guest(self.current, guest.outcome, guest.status)  # the debug-exit port was written
 
-    def _raise(self, guest: Guest, fault: Fault) -> None:
-        """Let the next VM entry deliver an exception."""
-        vcpu = guest.vcpu
-        vcpu.debug_causes = 0
-        if fault.vector != DB:
-            vcpu.flags |= RF  # in what is pushed, as for every fault
-        code = fault.error_code if vcpu.cr0 & CR0_PE else None
-        information = HARDWARE_EXCEPTION << TYPE_SHIFT | fault.vector | (WITH_CODE if code is not None else 0)
-        self._inject(information, code or 0)
-
-    def _inject(self, information: int, code: int = 0) -> None:
-        """Let the next VM entry deliver an event."""
-        self.machines[self.current].event = information | VALID, code
-        self.counters["injected"] += 1
-        if self.trace.on:
-            time, vector = self.guest.instructions, information & 0xFF
-            self.trace.emit(Inject(self.steps, time, self.current, vector, event_name(information)))
-
-    def _deliver(self, guest: Guest) -> None:
-        """Deliver, on the VCPU, an event whose delivery by the processor has led out of the guest."""
-        machine, vcpu = self.machines[self.current], guest.vcpu
-        event, machine.event = machine.event, None
-        try:
-            if event is None:
-                vcpu.single_step()
-                return
-            information, code = event
-            kind, vector = information >> TYPE_SHIFT & 7, information & 0xFF
-            if kind == HARDWARE_EXCEPTION:
-                vcpu.flags &= ~RF  # the delivery sets it
-                vcpu.take(Fault(vector, code if information & WITH_CODE else None))
-            elif kind == NMI_TYPE:
-                vcpu.signals.block_nmi(blocked=True)
-                vcpu.interrupt(vector)
-            else:
-                vcpu.interrupt(vector)
-        except TripleFault:
-            self.end_guest(self.current, "triple-fault")
-            return
-        if vcpu.barren >= LIVELOCK:
-            self.end_guest(self.current, "livelock")
-
     # -- back to a guest -------------------------------------------------------------------------------------------------
-
-    def devices(self, guest: Guest) -> None:
-        """Let the virtual devices act, and choose the event that the next VM entry delivers, if there is one."""
-        vcpu, machine = guest.vcpu, self.machines[self.current]
-        guest.platform.service(vcpu.retired)
-        if machine.event:
-            vcpu.halted = False
-            return
-        if vcpu.debug_pending:
-            vcpu.halted = False
-            self.pend_debug(guest)
-            return
-        self.sleep(guest)
-        if guest.outcome is not None:
-            return
-        if vcpu.signals.has_nmi and not vcpu.interrupt_shadow:
-            self.inject_nmi(guest)
-        elif vcpu.interrupts.output and vcpu.interruptible:
-            self._inject(EXTERNAL << TYPE_SHIFT | vcpu.interrupts.acknowledge())
-        vcpu.halted = False
-
-    def pend_debug(self, guest: Guest) -> None:
-        """Let the processor deliver the debug trap that waits, as it does from a VMCS's pending debug exceptions."""
-
-    def inject_nmi(self, guest: Guest) -> None:
-        """Let the next entry deliver an NMI."""
-        guest.vcpu.signals.take_nmi_for_host()
-        self._inject(NMI_TYPE << TYPE_SHIFT | NMI)
 
     def enter(self, guest: Guest, instructions: int) -> None:
         """Enter a guest."""

@@ -60,7 +60,6 @@ ONE_ADDRESS, ONE_VPID = 0, 1  # types of INVVPID
 NO_TASK = 0x8B, 0  # access byte and limit of the task that a VCPU without one gets
 SWAPPED = (MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_KERNEL_GS_BASE, MSR_TSC_AUX)
 CR8_EXITING = c.CR8_LOAD_EXITING | c.CR8_STORE_EXITING
-ATTENTION = c.INTERRUPT_WINDOW_EXITING | c.NMI_WINDOW_EXITING
 
 PIN = c.EXTERNAL_INTERRUPT_EXITING | c.NMI_EXITING | c.VIRTUAL_NMIS
 PRIMARY = (
@@ -110,7 +109,7 @@ class VirtualMachine(AssistedMachine):
         self._vmx = cpu.vmx
         self.region = host.allocate()
         self.vpid = number if cpu.has("vpid") else 0
-        self.exceptions = 0
+        self.exceptions = self._primary = self._secondary = 0
         self._priority = TaskPriority(cpu.memory, host.allocate(), vcpu.interrupts) if cpu.has("tpr-shadow") else None
         cpu.memory.write(self.region, 4, c.REVISION)
         self._succeed(cpu.vmx.clear(self.region))
@@ -159,16 +158,15 @@ class VirtualMachine(AssistedMachine):
             primary |= CR8_EXITING
         values = {
             f.PIN_BASED_CONTROLS: PIN | c.PIN_DEFAULT,
-            f.PRIMARY_CONTROLS: PRIMARY | primary | c.PRIMARY_TRUE_DEFAULT,
-            f.SECONDARY_CONTROLS: secondary | (c.ENABLE_VPID if self.vpid else 0),
-            f.VPID: self.vpid,
             f.EXIT_CONTROLS: EXIT | c.EXIT_DEFAULT,
             f.ENTRY_CONTROLS: c.LOAD_GUEST_EFER | c.ENTRY_DEFAULT,
         }
         self.exceptions = exceptions
+        self._primary = PRIMARY | primary | c.PRIMARY_TRUE_DEFAULT
+        self._secondary = secondary | (c.ENABLE_VPID if self.vpid else 0)
         for feature, bit in (("rdtscp", c.ENABLE_RDTSCP), ("invpcid", c.ENABLE_INVPCID)):
             if self._vcpu.has(feature) and model.has(feature):
-                values[f.SECONDARY_CONTROLS] |= bit
+                self._secondary |= bit
         for field, value in values.items():
             self.write(field, value)
 
@@ -211,7 +209,8 @@ class VirtualMachine(AssistedMachine):
         fields[f.GUEST_PENDING_DEBUG] = vcpu.debug_causes
         offset = vcpu.ticks + vcpu.msrs.get(MSR_TSC, 0) - cpu.ticks - cpu.msrs.get(MSR_TSC, 0)
         fields[f.TSC_OFFSET] = offset & ALL_ONES
-        fields[f.PRIMARY_CONTROLS] = fields[f.PRIMARY_CONTROLS] & ~ATTENTION | self._windows()
+        fields[f.PRIMARY_CONTROLS], fields[f.SECONDARY_CONTROLS] = self._primary | self._windows(), self._secondary
+        fields[f.VPID] = self.vpid
         self._want_exceptions()
         if self.event:
             fields[f.ENTRY_INTERRUPTION], fields[f.ENTRY_ERROR_CODE] = self.event
@@ -226,11 +225,20 @@ class VirtualMachine(AssistedMachine):
         memory.invalidate(self)
         self._succeed(self._vmx.enter(launch=not self._vmx.launched))
 
-    def invalidate(self, linear: int | None = None) -> None:
+    def invalidate(self, linear: int | None = None, *, vpid: int | None = None) -> None:
         """Drop what the processor has cached for the guest, of one address or all: INVVPID. Without VPIDs nothing is."""
         if self.vpid:
             kind = ONE_VPID if linear is None else ONE_ADDRESS
-            self._succeed(self._vmx.invalidate("invvpid", kind, self.vpid, linear or 0))
+            self._succeed(self._vmx.invalidate("invvpid", kind, vpid or self.vpid, linear or 0))
+
+    @property
+    def event_length(self) -> int:
+        return self.read(f.ENTRY_INSTRUCTION_LENGTH)
+
+    @property
+    def fields(self) -> dict[int, int]:
+        """The fields, of the current VMCS."""
+        return self._vmx.fields
 
     def _want_exceptions(self) -> None:
         """Ask for exceptions: where the guest's physical addresses are narrower than the host's, for some of #PF, too.

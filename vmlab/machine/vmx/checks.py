@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.processor import Processor
 
-__all__ = ["bad_controls_or_host", "bad_ept_pointer", "bad_guest_state"]
+__all__ = ["bad_controls_or_host", "bad_ept_pointer", "bad_guest_state", "secondary_of"]
 
 ALL_ONES = (1 << 64) - 1
 LOW = 0xFFFF_FFFF

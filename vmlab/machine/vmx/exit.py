@@ -29,6 +29,7 @@ from vmlab.isa.x86.registers import (
 from vmlab.machine.guest_exit import VALID
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
+from vmlab.machine.vmx.checks import secondary_of
 from vmlab.machine.vmx.guest_state import (
     ACTIVE,
     HALTED,
@@ -68,6 +69,9 @@ def fail_entry(cpu: Processor, reason: BasicReason, qualification: int) -> None:
     """Give the host back the processor after a VM entry that has failed late: the guest-state area stays as it is."""
     fields = cpu.vmx.fields
     fields[f.EXIT_REASON], fields[f.EXIT_QUALIFICATION] = reason | ENTRY_FAILURE, qualification
+    if not secondary_of(fields) & c.ENABLE_VPID:  # as a VM exit does
+        cpu.contexts.pop(0, None)
+        cpu.tlb.flush("VM entry")
     _load_host(cpu)
 
 

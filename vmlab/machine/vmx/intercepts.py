@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Guard = Callable[[Processor, Instruction], bool | None]
 
-__all__ = ["GUARDS", "move"]
+__all__ = ["GUARDS", "move", "shown"]
 
 
 def _exit(cpu: Processor, i: Instruction, reason: Reason, qualification: int = 0, **more: int) -> VmExit:
@@ -202,15 +202,15 @@ def _move_from_control(cpu: Processor, i: Instruction, number: int) -> bool | No
         destination.write(cpu, read_priority(cpu))
         return True
     if number == 0:
-        destination.write(cpu, _shown(cpu.cr0, fields[f.CR0_MASK], fields[f.CR0_SHADOW]) & MASKS[destination.size])
+        destination.write(cpu, shown(cpu.cr0, fields[f.CR0_MASK], fields[f.CR0_SHADOW]) & MASKS[destination.size])
         return True
     if number == 4:
-        destination.write(cpu, _shown(cpu.cr4, fields[f.CR4_MASK], fields[f.CR4_SHADOW]) & MASKS[destination.size])
+        destination.write(cpu, shown(cpu.cr4, fields[f.CR4_MASK], fields[f.CR4_SHADOW]) & MASKS[destination.size])
         return True
     return None
 
 
-def _shown(real: int, mask: int, shadow: int) -> int:
+def shown(real: int, mask: int, shadow: int) -> int:
     """Return what a guest reads: of bits that the host owns the read shadow."""
     return real & ~mask | shadow & mask
 
@@ -220,7 +220,7 @@ def _store_status(cpu: Processor, i: Instruction) -> bool:
     if cpu.cr4 & CR4_UMIP and cpu.cpl:
         raise gp()
     destination, fields = i.operands[0], cpu.vmx.fields
-    destination.write(cpu, _shown(cpu.cr0, fields[f.CR0_MASK], fields[f.CR0_SHADOW]) & MASKS[destination.size])
+    destination.write(cpu, shown(cpu.cr0, fields[f.CR0_MASK], fields[f.CR0_SHADOW]) & MASKS[destination.size])
     return True
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from vmlab.isa.x86.faults import GP, PF, Fault
-from vmlab.isa.x86.registers import CR0_WP, CR4_VMXE, MSR_TSC
+from vmlab.isa.x86.registers import CR0_PE, CR0_WP, CR4_VMXE, MSR_TSC
 from vmlab.machine.event_delivery import EventDelivery
 from vmlab.machine.guest_exit import HARDWARE_EXCEPTION, TYPE_SHIFT, VALID, WITH_CODE, GuestExit
 from vmlab.machine.nested_walk import AddressSpace, NestedTranslation, walk_nested
@@ -169,6 +169,15 @@ class NonRoot(EventDelivery):
         """
         return pending_exit(cast("Processor", self), timer, stuck=stuck)
 
+    @property
+    def is_exit_waiting(self) -> bool:
+        """True where an interrupt or an NMI waits that leads out of the guest, whatever it executes."""
+        pin = self.vmx.pin
+        return bool(
+            (pin & c.EXTERNAL_INTERRUPT_EXITING and self.interrupts.output)
+            or (pin & c.NMI_EXITING and self.signals.nmi)
+        )
+
     def leave(self, exit_: GuestExit) -> None:
         """Take an exit: the host goes on."""
         assert isinstance(exit_, VmExit)
@@ -196,6 +205,8 @@ class NonRoot(EventDelivery):
 
     def exit_for_exception(self, vector: int, code: int | None, qualification: int = 0) -> GuestExit:
         """Return the VM exit that an exception is."""
+        if not self.cr0 & CR0_PE:
+            code = None  # real mode pushes none (SDM vol. 3, 27.2.2)
         information = VALID | HARDWARE_EXCEPTION << TYPE_SHIFT | vector | (WITH_CODE if code is not None else 0)
         return VmExit(BasicReason.EXCEPTION_OR_NMI, qualification, interruption=information, code=code or 0)
 
@@ -236,6 +247,10 @@ class NonRoot(EventDelivery):
             found = found._replace(executable=False)
         # No write may go by what the TLB holds to a page that the host protects, whatever CR0.WP says.
         return found if found.hosts[-1].writable else found._replace(dirty=False)
+
+    def walk_host(self, physical: int, *, write: bool, fetch: bool) -> NestedTranslation:
+        """Walk the extended page tables for a guest-physical address, without a mark; VmExit where they refuse."""
+        return self._walk_nested(physical, paged=False, mark=False, is_write=write, is_fetch=fetch)
 
     def _host_fault(self, fault: HostFault) -> GuestExit:
         """Return the exit that a fault of the host's tables is."""
