@@ -323,14 +323,18 @@ class Writer:
         selector = self.choices.choice((0, 3, 8, 0x10, 0x13, 0x1B, 0x23, 0x20, 0x28, 0x30, 0x33, 0xFFDB, 0xFF83))
         return self.choice_of("try cli", "try sti", "try hlt", "try mov eax, cr0", "try int 0x30", "int 0x80", "int3", "try ud2", f"mov eax, {selector}\n try mov gs, eax", "try invlpg [0]", "try lidt [FREE]", "push dword 0x23\n pop fs", "try db 0xF1", f"mov eax, 0x23\n mov ss, eax\n {self.memory()}")  # fmt: skip
 
-    def kernel(self) -> str:
-        """Return the source of one kernel."""
-        kinds: tuple[Callable[[], str], ...] = (
+    def kinds(self) -> tuple[Callable[[], str], ...]:
+        """Return what a kernel is made of."""
+        return (
             self.arithmetic, self.arithmetic, self.memory, self.memory, self.memory, self.string, self.stack, self.call,
             self.loop, self.interrupt, self.flags, self.port, self.string_port, self.timer, self.page, self.page,
             self.directory, self.mode, self.segment, self.local_table, self.self_modifying, self.machine, self.halt, self.step, self.watch,
             self.ring_3, self.ring_3,
         )  # fmt: skip
+
+    def kernel(self) -> str:
+        """Return the source of one kernel."""
+        kinds = self.kinds()
         blocks = [self.choices.choice(kinds)() for _ in range(self.choices.randint(1, 30))]
         body = "\n".join(f"        {line}" for block in blocks for line in block.replace("hlt_if", "nop").split("\n"))
         return self.frame.format(body=body)
