@@ -20,9 +20,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError, StateError
+from vmlab.isa.x86.decoder import decode
 from vmlab.isa.x86.faults import DB, GP, PF, WITH_ERROR_CODE, vector_name
 from vmlab.isa.x86.registers import (
-    CS,
     DR6_BREAKPOINTS,
     DR6_SINGLE_STEP,
     EAX,
@@ -31,19 +31,16 @@ from vmlab.isa.x86.registers import (
     EDI,
     EDX,
     ESI,
-    ESP,
     IF,
-    NT,
-    RF,
-    SS,
     TF,
 )
+from vmlab.isa.x86.semantics import SEMANTICS
 from vmlab.machine.machine import Machine
 from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
 from vmlab.machine.platform import Platform
 from vmlab.machine.processor import Processor
 from vmlab.machine.state import rollback
-from vmlab.machine.trace import ControlWrite, Inject
+from vmlab.machine.trace import ControlWrite
 from vmlab.vmm.exits import ExitReason
 from vmlab.vmm.host_memory import HOST_BASE, host_bytes
 from vmlab.vmm.hypervisor import TIMER_VECTOR, Hypervisor
@@ -53,9 +50,10 @@ from vmlab.vmm.xen.builder import build_domain
 from vmlab.vmm.xen.domain import Domain
 from vmlab.vmm.xen.event_channels import ChannelKind
 from vmlab.vmm.xen.frame_types import HYPERVISOR, FrameTypes
+from vmlab.vmm.xen.handlers import bounce, upcall
 from vmlab.vmm.xen.hypercalls import HANDLERS, call
 from vmlab.vmm.xen.notes import require_notes
-from vmlab.vmm.xen.ring_switch import DPL, MASKS_EVENTS, RingSwitch, set_segment
+from vmlab.vmm.xen.ring_switch import DPL, RingSwitch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +61,6 @@ if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.image import Image
     from vmlab.vmm.guest import Guest
-    from vmlab.vmm.xen.domain import TrapHandler
 
 __all__ = ["Paravirtualization"]
 
@@ -73,9 +70,8 @@ CALLS = (event_calls, page_calls, processor_calls)
 ARGUMENTS = (EBX, ECX, EDX, ESI, EDI)
 IDT_ERROR, ERROR_BITS = 2, 7
 INT_BYTES = 2
-RDTSC = 0x310F
-UPCALL = 256
-"""What stands in an event in place of a vector, for the call of a guest's handler of events."""
+RDTSC_CODE = 0x310F
+RDTSC = decode(RDTSC_CODE.to_bytes(2, "little"))
 
 
 class Paravirtualization(Hypervisor):
@@ -106,6 +102,10 @@ class Paravirtualization(Hypervisor):
         if processors != 1:
             raise OptionError(
                 f"a guest with {processors} processors is not possible under paravirtualization: give it one, or run it natively"
+            )
+        if any(text for _, text in self.keys) or any(self.disks):
+            raise OptionError(
+                "a paravirtualized guest has neither keyboard nor disks: type at its console (input=), and leave keys and disks out"
             )
         guest_base = HOST_BASE + host_bytes(len(images))
         self.machine = Machine(guest_base + len(images) * memory_size, self.host_model, self.trace)
@@ -189,7 +189,7 @@ class Paravirtualization(Hypervisor):
             self.count_exit(ExitReason.GUEST_EXCEPTION, vector_name(vector))
         if vector == DB:
             cpu.debug[6] &= ~(DR6_SINGLE_STEP | DR6_BREAKPOINTS)
-        self._bounce(domain, vector, code)
+        bounce(self, domain, vector, code if vector in WITH_ERROR_CODE else None)
 
     def _software_interrupt(self, domain: Domain, vector: int) -> bool:
         """Do INT n for a guest whose handler may be called so; False where it may not."""
@@ -200,64 +200,27 @@ class Paravirtualization(Hypervisor):
         self.count_exit(ExitReason.SOFTWARE_INTERRUPT, f"int {vector:#x}")
         vcpu.ip = vcpu.ip + INT_BYTES & 0xFFFFFFFF
         vcpu.retired += 1
-        self._bounce(domain, vector, 0)
+        bounce(self, domain, vector)
         return True
 
     def _emulate(self, domain: Domain) -> bool:
         """Execute RDTSC on the VCPU, in the guest's time; False where it is another instruction that has faulted."""
         vcpu = domain.vcpu
         try:
-            if self.access.read(vcpu.ip, 2) != RDTSC:
+            if self.access.read(vcpu.ip, RDTSC.length) != RDTSC_CODE:
                 return False
         except abi.Refused:
             return False
-        before, address = self.control_registers(vcpu), vcpu.linear_ip
-        instruction, text = self.execute(domain)
+        address = vcpu.linear_ip
+        text = vcpu.disassemble(RDTSC) if self.trace.on else ""
+        SEMANTICS[RDTSC.mnemonic](vcpu, RDTSC)
+        vcpu.ip = vcpu.ip + RDTSC.length & 0xFFFFFFFF
+        vcpu.retired += 1
         self.count_exit(ExitReason.RDTSC, text)
-        self.note_emulation(instruction, address, text, before)
+        self.note_emulation(RDTSC, address, text, self.control_registers(vcpu))
+        if vcpu.flags & TF:
+            bounce(self, domain, DB)
         return True
-
-    # -- into the guest's handlers ---------------------------------------------------------------------------------------
-
-    def _bounce(self, domain: Domain, vector: int, code: int) -> None:
-        """Enter the guest's handler of an exception; without one the guest has crashed."""
-        handler = domain.traps.get(vector)
-        if handler is None:
-            self.crash(domain)
-            return
-        with_code = vector in WITH_ERROR_CODE
-        self._call(domain, handler, vector, vector_name(vector), [code] if with_code else [])
-
-    def _upcall(self, domain: Domain) -> None:
-        """Call the guest's handler of events."""
-        self._call(domain, (MASKS_EVENTS, domain.event_handler), UPCALL, "event upcall", [])
-
-    def _call(self, domain: Domain, handler: TrapHandler, vector: int, name: str, code: list[int]) -> None:
-        """Build a frame on the guest's kernel stack, and go on in a handler; the guest has crashed where that cannot be."""
-        vcpu, channels = domain.vcpu, domain.channels
-        flags, address = handler
-        masked, outer = channels.masked, vcpu.cpl == 3
-        pointer = domain.stack if outer else vcpu.registers[ESP]
-        frame = [vcpu.segments[SS].selector, vcpu.registers[ESP]] if outer else []
-        shown = vcpu.flags & ~IF | (0 if masked else IF)
-        frame += [shown, vcpu.segments[CS].selector | masked << 16, vcpu.ip, *code]
-        try:
-            for value in frame:
-                pointer = pointer - 4 & 0xFFFFFFFF
-                self.access.write(pointer, value)
-        except abi.Refused:
-            self.crash(domain)
-            return
-        set_segment(vcpu, CS, abi.KERNEL_CODE)
-        set_segment(vcpu, SS, abi.KERNEL_DATA)
-        vcpu.ip, vcpu.registers[ESP] = address, pointer
-        vcpu.flags &= ~(TF | NT | RF)
-        if flags & MASKS_EVENTS:
-            channels.masked = True
-        vcpu.code_changed()
-        self.counters["injected"] += 1
-        if self.trace.on:
-            self.trace.emit(Inject(self.steps, vcpu.retired, self.domains.index(domain), vector, name))
 
     def crash(self, domain: Domain) -> None:
         """End a guest that cannot go on: an exception without a handler or a stack, a return to nowhere."""
@@ -320,9 +283,9 @@ class Paravirtualization(Hypervisor):
             return
         domain.tell_time()
         if domain.channels.due and domain.event_handler:
-            self._upcall(domain)
+            upcall(self, domain)
         while vcpu.ip > abi.SEGMENT_LIMIT and domain.outcome is None:  # IRET itself would fault for it
-            self._bounce(domain, GP, 0)
+            bounce(self, domain, GP, 0)
 
     def _wait(self, domain: Domain) -> None:
         """Pass the time of a blocked guest until an event comes; without a timer, another guest must send it."""
@@ -344,7 +307,9 @@ class Paravirtualization(Hypervisor):
         self.switcher.enter(self.domain, self.current, instructions)
 
     def send(self, data: bytes, guest: int = 0, device: str = "serial") -> None:
-        """Type at a guest's console; a keyboard it has not."""
+        """Type at a guest's console; OptionError for a keyboard, which it has not."""
+        if device == "keyboard":
+            raise OptionError("a paravirtualized guest has no keyboard: type at its serial console")
         super().send(data, guest, device)
         domain = self.domains[guest]
         self._feed(domain)

@@ -25,7 +25,9 @@ from tests.vmm.xen.ported import (
 )
 from vmlab import guests
 from vmlab.errors import ImageError, OptionError, StateError
+from vmlab.machine.disk import Disk
 from vmlab.machine.memory import ZERO_PAGE
+from vmlab.vmm.session import Session
 from vmlab.vmm.xen.notes import find_notes
 from vmlab.vmm.xen.timer import nanoseconds
 
@@ -164,6 +166,15 @@ def test_too_little_memory_is_told():
     assert vmlab.run(guests.load("minios_pv"), under=UNDER, memory=2 << 20).outcome == "exit"
 
 
+def test_what_a_guest_has_not_is_refused():
+    image = guests.load("minios_pv")
+    for options in ({"keys": "ls"}, {"disks": [Disk(bytes(512))]}):
+        with pytest.raises(OptionError, match="neither keyboard nor disks"):
+            vmlab.run(image, under=UNDER, **options)
+    with pytest.raises(OptionError, match="no keyboard"):
+        started("main: jmp quit\n").send(b"a", device="keyboard")
+
+
 def test_one_processor_a_guest():
     with pytest.raises(OptionError, match="2 processors is not possible"):
         vmlab.run(guests.load("minios_pv"), under=UNDER, cpus=2)
@@ -264,6 +275,8 @@ def test_software_interrupts_that_the_kernel_allows():
     """A handler with DPL 3, and one for the kernel alone."""
     source = """
 main:   hypercall 0, mine
+        int 14                          ; pushes no error code, unlike the exception
+first:  mov [fault], ebx
         int 0x40
 after:  mov [where], ebx
         jmp quit
@@ -272,8 +285,12 @@ handler: mov ebx, [esp]
         mov eax, 23
         int 0x82
 where:  dd 0
+fault:  dd 0
 align 8
 mine:   db 0x40, 1
+        dw KERNEL_CODE
+        dd handler
+        db 14, 1
         dw KERNEL_CODE
         dd handler
         dd 0, 0
@@ -281,7 +298,8 @@ mine:   db 0x40, 1
     _, guest = finish(source)
     assert guest.outcome == "exit"
     assert word(guest, "where") == guest.image.symbols["after"]
-    assert guest.exits["software interrupt"] == 1
+    assert word(guest, "fault") == guest.image.symbols["first"]
+    assert guest.exits["software interrupt"] == 2
 
 
 def test_time_can_be_read():
@@ -290,6 +308,29 @@ def test_time_can_be_read():
     assert word(guest, "second") - word(guest, "first") == 2
     assert word(guest, "ns") == nanoseconds(word(guest, "second") + 1)  # as it was when the kernel went on
     assert guest.exits["RDTSC"] == 2
+
+
+def test_time_is_read_through_a_stale_translation():
+    """The page with RDTSC is mapped no more, but the TLB knows it: what is emulated is what the processor has fetched."""
+    source = """
+main:   mov dword [page_1], 0xC3310F    ; rdtsc, ret
+        mov eax, page_1
+        call eax
+        hypercall 14, page_1, 0, 0, 0   ; and no flush
+        mov eax, page_1
+        call eax
+        mov [result], eax
+        hypercall 14, page_1, 0, 0, 2
+        mov dword [resume], back
+        mov eax, page_1
+        call eax
+back:   jmp quit
+result: dd 0
+"""
+    _, guest = finish(source)
+    assert word(guest, "result") > 0
+    assert [event[0] for event in log(guest)] == [14]
+    assert (guest.outcome, guest.exits["RDTSC"]) == ("exit", 2)
 
 
 @pytest.mark.parametrize(
@@ -431,6 +472,15 @@ def test_what_is_typed_comes_in_the_ring_and_goes_out_at_once():
     assert guest.console == "hello, ring!"
     assert guest.exits["hypercall"] == 3 + 1 + 1 + 1  # the prelude's; to wait; all characters; the end
     assert system.counters["injected"] == 1
+
+
+def test_a_session_at_the_console():
+    session = Session(vmlab.record(kernel(ECHO), under=UNDER, memory=4 << 20, steps=0))
+    session.advance_until_waiting(5_000)
+    assert session.state == "waiting"
+    session.type("ab!")
+    session.advance_until_waiting(5_000)
+    assert (session.state, session.terminal.text.strip()) == ("exit", "ab!")
 
 
 def test_more_than_fits_waits():

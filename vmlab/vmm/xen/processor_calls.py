@@ -124,6 +124,7 @@ def sched_op(vmm: Paravirtualization, domain: Domain, command: int, place: int) 
         vmm.slice_end = domain.vcpu.retired
     elif command == SchedOp.BLOCK:
         domain.channels.masked = False
+        domain.vcpu.flags |= IF
         domain.vcpu.halted = not domain.channels.pending
     elif command == SchedOp.SHUTDOWN:
         reason = vmm.access.read(place)
