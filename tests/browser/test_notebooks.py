@@ -18,6 +18,7 @@ NOTEBOOKS = {
     "02-trap-and-emulate.ipynb": STAGE,
     "03-your-own-kernel.ipynb": ".vmlab-console[data-step]",
     "04-popf.ipynb": STAGE,
+    "05-binary-translation.ipynb": STAGE,
     "07-page-tables.ipynb": ".vmlab-walk[data-step]",
 }
 SHOWN = ("EIP", "EAX", "ESP", "CR0", "CR3")

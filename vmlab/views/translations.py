@@ -120,14 +120,22 @@ class Translations:
         What the translator did so far.
     cache_hits : int
         Entries into the cache that found a translation.
+    labels : dict of str to int
+        The guest's labels and their addresses.
     title : str
         Whose.
     """
 
     def __init__(
-        self, units: tuple[TranslatedUnit, ...], counters: dict[str, int], cache_hits: int, title: str
+        self,
+        units: tuple[TranslatedUnit, ...],
+        counters: dict[str, int],
+        cache_hits: int,
+        labels: dict[str, int],
+        title: str,
     ) -> None:
-        self.units, self.counters, self.cache_hits, self.title = units, counters, cache_hits, title
+        self.units, self.counters, self.cache_hits = units, counters, cache_hits
+        self.labels, self.title = labels, title
 
     @property
     def expansion(self) -> float:
@@ -135,11 +143,12 @@ class Translations:
         return self.counters["bytes out"] / max(1, self.counters["bytes in"])
 
     def __getitem__(self, place: str | int) -> TranslatedUnit:
-        """Return the unit that holds an instruction of the guest's, by its label or address."""
-        for unit in reversed(self.units):
-            starts = {line.address for line, _ in unit.parts if line}
-            if unit.place == place or place in starts:
-                return unit
+        """Return the unit that begins with an instruction of the guest's, or holds it; by label or address, the latest one."""
+        address = self.labels.get(place) if isinstance(place, str) else place
+        holding = [unit for unit in self.units if any(line and line.address == address for line, _ in unit.parts)]
+        begins = [unit for unit in self.units if unit.place == place or unit.ip == address]
+        if begins or holding:
+            return (begins or holding)[-1]
         known = ", ".join(dict.fromkeys(unit.place for unit in self.units if unit.place))
         shown = hex(place) if isinstance(place, int) else repr(place)
         raise OptionError(f"there is no translation of {shown}: give an address, or one of {known or 'none'}")
@@ -223,11 +232,12 @@ def translations(of: Run | Recording | System, guest: int = 0) -> Translations:
     if type(guest) is not int or not 0 <= guest < len(system.guests):
         raise OptionError(f"there is no guest {guest!r}: there are {len(system.guests)}")
     cache, image = system.caches[guest], system.guests[guest].image
-    names = Listings("", labels_of(image))
+    labels = labels_of(image)
+    names = Listings("", labels)
     units = tuple(_units(cache, names))
     counters = {name: cache.counters[name] for name in COUNTED}
     title = f"{guest_names(system)[guest]} at instruction {system.instructions(guest):,}"
-    return Translations(units, counters, cache.counters["hits"], title)
+    return Translations(units, counters, cache.counters["hits"], labels, title)
 
 
 def _units(cache: TranslationCache, names: Listings) -> Iterator[TranslatedUnit]:
