@@ -243,3 +243,19 @@ def test_two_guests_translate_apart():
 def test_too_many_guests_are_refused():
     with pytest.raises(vmlab.OptionError, match="at most 8"):
         build([vmlab.guests.load("hello")] * 9, "binary-translation", memory=1 << 20)
+
+
+def test_a_debugger_finds_the_guests_instructions():
+    image = vmlab.guests.load("critical_section")
+    found = {}
+    for under in ("native", "binary-translation"):
+        debugger = vmlab.Debugger(vmlab.record(image, under=under))
+        debugger.break_at("count")
+        debugger.break_at("tick")
+        stops = []
+        while debugger.cont() and debugger.position < debugger.recording.length:
+            registers = debugger.view.registers()
+            stops.append([registers[name] for name in ("eip", "esp", "ecx", "eflags")])
+        found[under] = stops
+    assert len(found["native"]) > 10
+    assert found["binary-translation"] == found["native"]

@@ -100,8 +100,8 @@ class Moment:
 
     Attributes
     ----------
-    virtual : bool
-        True under a monitor.
+    virtual, translated : bool
+        True under a monitor; where what ran was its translation of the instruction.
     assisted : Assistance or None
         How that is called, where the guest runs in its own rings with hardware assistance.
     started : bool
@@ -144,6 +144,7 @@ class Moment:
     names: Sequence[str]
     where: Callable[[int], str]
     device: Callable[[int], str]
+    translated: bool = False
 
 
 def main_event(events: Sequence[Event]) -> Event | None:
@@ -235,13 +236,12 @@ def _plain(moment: Moment) -> str:
         return f"{text} calls the guest's kernel directly: the hardware enters its handler at {_at(moment, moment.ip)} in ring 1, and the VMM does not notice."
     if moment.virtual and moment.ring == 3 and moment.text == "iret":
         return f"{text} returns to user mode directly, at {_at(moment, moment.ip)} in ring 3: the VMM does not notice."
-    port = _port_words(moment, moment.text, "")
-    changed = port or changes(moment.before, moment.after)
+    changed = _port_words(moment, moment.text, "") or changes(moment.before, moment.after)
     tail = f": {changed}." if changed else "."
     if moment.assisted:
         return f"{text} runs directly on the CPU in ring {moment.ring} of {moment.assisted.operation}{tail}"
     if moment.virtual:
-        return f"{text} runs directly on the CPU in ring {moment.ring} (virtual {moment.mode} mode){tail}"
+        return f"{text} runs {'in translation' if moment.translated else 'directly'} on the CPU in ring {moment.ring} (virtual {moment.mode} mode){tail}"
     return f"{text} runs on the CPU in ring {moment.ring}{tail}"
 
 

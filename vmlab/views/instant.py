@@ -70,7 +70,8 @@ class GuestInstant:
 class Instant:
     """A system at an instant: its guests, the physical processor, and who has it.
 
-    With several processors, it is looked at from one of them: `place`; `states` says what each does.
+    With several processors, it is looked at from one of them: `place`; `states` says what each does. `translated` says that
+    what the processor executes is a hypervisor's translation of the guest's code.
     """
 
     guests: tuple[GuestInstant, ...]
@@ -80,6 +81,7 @@ class Instant:
     in_vmm: bool
     place: int
     states: tuple[str, ...]
+    translated: bool = False
 
     @property
     def guest(self) -> GuestInstant:
@@ -123,7 +125,9 @@ class Observer:
         cpu = machine.cpus[place]
         guests = tuple(self._guest(system, index, guest, before, cpu) for index, guest in enumerate(system.guests))
         states = tuple(processor_state(each) for each in machine.cpus)
-        return Instant(guests, _registers(cpu), cpu.cpl, system.current, bool(system.in_vmm), place, states)
+        return Instant(
+            guests, _registers(cpu), cpu.cpl, system.current, bool(system.in_vmm), place, states, system.translated
+        )
 
     def _guest(self, system: System, index: int, guest: Guest, before: Instant | None, cpu: Processor) -> GuestInstant:
         vcpu, current = guest.vcpu if self.virtual else cpu, index == system.current
@@ -138,6 +142,9 @@ class Observer:
                 "EFLAGS": flags
             }
             address = cpu.linear_ip
+            if system.translated:
+                seen = system.cpu_state(index)
+                believed, address = _registers(seen), seen.linear_ip
         listings = self.listings[index]
         if current and before is not None and self.unsaved(system):
             old = before.guests[index]

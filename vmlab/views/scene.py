@@ -284,6 +284,7 @@ class SceneWriter:
             address=old.address,
             ip=after.guest.address,
             ring=after.ring,
+            translated=before is not None and before.translated,
             before=old.believed,
             after=new.believed,
             names=self.names,

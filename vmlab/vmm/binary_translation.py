@@ -58,6 +58,8 @@ class BinaryTranslation(TrapAndEmulate):
     ----------
     caches : list of TranslationCache
         One for each guest.
+    interpreted : Processor or None
+        The VCPU while the hypervisor executes a guest's instructions on it, which the processor never sees.
     inside : bool
         True while the processor, or the hypervisor that has not looked yet, is in the current guest's cache.
     """
@@ -73,6 +75,7 @@ class BinaryTranslation(TrapAndEmulate):
         cpu.uncounted.code = range(WIDE, 1 << 32)
         self.caches = [TranslationCache(self.switcher.host, world, cpu.uncounted.places) for world in self.worlds]
         self.inside = False
+        self.interpreted: Processor | None = None
 
     def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
         """Return the registers as the guest would find them."""
@@ -81,6 +84,15 @@ class BinaryTranslation(TrapAndEmulate):
             seen.retired = self.guests[guest].instructions
             self.caches[guest].restore(seen, retired=self.switcher.has_retired)
         return seen
+
+    @property
+    def translated(self) -> bool:
+        return self.inside and not self.in_vmm
+
+    def original(self, linear: int) -> int | None:
+        if linear not in self.machine.cpu.uncounted.code:
+            return linear
+        return self.caches[self.current].begins.get(linear)
 
     # -- out of the cache ------------------------------------------------------------------------------------------------
 
@@ -166,6 +178,7 @@ class BinaryTranslation(TrapAndEmulate):
         """Execute instructions on the VCPU until something is due, or until others can be run; each is a step."""
         vcpu, machine = guest.vcpu, self.machine
         vcpu.forget_translations()
+        self.interpreted = vcpu
         while True:
             try:
                 instruction = vcpu.fetch()[1]
@@ -189,6 +202,7 @@ class BinaryTranslation(TrapAndEmulate):
             if vcpu.ip > vcpu.segments[CS].limit:
                 break
             machine.events += 1
+        self.interpreted = None
         self.tell(world)
 
     # -- costs and saving ------------------------------------------------------------------------------------------------

@@ -199,6 +199,15 @@ class System(NotCopied, ABC):
         return True
 
     @property
+    def translated(self) -> bool:
+        """True while the processor runs code that a hypervisor has generated in the place of a guest's."""
+        return False
+
+    def original(self, linear: int) -> int | None:
+        """Return the guest's address of what the processor executes at a linear address; None for an addition of the translator's."""
+        return linear
+
+    @property
     def finished(self) -> bool:
         """True when no guest can go on."""
         return all(guest.outcome is not None for guest in self.guests)

@@ -84,6 +84,8 @@ class TranslationCache:
         By address in the cache.
     entries : dict of int to int
         Address in the cache by address of the guest's instruction.
+    begins : dict of int to int
+        Address of the guest's instruction, by that in the cache at which its translation begins.
     places : dict of int to Place
         What generated instructions are to the guest.
     jumps : dict of int to int
@@ -116,6 +118,7 @@ class TranslationCache:
         self.entries: dict[int, int] = {}
         self.places = {start: Place(AT_GOAL, saved=True)}
         self.jumps: dict[int, int] = {}
+        self.begins: dict[int, int] = {}
         self.landings: dict[int, int] = {}
         self._chained: dict[int, int] = {}
         self._pages: dict[int, tuple[int, list[int]]] = {}
@@ -182,6 +185,7 @@ class TranslationCache:
             self._pages.setdefault(unit.ip >> PAGE_SHIFT, (frame, []))[1].append(address)
         for ip, offset in unit.starts.items():
             self.entries.setdefault(ip, address + offset)
+            self.begins[address + offset] = ip
         self.places.update((address + offset, place) for offset, place in unit.places.items())
         self.jumps.update((address + offset, goal) for offset, goal in unit.jumps.items())
         self._uncounted.update(address + offset for offset in unit.glue)

@@ -55,6 +55,8 @@ class Viewpoint:
     def cpu(self) -> Processor:
         """Where the general registers are."""
         system = self.system
+        if self.translated:
+            return system.cpu_state(self.index)
         return self.vcpu if self.virtual and (system.in_vmm or system.current != self.index) else system.machine.cpu
 
     @property
@@ -63,10 +65,15 @@ class Viewpoint:
         return not self.system.in_vmm and self.system.current == self.index
 
     @property
+    def translated(self) -> bool:
+        """True where the processor's registers are those of translated code, and no more the guest's."""
+        return self.virtual and self.system.translated and self.system.current == self.index
+
+    @property
     def flags(self) -> int:
         """EFLAGS."""
         cpu, vcpu = self.cpu, self.vcpu
-        return cpu.flags if cpu is vcpu else cpu.flags & DIRECT_FLAGS | vcpu.flags & ~DIRECT_FLAGS
+        return cpu.flags if cpu is vcpu or self.translated else cpu.flags & DIRECT_FLAGS | vcpu.flags & ~DIRECT_FLAGS
 
     @property
     def address(self) -> int:

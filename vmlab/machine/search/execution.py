@@ -52,13 +52,16 @@ class ExecutionSearch(Search):
         self, linear: int, instruction: Instruction, handler: Callable[[Any, Any], None]
     ) -> Callable[[Any, Any], None]:
         """Mark the handler of an instruction at that offset of any page: a page may be seen at several addresses."""
-        if (linear ^ self.address) % PAGE_SIZE:
+        own = linear in self.system.machine.cpu.uncounted.code
+        if (linear ^ self.address) % PAGE_SIZE and not own:
             return handler
         length, machine = instruction.length, self.system.machine
 
         def marked(cpu: Processor, instruction: Instruction) -> None:
-            here = cpu.linear_ip - length & cpu.address_mask == self.address
-            if here and cpu is machine.cpu and self.system.current == self.index:
+            linear = cpu.linear_ip - length & cpu.address_mask
+            here = (linear if cpu is not machine.cpu else self.system.original(linear)) == self.address
+            executes = cpu is machine.cpu or cpu is getattr(self.system, "interpreted", None)
+            if here and executes and self.system.current == self.index:
                 self._marked = True
             handler(cpu, instruction)
 
@@ -79,8 +82,10 @@ class _Marking(Engine):
         super().__init__()
         self.offset = address % PAGE_SIZE
 
-    def translate(self, *arguments: Any, **options: Any) -> Translated | None:  # noqa: ANN401 - the engine's own
-        region = super().translate(*arguments, **options)
+    def translate(self, cpu: Processor, ip: int, *more: Any) -> Translated | None:  # noqa: ANN401 - the engine's own
+        if ip in cpu.uncounted.code:
+            return None
+        region = super().translate(cpu, ip, *more)
         if region is not None and any(start <= self.offset < start + len(raw) for start, raw in region.ranges):
             return None
         return region
