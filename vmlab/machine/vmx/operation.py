@@ -19,8 +19,8 @@ from vmlab.isa.x86.registers import MSR_FEATURE_CONTROL
 from vmlab.machine.state import LONG, QUAD, WORD, Entries, check_state
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
-from vmlab.machine.vmx.checks import bad_ept_pointer
 from vmlab.machine.vmx.context import Context, load_contexts, save_contexts
+from vmlab.machine.vmx.control_rules import bad_ept_pointer
 from vmlab.machine.vmx.entry import enter
 from vmlab.machine.vmx.fields import FIELDS, HIGH
 from vmlab.machine.vmx.vmcs import LAUNCH_STATE, read_region, write_region
