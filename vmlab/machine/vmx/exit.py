@@ -29,7 +29,7 @@ from vmlab.isa.x86.registers import (
 from vmlab.machine.guest_exit import VALID
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
-from vmlab.machine.vmx.checks import secondary_of
+from vmlab.machine.vmx.attempt import secondary_of
 from vmlab.machine.vmx.guest_state import (
     ACTIVE,
     HALTED,
