@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vmlab.views.translations import translations
     from vmlab.vmm.compare import compare
     from vmlab.vmm.debugger import Debugger
+    from vmlab.vmm.requirements import requirements
     from vmlab.vmm.run import Run, record, run
     from vmlab.vmm.sensitive import sensitive
     from vmlab.vmm.snapshot import Snapshot, load_state, save
@@ -45,7 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
     "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests", "labs",
-    "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "run", "save", "sensitive", "show", "show_walk", "translations", "views", "walk", "when",
+    "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "requirements", "run", "save", "sensitive", "show", "show_walk", "translations", "views", "walk", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -76,6 +77,7 @@ _PLACES = {
     "nanobenchmarks": "vmlab.labs.nanobenchmarks",
     "page_tables": "vmlab.views.page_tables",
     "record": "vmlab.vmm.run",
+    "requirements": "vmlab.vmm.requirements",
     "run": "vmlab.vmm.run",
     "save": "vmlab.vmm.snapshot",
     "sensitive": "vmlab.vmm.sensitive",

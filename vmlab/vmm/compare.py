@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmlab.vmm.divergence import Divergence
+    from vmlab.vmm.guest import Guest
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "guest_differences", "options_of"]
 
 FOR_SOME = ("memory_virtualization", "host_cpu", "ept_pages")
 
@@ -55,28 +56,7 @@ class Comparison:
                 for name in ("outcome", "status", "console")
                 if getattr(first, name) != getattr(other, name)
             ]
-        found = [
-            f"{name}: {getattr(first, name)!r} against {getattr(other, name)!r}"
-            for name in ("outcome", "status", "console", "screen", "instructions")
-            if getattr(first, name) != getattr(other, name)
-        ]
-        registers, others = first.vcpu.visible(), other.vcpu.visible()
-        found += [
-            f"{name}: {value:#x} against {others[name]:#x}"
-            for name, value in registers.items()
-            if value != others[name]
-        ]
-        size = first.memory.size
-        left, right = first.memory.read_bytes(0, size), other.memory.read_bytes(0, size)
-        pages = [at for at in range(0, size, PAGE_SIZE) if left[at : at + PAGE_SIZE] != right[at : at + PAGE_SIZE]]
-        places = [n for at in pages for n in range(at, at + PAGE_SIZE) if left[n] != right[n]]
-        if places:
-            place = places[0]
-            found.append(
-                f"memory: {len(places)} bytes differ, the first at {place:#x}: "
-                f"{left[place]:#04x} against {right[place]:#04x}"
-            )
-        return found
+        return guest_differences(first, other)
 
     def is_port(self, index: int) -> bool:
         """Say whether run `index` is that of another image than the first: of a ported kernel."""
@@ -229,10 +209,10 @@ def compare(
             f"a comparison needs at least two techniques, as ['native', 'trap-and-emulate'], not {under!r}"
         )
     if options.get("until") is not None:
-        name, own = _options_of(str(under[0]), options)
+        name, own = options_of(str(under[0]), options)
         options["max_instructions"] = max(1, run(image, name, **own).instructions)
     options.pop("until", None)
-    wanted = tuple(_options_of(str(each), options) for each in under)
+    wanted = tuple(options_of(str(each), options) for each in under)
     runs = tuple(
         run(ported if ported is not None and find_technique(name).needs_port else image, name, **own)
         for name, own in wanted
@@ -240,7 +220,31 @@ def compare(
     return Comparison(runs, wanted)
 
 
-def _options_of(under: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def guest_differences(first: Guest, other: Guest) -> list[str]:
+    """Return what two guests could tell apart, one line each: how they ended, console, screen, time, registers, memory."""
+    found = [
+        f"{name}: {getattr(first, name)!r} against {getattr(other, name)!r}"
+        for name in ("outcome", "status", "console", "screen", "instructions")
+        if getattr(first, name) != getattr(other, name)
+    ]
+    registers, others = first.vcpu.visible(), other.vcpu.visible()
+    found += [
+        f"{name}: {value:#x} against {others[name]:#x}" for name, value in registers.items() if value != others[name]
+    ]
+    size = first.memory.size
+    left, right = first.memory.read_bytes(0, size), other.memory.read_bytes(0, size)
+    pages = [at for at in range(0, size, PAGE_SIZE) if left[at : at + PAGE_SIZE] != right[at : at + PAGE_SIZE]]
+    places = [n for at in pages for n in range(at, at + PAGE_SIZE) if left[n] != right[n]]
+    if places:
+        place = places[0]
+        found.append(
+            f"memory: {len(places)} bytes differ, the first at {place:#x}: "
+            f"{left[place]:#04x} against {right[place]:#04x}"
+        )
+    return found
+
+
+def options_of(under: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return a technique, and those of the options that it can have."""
     name, _, strategy = under.partition("/")
     able = find_technique(name).memory_virtualizations

@@ -39,19 +39,24 @@ class VirtualApic:
         Gives the pages.
     tables : PageTables
         The guest's extended page tables, which lead its local APIC to the APIC-access page.
+
+    Attributes
+    ----------
+    access_page : int
+        Host-physical address of that.
     """
 
     def __init__(self, vcpu: Processor, host: HostFrames, tables: PageTables) -> None:
         self._vcpu, self._memory, self._tables = vcpu, host.memory, tables
         self._apic = vcpu.platform.local_apics[vcpu.number]
-        self._page, self._access = host.allocate(), host.allocate()
+        self._page, self.access_page = host.allocate(), host.allocate()
         self._shown: tuple[Any, ...] | None = None
         self._is_mapped = False
 
     def ask(self, machine: VirtualMachine) -> None:
         """Tell the processor where the pages are."""
         machine.write(f.VIRTUAL_APIC_ADDRESS, self._page)
-        machine.write(f.APIC_ACCESS_ADDRESS, self._access)
+        machine.write(f.APIC_ACCESS_ADDRESS, self.access_page)
 
     def prepare(self, machine: VirtualMachine) -> None:
         """Show the registers as they are, before the guest goes on."""
@@ -72,7 +77,7 @@ class VirtualApic:
     def _map(self, machine: VirtualMachine) -> None:
         """Lead the local APIC's page to the APIC-access page, or nowhere while the guest has switched its local APIC off."""
         if self._apic.enabled:
-            self._tables.map(LOCAL_APIC_BASE, self._access, PAGE_SIZE)
+            self._tables.map(LOCAL_APIC_BASE, self.access_page, PAGE_SIZE)
         else:
             self._tables.unmap(LOCAL_APIC_BASE)
         self._is_mapped = self._apic.enabled
