@@ -1,10 +1,8 @@
 """The hypervisor `amd-v`: AMD's extensions run the guest of a VMCB.
 
-With nested paging the guest changes CR0.TS and CR3 itself; with shadow paging all accesses to CR0, CR3 and CR4 lead out. A
-guest in real mode runs in either: without nested paging in paged real mode, which only these processors have.
-
-Not exact, as on real processors: with nested paging the guest's PDPTEs are read with each walk. A guest that changes them
-without loading CR3, or that loads wrong ones, sees that at another time than without a hypervisor.
+With nested paging the guest changes CR0.TS and CR3 itself (the latter not with PAE paging, whose PDPTEs are the
+hypervisor's); with shadow paging all accesses to CR0, CR3 and CR4 lead out. A guest in real mode runs in either: without
+nested paging in paged real mode, which only these processors have.
 
 Read more: AMD APM vol. 2, chapter 15.
 """

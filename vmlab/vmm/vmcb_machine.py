@@ -1,7 +1,7 @@
 """A guest's VMCB, as the hypervisor keeps it: what it asks the processor for, and how a VCPU gets in and out.
 
 The VCPU is what the guest believes; the VMCB is what the processor runs. Most of the two is the same. Of the control registers
-the guest has CR3 with nested paging, and TS and MP of CR0; what else changes them leads out, and what the real ones are is a
+the guest has CR3 with nested paging (but for PAE, see `vmlab.vmm.npt_memory`), and TS and MP of CR0; what else changes them leads out, and what the real ones are is a
 matter of how memory is virtualized (`vmlab.vmm.assisted_memory`).
 
 What no VMCB has a field for the hypervisor does itself, as others do: general registers, DR0 to DR3, IA32_TSC_AUX; that NMIs
@@ -19,7 +19,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.faults import PF
-from vmlab.isa.x86.registers import CR0_PG, CR4_PAE, CS, EFER_LMA, EFER_SVME, ESP, IF, MSR_TSC, MSR_TSC_AUX
+from vmlab.isa.x86.registers import CR0_PG, CR4_PAE, CS, EFER_SVME, ESP, IF, MSR_TSC, MSR_TSC_AUX
 from vmlab.machine.guest_exit import VALID, WITH_CODE
 from vmlab.machine.state import check_state
 from vmlab.machine.svm.codes import CR_READ, CR_WRITE, EXCEPTION, INVALID, ExitCode
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["VmcbMachine"]
 
 ALL_ONES = (1 << 64) - 1
-PDPTES = ~0x1F
 E = ExitCode
 ALWAYS = (
     E.INTR, E.NMI, E.INIT, E.CR0_SEL_WRITE, E.RDPMC, E.CPUID, E.INVD, E.HLT, E.INVLPGA, E.IOIO, E.MSR, E.SHUTDOWN,
@@ -64,6 +63,10 @@ SHADOWED = (
 def bits(codes: Iterable[int]) -> int:
     """Return intercepts by exit codes, as one vector."""
     return sum(1 << code for code in codes)
+
+
+HOLDING_CR3 = bits((CR_READ + 3, CR_WRITE + 3, E.TASK_SWITCH))
+"""What is wanted where the real CR3 is not the guest's."""
 
 
 class VmcbMachine(AssistedMachine):
@@ -102,6 +105,7 @@ class VmcbMachine(AssistedMachine):
         self._shares = number >= last  # with all further guests: what is cached for it is dropped at each entry
         self._maps = maps
         self._wanted = self._flush = 0
+        self._holds_cr3 = False
 
     def select(self) -> None:
         """Nothing to do: VMRUN names the VMCB."""
@@ -136,12 +140,11 @@ class VmcbMachine(AssistedMachine):
         return self.vmcb.read("CR3")
 
     def tables(self) -> tuple[int, Sequence[int]]:
-        """The PDPTEs are in memory, where each walk of the processor reads them."""
+        """PDPTEs, where there are any, are the VCPU's, and CR3 with them."""
         cpu, vcpu = self._cpu, self._vcpu
-        cr3 = cpu.cr3 if cpu.non_root else self.root
-        if not vcpu.cr4 & CR4_PAE or vcpu.efer & EFER_LMA or not vcpu.bus.is_ram(cr3):
-            return cr3, vcpu.pdptes
-        return cr3, [vcpu.bus.read((cr3 & PDPTES) + 8 * n, 8) for n in range(4)]
+        if self._holds_cr3:
+            return vcpu.cr3, vcpu.pdptes
+        return cpu.cr3 if cpu.non_root else self.root, vcpu.pdptes
 
     def invalidate(self, linear: int | None = None) -> None:
         """By INVLPGA, or with the next VMRUN: without flushes by ASID, what is cached for all of them."""
@@ -160,6 +163,7 @@ class VmcbMachine(AssistedMachine):
         store_guest(vcpu, area)
         store_more(vcpu, area)
         write_system(area, cr0, cr3, cr4, efer | EFER_SVME)
+        self._holds_cr3 = cr3 != vcpu.cr3
         self._memory.write_bytes(vmcb.address + AREA, bytes(area))
         memory.invalidate(self)
         self._control()
@@ -185,6 +189,8 @@ class VmcbMachine(AssistedMachine):
             wanted |= 1 << E.VINTR
         if vcpu.signals.nmi_blocked:
             wanted |= 1 << E.IRET
+        if self._holds_cr3:
+            wanted |= HOLDING_CR3
         if self._looks_again():
             wanted |= 1 << EXCEPTION + PF
         offset = vcpu.ticks + vcpu.msrs.get(MSR_TSC, 0) - cpu.ticks - cpu.msrs.get(MSR_TSC, 0)
@@ -249,14 +255,15 @@ class VmcbMachine(AssistedMachine):
         load_guest(seen, area)
         load_more(seen, area)
         if memory.is_the_guests:
-            seen.cr0, seen.cr3, _, _ = read_system(area)
+            seen.cr0 = read_system(area)[0]
+            seen.cr3 = self.tables()[0]
         seen.code_64 = seen.long_mode and seen.segments[CS].long
         return seen
 
     def save(self) -> dict[str, Any]:
-        return super().save() | {"flush": self._flush}
+        return super().save() | {"flush": self._flush, "holds_cr3": self._holds_cr3}
 
     def load(self, state: dict[str, Any]) -> None:
-        check_state(state, "virtual machine", {"event": object, "flush": range(8)})
-        super().load({name: value for name, value in state.items() if name != "flush"})
-        self._flush = state["flush"]
+        check_state(state, "virtual machine", {"event": object, "flush": range(8), "holds_cr3": bool})
+        super().load({"version": 1, "event": state["event"]})
+        self._flush, self._holds_cr3 = state["flush"], state["holds_cr3"]
