@@ -192,6 +192,10 @@ class EventDelivery(MemoryAccess):
         count, retired = self._deliveries
         return count if retired == self.retired else 0
 
+    def note_delivery(self) -> None:
+        """Count a delivery, of the processor or of host software in its place, for `barren`."""
+        self._deliveries = (self.barren + 1, self.retired)
+
     def inject(self) -> None:
         """Deliver the event that a VM entry has brought: what the host has put into RFLAGS is pushed as it is."""
         assert self.injected is not None, "there is no event"
@@ -216,7 +220,7 @@ class EventDelivery(MemoryAccess):
 
     def _deliver(self, vector: int, error_code: int | None, *, external: bool = False, flags: bool = True) -> None:
         """Deliver an exception or interrupt; `flags` says whether RF is set in what a fault pushes."""
-        self._deliveries = (self.barren + 1, self.retired)
+        self.note_delivery()
         if vector == DB:
             self.debug[7] &= ~DR7_GD  # the handler may use the debug registers
         fault = flags and not external and vector not in (DB, DF)

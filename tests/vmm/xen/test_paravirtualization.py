@@ -348,6 +348,12 @@ def test_an_exception_that_cannot_be_delivered_ends_the_guest(source):
     audit(system)
 
 
+def test_handlers_that_fault_at_once_are_a_livelock():
+    source = "main: mov esp, 0x3FF000\n hypercall 0, bad\n ud2\nhandler: ud2\nalign 8\nbad: db 6, 0\n dw KERNEL_CODE\n dd handler\n dd 0, 0\n"
+    _, guest = finish(source)
+    assert guest.outcome == "livelock"
+
+
 def test_running_beyond_the_limit():
     _, guest = finish("main: mov dword [resume], quit\n mov eax, 0xFFC00000\n jmp eax\n")
     assert (log(guest)[0][0], guest.outcome) == (13, "exit")

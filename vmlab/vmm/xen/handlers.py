@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.faults import vector_name
 from vmlab.isa.x86.registers import CS, ESP, IF, NT, RF, SS, TF
+from vmlab.machine.machine import LIVELOCK
 from vmlab.machine.trace import Inject
 from vmlab.vmm.xen.abi import KERNEL_CODE, KERNEL_DATA, Refused
 from vmlab.vmm.xen.ring_switch import MASKS_EVENTS, set_segment
@@ -66,7 +67,10 @@ def _enter(vmm: Paravirtualization, domain: Domain, handler: TrapHandler, vector
     if flags & MASKS_EVENTS:
         channels.masked = True
     vcpu.code_changed()
+    vcpu.note_delivery()
     vmm.counters["injected"] += 1
     if vmm.trace.on:
         name = "event upcall" if vector == UPCALL else vector_name(vector)
         vmm.trace.emit(Inject(vmm.steps, vcpu.retired, vmm.domains.index(domain), vector, name))
+    if vcpu.barren >= LIVELOCK:
+        vmm.end_guest(vmm.domains.index(domain), "livelock")
