@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vmlab.vmm.sensitive import sensitive
     from vmlab.vmm.snapshot import Snapshot, load_state, save
     from vmlab.vmm.techniques import TECHNIQUES
+    from vmlab.vmm.thin_vm import ThinVm
     from vmlab.vmm.walk_lab import WalkLab
     from vmlab.widgets import console, debug, show, show_walk
 
@@ -45,8 +46,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
-    "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests", "labs",
-    "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "requirements", "run", "save", "sensitive", "show", "show_walk", "translations", "views", "walk", "when",
+    "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests",
+    "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "requirements", "run", "save",
+    "sensitive", "show", "show_walk", "translations", "views", "walk", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -62,6 +64,7 @@ _PLACES = {
     "Snapshot": "vmlab.vmm.snapshot",
     "StateError": "vmlab.errors",
     "VmlabError": "vmlab.errors",
+    "ThinVm": "vmlab.vmm.thin_vm",
     "WalkLab": "vmlab.vmm.walk_lab",
     "assemble": "vmlab.machine.program",
     "boot_sector": "vmlab.machine.program",

@@ -20,6 +20,7 @@ from vmlab.labs.first_divergence import FirstDivergence
 from vmlab.labs.miss_cost import MissCost
 from vmlab.labs.red_pill import RedPill
 from vmlab.labs.say_it_yourself import SayItYourself
+from vmlab.labs.thin_hypervisor import ThinHypervisor
 from vmlab.labs.translate_by_hand import TranslateByHand
 from vmlab.labs.walk2d import Walk2d
 from vmlab.labs.who_broke_it import WhoBrokeIt
@@ -37,6 +38,7 @@ EXERCISES: dict[str, type[Exercise]] = {
         FirstDivergence,
         RedPill,
         TranslateByHand,
+        ThinHypervisor,
         Walk2d,
         MissCost,
     )

@@ -26,15 +26,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vmlab.errors import OptionError
 from vmlab.isa.x86.faults import PF, Fault, vector_name
 from vmlab.isa.x86.registers import (
-    CR0_ET,
-    CR0_NE,
-    CR0_PE,
-    CR0_PG,
-    CR0_WP,
-    CR4_PAE,
-    CS,
-    EFER_LME,
-    MSR_EFER,
     RF,
 )  # fmt: skip
 from vmlab.machine.cpu_features import VIRTUALIZATION
@@ -46,7 +37,7 @@ from vmlab.machine.state import COUNT, Items, rollback
 from vmlab.vmm.assisted_memory import AssistedMemory, NestedMemory, ShadowMemory
 from vmlab.vmm.event_injection import EventInjection
 from vmlab.vmm.exits import ExitReason
-from vmlab.vmm.host_frames import FIRST, HOST_CODE, HOST_DATA, HOST_TASK, OWN_FRAMES, TASK_BYTES, HostFrames
+from vmlab.vmm.host_frames import FIRST, OWN_FRAMES, HostFrames
 from vmlab.vmm.host_memory import GUEST_FRAMES
 from vmlab.vmm.hypervisor import TIMER_VECTOR
 from vmlab.vmm.nested_paging import frames_needed
@@ -107,7 +98,7 @@ class HardwareAssist(EventInjection):
         self.machine = Machine(guest_base + len(images) * memory_size, host_model, self.trace)
         self.machine.counter_vector = TIMER_VECTOR
         self.host = HostFrames(self.machine.memory, frames, host_model.physical_bits)
-        self._boot()
+        self.host.boot(self.machine.cpu)
         self.switch_on()
         self.machine.host_entry = range(self.host.entry, self.host.entry + 1)
         self.build_guests(images, memory_size, guest_model, guest_base)
@@ -142,20 +133,6 @@ class HardwareAssist(EventInjection):
                 "choose another cpu= or host_cpu="
             )
         return host
-
-    def _boot(self) -> None:
-        """Do what a host's kernel does: enter 64-bit code on its own tables."""
-        cpu, host = self.machine.cpu, self.host
-        cpu.gdtr_base, cpu.gdtr_limit, cpu.idtr_base, cpu.idtr_limit = host.gdt, 0xFFFF, host.idt, 0xFFFF
-        cpu.set_cr4(CR4_PAE)
-        cpu.write_msr(MSR_EFER, EFER_LME)
-        cpu.set_cr3(host.root)
-        cpu.set_cr0(CR0_PE | CR0_PG | CR0_WP | CR0_ET | CR0_NE)
-        cpu.segments[CS].set(HOST_CODE, 0, 0xFFFFFFFF, 0x9B, big=False, long=True)
-        for segment in (0, 2, 3):
-            cpu.segments[segment].set(HOST_DATA, 0, 0xFFFFFFFF, 0x93, big=True)
-        cpu.tr.set(HOST_TASK, host.tss, TASK_BYTES - 1, 0x8B, big=False)
-        cpu.code_changed()
 
     def guest_model(self, model: CpuModel) -> CpuModel:
         """Return what a guest gets to see of a model: without extensions of its own."""

@@ -9,6 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.descriptors import TSS64_BUSY, encode_descriptor
+from vmlab.isa.x86.registers import (
+    CR0_ET,
+    CR0_NE,
+    CR0_PE,
+    CR0_PG,
+    CR0_WP,
+    CR4_PAE,
+    CS,
+    DS,
+    EFER_LME,
+    ES,
+    MSR_EFER,
+    SS,
+)  # fmt: skip
 from vmlab.machine.memory import PAGE_SIZE
 from vmlab.machine.page_formats import four_level
 from vmlab.machine.page_tables import PageTables
@@ -16,6 +30,7 @@ from vmlab.machine.state import Items, check_state
 
 if TYPE_CHECKING:
     from vmlab.machine.memory import PhysicalMemory
+    from vmlab.machine.processor import Processor
 
 __all__ = ["FIRST", "OWN_FRAMES", "HostFrames"]
 
@@ -65,6 +80,19 @@ class HostFrames:
         memory.write(self.gdt + HOST_DATA, 8, encode_descriptor(0, 0xFFFFFFFF, DATA))
         task = encode_descriptor(self.tss, TASK_BYTES - 1, 0x80 | TSS64_BUSY, big=False)
         memory.write(self.gdt + HOST_TASK, 8, task & (1 << 64) - 1)
+
+    def boot(self, cpu: Processor) -> None:
+        """Do what a host's kernel does: enter 64-bit code on these tables."""
+        cpu.gdtr_base, cpu.gdtr_limit, cpu.idtr_base, cpu.idtr_limit = self.gdt, 0xFFFF, self.idt, 0xFFFF
+        cpu.set_cr4(CR4_PAE)
+        cpu.write_msr(MSR_EFER, EFER_LME)
+        cpu.set_cr3(self.root)
+        cpu.set_cr0(CR0_PE | CR0_PG | CR0_WP | CR0_ET | CR0_NE)
+        cpu.segments[CS].set(HOST_CODE, 0, 0xFFFFFFFF, 0x9B, big=False, long=True)
+        for segment in (ES, SS, DS):
+            cpu.segments[segment].set(HOST_DATA, 0, 0xFFFFFFFF, 0x93, big=True)
+        cpu.tr.set(HOST_TASK, self.tss, TASK_BYTES - 1, 0x8B, big=False)
+        cpu.code_changed()
 
     def allocate(self, size: int = PAGE_SIZE) -> int:
         """Take a frame, cleared; return its host-physical address."""

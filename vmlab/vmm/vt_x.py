@@ -27,11 +27,22 @@ if TYPE_CHECKING:
     from vmlab.machine.memory import MemoryWindow
     from vmlab.machine.processor import Processor
     from vmlab.vmm.guest import Guest
+    from vmlab.vmm.host_frames import HostFrames
 
-__all__ = ["VtX"]
+__all__ = ["VtX", "switch_on"]
 
 NEEDED = (("vmx", "VT-x"), ("ept", "extended page tables"), ("unrestricted-guest", "unrestricted guests"))
 ENABLED = 5  # IA32_FEATURE_CONTROL: locked, VMXON allowed
+
+
+def switch_on(cpu: Processor, host: HostFrames) -> None:
+    """Enter VMX operation, as a kernel does once: VMXON."""
+    cpu.set_cr4(CR4_PAE | CR4_VMXE)
+    cpu.write_msr(MSR_FEATURE_CONTROL, ENABLED)
+    region = host.allocate()
+    cpu.memory.write(region, 4, c.REVISION)
+    failed = cpu.vmx.turn_on(region)
+    assert not failed, "VMXON has failed"
 
 
 class VtX(HardwareAssist):
@@ -52,13 +63,7 @@ class VtX(HardwareAssist):
 
     def switch_on(self) -> None:
         """Enter VMX operation."""
-        cpu, host = self.machine.cpu, self.host
-        cpu.set_cr4(CR4_PAE | CR4_VMXE)
-        cpu.write_msr(MSR_FEATURE_CONTROL, ENABLED)
-        region = host.allocate()
-        self.machine.memory.write(region, 4, c.REVISION)
-        failed = cpu.vmx.turn_on(region)
-        assert not failed, "VMXON has failed"
+        switch_on(self.machine.cpu, self.host)
 
     def new_machine(self, vcpu: Processor, number: int) -> VirtualMachine:
         return VirtualMachine(self.machine.cpu, vcpu, self.host, number)
