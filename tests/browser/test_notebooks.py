@@ -19,6 +19,7 @@ NOTEBOOKS = {
     "03-your-own-kernel.ipynb": ".vmlab-console[data-step]",
     "04-popf.ipynb": STAGE,
     "05-binary-translation.ipynb": STAGE,
+    "06-hardware-assist.ipynb": STAGE,
     "07-page-tables.ipynb": ".vmlab-walk[data-step]",
 }
 SHOWN = ("EIP", "EAX", "ESP", "CR0", "CR3")

@@ -25,13 +25,13 @@ QUESTION = """\
 Write a hypervisor. hypervise(vm, keys) gets a virtual machine whose memory holds one page of 16-bit code at {entry:#x};
 EIP is there. Run it to its end and return, as a str, what it has written to its console.
 
-    exit = vm.run()         enters the guest, and returns why it was left: exit.reason is one of
-        'I/O instruction'   exit.port, exit.size, exit.is_in. OUT to port {console:#x} writes the character in AL to the
+    why = vm.run()          enters the guest, and returns why it was left: why.reason is one of
+        'I/O instruction'   why.port, why.size, why.is_in. OUT to port {console:#x} writes the character in AL to the
                             console; IN from port {keys_port:#x} puts the next of keys (a list of int) into AL, 0 when
                             there is none left, and leaves the rest of EAX alone. There is nothing else.
         'CPUID'             for EAX = 0 the processor's name is {name!r}: four characters each in EBX, EDX, ECX
                             (the first in the lowest byte), and EAX = 0; for any other EAX all four are 0
-        'EPT violation'     the guest touches exit.gpa for the first time: give it memory there, vm.map(exit.gpa)
+        'EPT violation'     the guest touches why.gpa for the first time: give it memory there, vm.map(why.gpa)
         'HLT'               the guest has come to its end
     vm.registers['eax']     and the others can be read and written
     vm.skip()               goes on behind the instruction that has exited
@@ -45,11 +45,11 @@ def hypervise(vm, keys):
     console = ""
     keys = list(keys)
     while True:
-        exit = vm.run()
-        if exit.reason == "HLT":
+        why = vm.run()
+        if why.reason == "HLT":
             return console
         # I/O instruction, CPUID, EPT violation: which of them need vm.skip()?
-        print(exit.describe())
+        print(why.describe())
         return console
 """
 
@@ -128,7 +128,7 @@ class ThinHypervisor(Exercise):
 
     def _after(self, cause: ThinExit, expected: ThinExit, found: ThinExit, number: int) -> Verdict:
         """Return a hint for what was done wrong after an exit."""
-        what = f"Exit {number} was {cause.describe().split('  ', 1)[1]}. After what you did, the next is {found.describe()}"
+        what = f"Exit {number} was {cause.what}. After what you did, the next is {found.describe()}"
         if found == cause:
             return self.hint(
                 f"{what}: the same once more. Is it done?",

@@ -44,7 +44,7 @@ REASONS = ("CPUID", "EPT violation", "HLT", "I/O instruction")
 BY_NAME = {field.name: encoding for encoding, field in f.FIELDS.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ThinExit:
     """Why the guest was left.
 
@@ -75,15 +75,22 @@ class ThinExit:
     gpa: int | None = None
     is_write: bool = False
 
-    def describe(self) -> str:
-        """One line."""
+    @property
+    def what(self) -> str:
+        """Why, in words."""
         if self.port is not None:
-            return (
-                f"{self.address:#06x}  {'IN from' if self.is_in else 'OUT to'} port {self.port:#x}, {self.size} byte(s)"
-            )
+            bits = f"{8 * (self.size or 0)} bits"
+            return f"{self.reason}: {'IN from' if self.is_in else 'OUT to'} port {self.port:#x}, {bits}"
         if self.gpa is not None:
-            return f"{self.address:#06x}  EPT violation: {'write to' if self.is_write else 'read of'} {self.gpa:#x}"
-        return f"{self.address:#06x}  {self.reason}"
+            return f"{self.reason}: {'write to' if self.is_write else 'read of'} {self.gpa:#x}"
+        return self.reason
+
+    def describe(self) -> str:
+        """One line: where the guest was, and why it was left."""
+        return f"{self.address:#06x}  {self.what}"
+
+    def __repr__(self) -> str:
+        return f"<exit at {self.address:#06x}: {self.what}>"
 
 
 class Registers:
@@ -145,7 +152,7 @@ class ThinVm:
     >>> vm.write(0x1000, bytes([0xB0, 0x2A, 0xE6, 0xE9, 0xF4]))     # mov al, 42; out 0xE9, al; hlt
     >>> vm.registers["eip"] = 0x1000
     >>> vm.run().describe()
-    '0x1002  OUT to port 0xe9, 1 byte(s)'
+    '0x1002  I/O instruction: OUT to port 0xe9, 8 bits'
     >>> vm.skip()
     >>> vm.run().reason
     'HLT'
