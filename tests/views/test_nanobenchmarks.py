@@ -28,6 +28,8 @@ def test_bars_and_diamonds(rows, mode):
     )
     assert list(published.x) == [row["published times native"] for row in own]
     assert published.marker.symbol == "diamond"
+    assert (published.offsetgroup, published.orientation) == (bars.offsetgroup, "h")  # side by side, on their bars
+    assert list(figure.layout.yaxis.categoryarray) == [row["loop"] for row in own]
     assert bars.marker.color == MODES[mode].line[technique_mark("vt-x/shadow").role]
     assert figure.layout.template.layout.paper_bgcolor == MODES[mode].page
 

@@ -6,6 +6,8 @@ drawn.
 
 from __future__ import annotations
 
+from vmlab.views.compare_figure import comparison_figure
+from vmlab.views.compare_table import comparison_table
 from vmlab.views.cycles import cycles_figure, cycles_table
 from vmlab.views.figure import layers_figure
 from vmlab.views.layers import describe, layers, rows
@@ -18,7 +20,7 @@ from vmlab.views.scene import SceneWriter
 from vmlab.views.svg import describe_scene, scene_svg
 
 __all__ = [
-    "MemoryMap", "PageWalk", "SceneWriter", "cycles_figure", "cycles_table", "describe", "describe_page_tables",
+    "MemoryMap", "PageWalk", "SceneWriter", "comparison_figure", "comparison_table", "cycles_figure", "cycles_table", "describe", "describe_page_tables",
     "describe_scene", "layers", "layers_figure", "memory_map", "nanobenchmarks_figure", "page_table_rows", "page_tables", "page_tables_figure", "rows",
     "scene_svg", "shadow_entries", "walk",
 ]  # fmt: skip

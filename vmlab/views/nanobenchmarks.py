@@ -1,7 +1,7 @@
 """Nanobenchmarks as a chart: how many times the native cycles each loop takes, and what was published.
 
-One colour and one pattern for each technique; the published figure is a diamond at the bar's end. The axis is logarithmic: a
-bar begins at the native cost. The text twin is `describe()` of what is drawn.
+One colour and one pattern for each technique; the published figure is a diamond on the bar. The axis is logarithmic, and a line
+stands where the native cost is. The text twin is `describe()` of what is drawn.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def nanobenchmarks_figure(rows: list[dict[str, Any]], mode: str = "light") -> go
                     y=[row["loop"] for row in known],
                     x=[row["published times native"] for row in known],
                     mode="markers",
+                    orientation="h",
                     offsetgroup=name,
                     legendgroup="published",
                     showlegend=n == 0,
@@ -91,15 +92,22 @@ def nanobenchmarks_figure(rows: list[dict[str, Any]], mode: str = "light") -> go
                     },
                 )
             )  # fmt: skip
-    loops = len({row["loop"] for row in table})
+    loops = list(dict.fromkeys(row["loop"] for row in table))
     figure.update_layout(
         template=template(mode),
         barmode="group",
         scattermode="group",
-        height=FRAME + BAR * loops * max(len(names), 1),
+        height=FRAME + BAR * len(loops) * max(len(names), 1),
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
         margin={"l": 16, "r": 16, "t": 64, "b": 48},
         xaxis={"title": {"text": "times the native cycles"}, "type": "log", "dtick": 1},
-        yaxis={"autorange": "reversed", "automargin": True, "showgrid": False},
+        yaxis={
+            "categoryorder": "array",
+            "categoryarray": loops,
+            "autorange": "reversed",
+            "automargin": True,
+            "showgrid": False,
+        },
     )
+    figure.add_vline(x=1, line={"color": colours.text, "width": 1})
     return figure

@@ -138,6 +138,7 @@ class Comparison:
             {
                 "under": names[index],
                 "outcome": each.outcome,
+                "same console": each.console == first.console if index else None,
                 "same as first": not self.differences(index) if index else None,
                 "instructions": each.instructions,
                 "exits": each.exits.total(),
