@@ -80,6 +80,8 @@ unrestricted-guest  -  -    -  VT-x: guests in real mode, and without paging
 tpr-shadow    -        -    -  VT-x: CR8 virtualized (TPR shadow)
 virtual-apic  -        -    -  VT-x: accesses to the local APIC virtualized (FlexPriority)
 apic-registers  -      -    -  VT-x: registers of the local APIC virtualized (APICv)
+monitor-trap-flag  -   -    -  VT-x: an exit after each instruction (MTF)
+preemption-timer  -    -    -  VT-x: an exit when a time has passed
 """
 
 _CR4 = {
@@ -140,7 +142,7 @@ FEATURES = _parse()
 
 VIRTUALIZATION = (
     "vmx", "ept", "ept-dirty", "pml", "vpid", "unrestricted-guest", "tpr-shadow", "virtual-apic", "apic-registers",
-    "svm", "npt", "nrip-save", "flush-by-asid", "decode-assists",
+    "monitor-trap-flag", "preemption-timer", "svm", "npt", "nrip-save", "flush-by-asid", "decode-assists",
 )  # fmt: skip
 """Those that a VMM needs, and does not give to its guests."""
 

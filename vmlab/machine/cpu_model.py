@@ -36,7 +36,10 @@ __all__ = ["CPU_MODELS", "CpuModel", "find_cpu_model"]
 _P6 = frozenset({"de", "pse", "tsc", "msr", "pae", "cx8", "apic", "sep", "mtrr", "pge", "cmov", "pat", "pse36"})
 _PRESCOTT = _P6 | {"cx16", "lm", "nx", "syscall", "vmx", "tpr-shadow"}
 _CORE = _PRESCOTT | {"lahf64"}
-_WESTMERE = _CORE | {"pcid", "pdpe1gb", "rdtscp", "constant-tsc", "ept", "vpid", "unrestricted-guest", "virtual-apic"}
+_WESTMERE = _CORE | {
+    "pcid", "pdpe1gb", "rdtscp", "constant-tsc", "ept", "vpid", "unrestricted-guest", "virtual-apic", "monitor-trap-flag",
+    "preemption-timer",
+}  # fmt: skip
 _BROADWELL = _WESTMERE | {"smep", "smap", "invpcid", "ept-dirty", "pml"}
 _K8 = _P6 | {"cx16", "lm", "nx", "lahf64", "syscall", "rdtscp", "svm"}
 _K10 = _K8 | {"pdpe1gb", "constant-tsc", "npt"}

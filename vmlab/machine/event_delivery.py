@@ -22,7 +22,7 @@ from vmlab.machine.guest_exit import (
 )
 from vmlab.machine.memory_access import MemoryAccess
 from vmlab.machine.signals import Signals
-from vmlab.machine.vmx.controls import NMI_WINDOW_EXITING
+from vmlab.machine.vmx.controls import MONITOR_TRAP_FLAG, NMI_WINDOW_EXITING
 from vmlab.machine.vmx.operation import Vmx
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ class EventDelivery(MemoryAccess):
                 or self.debug_causes
                 or self.watched
                 or self.vmx.apic_write is not None
-                or self.vmx.primary & NMI_WINDOW_EXITING
+                or self.vmx.trap_pending
+                or self.vmx.primary & (NMI_WINDOW_EXITING | MONITOR_TRAP_FLAG)
             )
             self.attention = self.attention or bool(due)
         if self.attention:
@@ -212,6 +213,7 @@ class EventDelivery(MemoryAccess):
             except Fault as fault:
                 self.ip = start
                 self.take(fault)
+            self.note_trap(self.vmx.primary)
             return
         if kind == NMI_TYPE:
             self.signals.block_nmi(blocked=True)
@@ -240,6 +242,12 @@ class EventDelivery(MemoryAccess):
                 self._deliver(DF, DoubleFault().error_code)
             else:
                 self._deliver(second.vector, second.error_code)
+        self.note_trap(self.vmx.primary)
+
+    def note_trap(self, controls: int) -> None:
+        """Note that an event was delivered, or an instruction executed, under these controls: with MTF an exit follows."""
+        if controls & MONITOR_TRAP_FLAG:
+            self.vmx.trap_pending = True
 
     def _exit_for_second(self, vector: int, error_code: int | None, second: Fault, *, external: bool) -> None:
         """Leave a guest whose VMM wants the exception that a delivery has caused, or the double fault that it makes."""

@@ -179,7 +179,8 @@ class Machine:
     def _horizon(self) -> int:
         """Return the count of retired instructions at which the next boundary has something to do."""
         device, counter = self.platform.next_deadline(), self.counter_limit
-        return min(FOREVER if device is None else device, FOREVER if counter is None else counter, self.turns.horizon())
+        own = min(self.turns.horizon(), self.cpu.timer_limit)
+        return min(FOREVER if device is None else device, FOREVER if counter is None else counter, own)
 
     def _go_on(self) -> int:
         """Return the count of retired instructions up to which the processor may go on; 0 where it must not.
@@ -191,7 +192,7 @@ class Machine:
             return 0
         if cpu.deadline == self.platform.clock.deadline and cpu.retired < self._until:
             due = cpu.attention or cpu.halted or cpu.debug_causes or cpu.signals.due
-            return 0 if due else self._until
+            return 0 if due else min(self._until, cpu.timer_limit)
         if self.steps >= self._goal:
             return 0
         self.platform.service(cpu.retired)
@@ -279,7 +280,7 @@ class Machine:
             if cpu.retired >= turns.horizon():
                 cpu = self.cpu = turns.next()
             self.platform.service(cpu.retired)
-            awake = turns.awake() if is_asleep(cpu) else None
+            awake = turns.awake() if is_asleep(cpu, cpu.ticks) else None
             if awake is None:
                 break
             self.cpu = turns.skip(cpu, awake)
@@ -311,8 +312,7 @@ class Machine:
 
     def _one(self) -> None:
         """Execute one instruction with everything that `Processor.run` leaves out."""
-        cpu = self.cpu
-        traced = self.trace.detail == "instructions"
+        cpu, traced = self.cpu, self.trace.detail == "instructions"
         address, bits = cpu.linear_ip, cpu.fetch_bits
         cpu.stop_before()
         instruction = cpu.fetch()[1] if traced else None

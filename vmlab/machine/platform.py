@@ -169,18 +169,27 @@ class Platform:
         deadline = self.clock.deadline
         return None if deadline is None else deadline * self._pace - self.idle
 
-    def await_interrupt(self, retired: int, has_come: Callable[[], bool]) -> bool:
-        """Pass the time of halted processors until what they wait for has come; False if it never will."""
+    def await_interrupt(self, retired: int, has_come: Callable[[], bool], latest: int | None = None) -> bool:
+        """Pass the time of halted processors until what they wait for has come; False if it never will.
+
+        What is waited for comes in slot `latest` at the latest, if that is given.
+        """
         for _ in range(PATIENCE):
             self.now(retired)
             if has_come():
                 return True
             deadline = self.next_deadline()
+            if latest is not None and (deadline is None or deadline > latest - self.idle):
+                deadline = latest - self.idle
             if deadline is None:
                 return False
             self.idle += max(0, deadline - retired)
             self.service(retired)
-        return False
+        if latest is None:
+            return False
+        self.idle = max(self.idle, latest - retired)
+        self.service(retired)
+        return True
 
     def save(self) -> dict[str, Any]:
         """Save clock and devices as plain data; memory saves itself."""

@@ -297,12 +297,11 @@ class Processor(GuestMode):
 
     def step(self) -> None:
         """Execute one instruction, and note whether TF asks for a trap after it."""
-        flags, delivered = self.flags, self.delivered
+        flags, delivered, controls = self.flags, self.delivered, self.vmx.primary
         self.debug_causes, self.steps_late = 0, False
         self.stop_before()
         self.execute()
-        if flags & RF:
-            self.flags &= ~RF  # it is for one instruction
+        self.flags &= ~(flags & RF)  # it is for one instruction
         # A load of SS holds back the trap as it does interrupts (SDM vol. 3, 6.8.3); the shadow of STI, which comes
         # with a change of IF, does not. An instruction that entered a handler (INT n) has cleared TF on its way.
         stack_loaded = self.interrupt_shadow and not (flags ^ self.flags) & IF
@@ -310,6 +309,7 @@ class Processor(GuestMode):
         asked = (self.flags if self.steps_late else flags) & TF
         if asked and self.delivered == delivered and not stack_loaded:
             self.debug_causes |= DR6_SINGLE_STEP
+        self.note_trap(controls)
 
     def run(self, until: int) -> None:
         """Execute instructions until `retired` reaches `until`, attention is needed, or a fault is raised.

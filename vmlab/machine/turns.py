@@ -90,22 +90,23 @@ class Turns:
         return new
 
     def leave(self, cpu: Processor) -> None:
-        """Pass what is left of a processor's turn, up to where a device acts."""
+        """Pass what is left of a processor's turn, up to where a device acts, or a guest's timer expires."""
         cpu.relaxed = False
-        goal, deadline = self.horizon(), self.platform.next_deadline()
-        if deadline is not None and deadline < goal:
-            goal = deadline
-        self.platform.idle += max(0, goal - cpu.retired)
+        self.platform.idle += max(0, min(self.horizon(), self._deadline(cpu)) - cpu.retired)
+
+    def _deadline(self, cpu: Processor) -> int:
+        """Return the running processor's count of retired instructions at which something comes, whatever it does."""
+        deadline = self.platform.next_deadline()
+        return cpu.timer_limit if deadline is None else min(deadline, cpu.timer_limit)
 
     def skip(self, cpu: Processor, index: int) -> Processor:
         """Pass the turns of a processor and those behind it, which all sleep, up to that of another; return who is next.
 
-        Where a device acts on the way, that may wake one of them: then only the time until it does has passed.
+        Where a device acts on the way, or a timer expires, that may wake one of them: then only the time until then has passed.
         """
         count = len(self.cpus)
         goal = self.horizon() + ((index - self.index) % count - 1) * TURN
-        deadline = self.platform.next_deadline()
-        if deadline is not None and deadline < goal:
+        if self._deadline(cpu) < goal:
             self.leave(cpu)
             return cpu
         self.platform.idle += goal - cpu.retired
@@ -119,17 +120,19 @@ class Turns:
     def awake(self) -> int | None:
         """Return the index of the first processor, from the running one on, that has something to do."""
         count, first = len(self.cpus), self.index
+        now = self.cpus[first].ticks
         for distance in range(count):
             index = (first + distance) % count
-            if not is_asleep(self.cpus[index]):
+            if not is_asleep(self.cpus[index], now):
                 return index
         return None
 
     def wake(self, retired: int) -> int | None:
         """Pass the time in which all sleep; return who wakes up first, None where nobody ever will."""
-        if not any(cpu.flags & IF for cpu in self.cpus):
+        timer = min((cpu.vmx.timer_end for cpu in self.cpus if cpu.vmx.timer_end is not None), default=None)
+        if timer is None and not any(cpu.flags & IF for cpu in self.cpus):
             return None
-        self.platform.await_interrupt(retired, lambda: self.awake() is not None)
+        self.platform.await_interrupt(retired, lambda: self.awake() is not None, timer)
         return self.awake()
 
     def load(self, end: int) -> None:
@@ -138,6 +141,12 @@ class Turns:
         self.elsewhere = sum(cpu.retired for cpu in self.cpus) - self.cpus[self.index].retired
 
 
-def is_asleep(cpu: Processor) -> bool:
-    """Say whether a processor has nothing to do: halted, and nothing that would wake it has come."""
-    return cpu.halted and not (cpu.signals.due or cpu.debug_pending or (cpu.flags & IF and cpu.interrupts.output))
+def is_asleep(cpu: Processor, now: int) -> bool:
+    """Say whether a processor has nothing to do at a slot of time: halted, and nothing that would wake it has come."""
+    return cpu.halted and not (
+        cpu.signals.due
+        or cpu.debug_pending
+        or (cpu.flags & IF and cpu.interrupts.output)
+        or cpu.vmx.trap_pending
+        or (cpu.vmx.timer_end is not None and cpu.vmx.timer_end <= now)
+    )

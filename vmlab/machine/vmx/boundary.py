@@ -37,10 +37,14 @@ def pending_exit(cpu: Processor, timer: int | None, *, stuck: bool) -> VmExit | 
     vmx, signals = cpu.vmx, cpu.signals
     if vmx.apic_write is not None:
         return written_exit(cpu)
+    if vmx.trap_pending:
+        return VmExit(BasicReason.MONITOR_TRAP_FLAG)
     if stuck:
         return VmExit(BasicReason.NOTIFY)
     if cpu.debug_pending:
         return None  # goes first
+    if cpu.timer_limit <= cpu.retired:
+        return VmExit(BasicReason.PREEMPTION_TIMER)
     if signals.nmi and vmx.pin & c.NMI_EXITING:
         signals.take_nmi_for_host()
         return VmExit(BasicReason.EXCEPTION_OR_NMI, interruption=VALID | NMI_TYPE << TYPE_SHIFT | NMI)

@@ -52,7 +52,7 @@ def bad_controls_or_host(cpu: Processor, fields: dict[int, int]) -> int:
 
     What was right once is, with the same values: a VMM enters its guests again and again with the same.
     """
-    key = cpu.model.name, cpu.long_mode, _controls_and_host(fields)
+    key = cpu.model.name, cpu.model.features, cpu.long_mode, _controls_and_host(fields)
     if key in _GOOD:
         return 0
     attempt = Attempt(cpu.model, fields, long_mode=cpu.long_mode)
@@ -69,7 +69,7 @@ def bad_guest_state(model: CpuModel, fields: dict[int, int]) -> int | None:
     if fields[f.VMCS_LINK_POINTER] != (1 << 64) - 1:
         return LINK_POINTER
     flags = fields[f.GUEST_RFLAGS]
-    key = model.name, flags & FLAGS_CHECKED, fields[f.GUEST_RIP] >> 32, _guest(fields)
+    key = model.name, model.features, flags & FLAGS_CHECKED, fields[f.GUEST_RIP] >> 32, _guest(fields)
     unrestricted = bool(secondary_of(fields) & c.UNRESTRICTED_GUEST)
     segment_key = unrestricted, flags & VM, _segments(fields)
     if key in _GOOD_GUESTS and segment_key in _GOOD_SEGMENTS:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["CONTROL_RULES", "bad_ept_pointer"]
 
 EXCEPTIONS = 32
+RESERVED_TYPE, MONITOR_TRAP = 1, 0  # a type of event, and the vector of one of type 7
 LONGEST = 15
 LOWEST_PRIORITIES = 15  # greatest TPR threshold
 # EPT pointer:  [ frame | A and D bits 6 | levels - 1 5:3 | memory type 2:0 ]
@@ -71,7 +72,16 @@ def _has_code(a: Attempt) -> bool:
 
 
 _EVENT = (
-    EntryRule(ENTRIES, "an event's type (bits 10:8) is not reserved: 0, 2 to 6", lambda a: a.kind in (1, 7)),
+    EntryRule(
+        ENTRIES,
+        "an event's type (bits 10:8) is not reserved: 0, 2 to 6, and 7 (other event) where the processor has the monitor trap flag",
+        lambda a: a.kind == RESERVED_TYPE or (a.kind == e.OTHER_EVENT and not a.model.has("monitor-trap-flag")),
+    ),
+    EntryRule(
+        ENTRIES,
+        "an event of type 7 has vector 0: a pending exit of the monitor trap flag",
+        lambda a: a.kind == e.OTHER_EVENT and a[f.ENTRY_INTERRUPTION] & 0xFF != MONITOR_TRAP,
+    ),
     EntryRule(
         ENTRIES,
         "an NMI has vector 2",
@@ -188,6 +198,11 @@ CONTROL_RULES: tuple[EntryRule, ...] = (
         lambda a: a.unrestricted and not a.secondary & c.ENABLE_EPT,
     ),
     _reserved(EXITS, "VM-exit controls", lambda a: a.exit, c.TRUE_EXIT, "IA32_VMX_TRUE_EXIT_CTLS"),
+    EntryRule(
+        EXITS,
+        "without activate VMX-preemption timer, save VMX-preemption timer value is 0",
+        lambda a: a.exit & c.SAVE_PREEMPTION_TIMER and not a.pin & c.PREEMPTION_TIMER,
+    ),
     _area(EXITS, "VM-exit MSR-store", f.EXIT_MSR_STORE_COUNT, f.EXIT_MSR_STORE_ADDRESS),
     _area(EXITS, "VM-exit MSR-load", f.EXIT_MSR_LOAD_COUNT, f.EXIT_MSR_LOAD_ADDRESS),
     _reserved(ENTRIES, "VM-entry controls", lambda a: a.entry, c.TRUE_ENTRY, "IA32_VMX_TRUE_ENTRY_CTLS"),

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["CAPABILITIES", "EPT_CAPABILITIES", "REVISION", "allowed", "fixed_cr0"]
 
 # Pin-based VM-execution controls (SDM vol. 3, table 24-5)
-EXTERNAL_INTERRUPT_EXITING, NMI_EXITING, VIRTUAL_NMIS = 1 << 0, 1 << 3, 1 << 5
+EXTERNAL_INTERRUPT_EXITING, NMI_EXITING, VIRTUAL_NMIS, PREEMPTION_TIMER = 1 << 0, 1 << 3, 1 << 5, 1 << 6
 
 # Primary processor-based VM-execution controls (table 24-6)
 INTERRUPT_WINDOW_EXITING, USE_TSC_OFFSETTING, HLT_EXITING, INVLPG_EXITING = 1 << 2, 1 << 3, 1 << 7, 1 << 9
 MWAIT_EXITING, RDPMC_EXITING, RDTSC_EXITING = 1 << 10, 1 << 11, 1 << 12
 CR3_LOAD_EXITING, CR3_STORE_EXITING, CR8_LOAD_EXITING, CR8_STORE_EXITING = 1 << 15, 1 << 16, 1 << 19, 1 << 20
 USE_TPR_SHADOW, NMI_WINDOW_EXITING, MOV_DR_EXITING = 1 << 21, 1 << 22, 1 << 23
-UNCONDITIONAL_IO_EXITING, USE_IO_BITMAPS = 1 << 24, 1 << 25
+UNCONDITIONAL_IO_EXITING, USE_IO_BITMAPS, MONITOR_TRAP_FLAG = 1 << 24, 1 << 25, 1 << 27
 USE_MSR_BITMAPS, MONITOR_EXITING, PAUSE_EXITING, ACTIVATE_SECONDARY = 1 << 28, 1 << 29, 1 << 30, 1 << 31
 
 # Secondary processor-based VM-execution controls (table 24-7)
@@ -37,6 +37,7 @@ ENABLE_INVPCID, ENABLE_PML = 1 << 12, 1 << 17
 
 # VM-exit controls (table 24-10) and VM-entry controls (table 24-12)
 HOST_ADDRESS_SPACE_SIZE, ACKNOWLEDGE_INTERRUPT, SAVE_EFER, LOAD_HOST_EFER = 1 << 9, 1 << 15, 1 << 20, 1 << 21
+SAVE_PREEMPTION_TIMER = 1 << 22
 IA32E_MODE_GUEST, LOAD_GUEST_EFER = 1 << 9, 1 << 15
 
 # Numbers of the capability MSRs (SDM vol. 3, appendix A)
@@ -48,6 +49,8 @@ REVISION = 0x564D4C42
 """VMCS revision identifier of every model here: they all lay a VMCS out in the same way."""
 REGION_BYTES, WRITE_BACK = 0x1000, 6
 MOST_CR3_TARGETS = 4
+TIMER_RATE = 5
+"""The VMX-preemption timer counts each change of this bit of the time-stamp counter, as on processors from Nehalem on."""
 
 # Bits that must be 1 and have no name (SDM vol. 3, 24.6.1, 24.6.2, 24.7.1, 24.8.1); of the primary controls CR3-load and
 # CR3-store exiting are in this class, too, but for the "true" MSRs.
@@ -75,13 +78,14 @@ VPID_CAPABILITIES = 1 << 32 | 0xF << 40
 
 def allowed(model: CpuModel, number: int) -> tuple[int, int]:
     """Return which bits of a control must be 1, and which may be, by the number of its capability MSR."""
-    found = _ALLOWED.get((model.name, number))
+    key = model.name, model.features, number
+    found = _ALLOWED.get(key)
     if found is None:
-        found = _ALLOWED[model.name, number] = _allowed(model, number)
+        found = _ALLOWED[key] = _allowed(model, number)
     return found
 
 
-_ALLOWED: dict[tuple[str, int], tuple[int, int]] = {}
+_ALLOWED: dict[tuple[str, frozenset[str], int], tuple[int, int]] = {}
 
 
 def _allowed(model: CpuModel, number: int) -> tuple[int, int]:
@@ -91,13 +95,16 @@ def _allowed(model: CpuModel, number: int) -> tuple[int, int]:
             secondary |= bit
     long = model.has("lm")
     primary = _PRIMARY | ACTIVATE_SECONDARY | (USE_TPR_SHADOW if model.has("tpr-shadow") else 0)
+    primary |= MONITOR_TRAP_FLAG if model.has("monitor-trap-flag") else 0
+    timer, saved = (PREEMPTION_TIMER, SAVE_PREEMPTION_TIMER) if model.has("preemption-timer") else (0, 0)
+    ending = ACKNOWLEDGE_INTERRUPT | SAVE_EFER | LOAD_HOST_EFER | saved
     must, may = {
-        PINBASED: (PIN_DEFAULT, _PIN),
-        TRUE_PINBASED: (PIN_DEFAULT, _PIN),
+        PINBASED: (PIN_DEFAULT, _PIN | timer),
+        TRUE_PINBASED: (PIN_DEFAULT, _PIN | timer),
         PROCBASED: (PRIMARY_DEFAULT, primary),
         TRUE_PROCBASED: (PRIMARY_TRUE_DEFAULT, primary),
         PROCBASED2: (0, secondary),
-        EXIT_CTLS: (EXIT_DEFAULT, (HOST_ADDRESS_SPACE_SIZE if long else 0) | ACKNOWLEDGE_INTERRUPT | SAVE_EFER | LOAD_HOST_EFER),
+        EXIT_CTLS: (EXIT_DEFAULT, (HOST_ADDRESS_SPACE_SIZE if long else 0) | ending),
         ENTRY_CTLS: (ENTRY_DEFAULT, (IA32E_MODE_GUEST if long else 0) | LOAD_GUEST_EFER),
     }[{TRUE_EXIT: EXIT_CTLS, TRUE_ENTRY: ENTRY_CTLS}.get(number, number)]  # fmt: skip
     return must, must | may
@@ -111,6 +118,11 @@ def fixed_cr0(*, unrestricted: bool) -> int:
 def _basic(model: CpuModel) -> int:
     """Revision, size of a region, memory type, and that the controls' true MSRs exist (bit 55)."""
     return REVISION | REGION_BYTES << 32 | WRITE_BACK << 50 | 1 << 55
+
+
+def _miscellaneous(model: CpuModel) -> int:
+    """CR3 targets, the activity state HLT, the rate of the VMX-preemption timer."""
+    return MOST_CR3_TARGETS << 16 | 1 << 6 | (TIMER_RATE if model.has("preemption-timer") else 0)
 
 
 def _ept_vpid(model: CpuModel) -> int:
@@ -133,7 +145,7 @@ _CONTROLS = (
 
 CAPABILITIES: dict[int, Callable[[CpuModel], int]] = {
     VMX_BASIC: _basic,
-    VMX_MISC: lambda _: MOST_CR3_TARGETS << 16 | 1 << 6,  # the activity state HLT
+    VMX_MISC: _miscellaneous,
     CR0_FIXED0: lambda _: CR0_NE | CR0_PE | CR0_PG,
     CR0_FIXED1: lambda _: 0xFFFF_FFFF,
     CR4_FIXED0: lambda _: CR4_VMXE,

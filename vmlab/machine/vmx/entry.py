@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.faults import Fault
 from vmlab.isa.x86.registers import CR0_CD, CR0_ET, CR0_NW, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME
-from vmlab.machine.guest_exit import VALID
+from vmlab.machine.guest_exit import OTHER_EVENT, TYPE_SHIFT, VALID
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.checks import bad_controls_or_host, bad_guest_state
 from vmlab.machine.vmx.exit import fail_entry, load_msrs
 from vmlab.machine.vmx.guest_state import HALTED, MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLOCKING, load_state
 from vmlab.machine.vmx.reasons import BasicReason
+from vmlab.machine.vmx.timing import start_timer
 
 if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
@@ -74,9 +75,12 @@ def enter(cpu: Processor, *, launch: bool) -> int:
     cpu.debug_causes = fields[f.GUEST_PENDING_DEBUG]
     information = fields[f.ENTRY_INTERRUPTION]
     cpu.injected = None
-    if information & VALID:
+    if information & VALID and information >> TYPE_SHIFT & 7 == OTHER_EVENT:
+        vmx.trap_pending = True
+    elif information & VALID:
         cpu.injected = information, fields[f.ENTRY_ERROR_CODE], fields[f.ENTRY_INSTRUCTION_LENGTH]
         cpu.halted = False
+    vmx.timer_end = start_timer(cpu)
     cpu.choose_operation(non_root=True)
     return 0
 

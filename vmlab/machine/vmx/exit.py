@@ -39,6 +39,7 @@ from vmlab.machine.vmx.guest_state import (
     store_state,
 )
 from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason, VmExit
+from vmlab.machine.vmx.timing import save_timer
 
 if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
@@ -58,6 +59,8 @@ def leave(cpu: Processor, exit_: VmExit) -> None:
     fields = cpu.vmx.fields
     cpu.keep_translations()
     _save(cpu)
+    save_timer(cpu)
+    cpu.vmx.trap_pending, cpu.vmx.timer_end = False, None
     _record(fields, exit_)
     fields[f.ENTRY_INTERRUPTION] &= ~VALID
     _store_msrs(cpu, fields[f.EXIT_MSR_STORE_ADDRESS], fields[f.EXIT_MSR_STORE_COUNT])

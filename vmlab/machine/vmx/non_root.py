@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NonRoot"]
 
+NEVER = 1 << 62
 VPID_SHIFT = 12  # in the tag of walk caches, above the PCID
 LINEAR_VALID = 1 << 7  # of an EPT violation's exit qualification
 IO_EXITING = c.UNCONDITIONAL_IO_EXITING | c.USE_IO_BITMAPS
@@ -147,6 +148,12 @@ class NonRoot(EventDelivery):
     def ticks(self) -> int:
         """Slots of virtual time that have passed: what the time-stamp counter counts, the same on all processors."""
         return self.retired + self.platform.idle
+
+    @property
+    def timer_limit(self) -> int:
+        """Count of retired instructions at which the guest's VMX-preemption timer expires."""
+        end = self.vmx.timer_end
+        return NEVER if end is None else end - self.platform.idle
 
     def time_stamp(self) -> int:
         """Return the time-stamp counter: virtual time, so that a guest reads the same under every hypervisor."""

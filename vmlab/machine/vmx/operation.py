@@ -16,7 +16,7 @@ from vmlab.errors import StateError
 from vmlab.isa.x86.addresses import is_canonical
 from vmlab.isa.x86.faults import GP, Fault
 from vmlab.isa.x86.registers import MSR_FEATURE_CONTROL
-from vmlab.machine.state import LONG, QUAD, WORD, Entries, check_state
+from vmlab.machine.state import COUNT, LONG, QUAD, WORD, Entries, check_state
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.context import Context, load_contexts, save_contexts
@@ -69,22 +69,28 @@ class Vmx:
         Offset of the register of the virtual-APIC page that the last instruction has written, until the VM exit for it.
     root_blocks_nmi : bool
         Whether NMIs were blocked at the last VM entry.
+    trap_pending : bool
+        True where the monitor trap flag leads out of the guest before the next instruction.
+    timer_end : int or None
+        Slot of virtual time in which the VMX-preemption timer of the guest that runs expires.
     contexts : dict of int to Context
         By VPID, the translations of guests that do not run.
     """
 
     __slots__ = (
         "apic_write", "contexts", "cpu", "current", "fields", "launched", "on", "pin", "primary", "region", "root_blocks_nmi", "secondary",
+        "timer_end", "trap_pending",
     )  # fmt: skip
 
     def __init__(self, cpu: Processor) -> None:
         self.cpu = cpu
-        self.on = self.launched = self.root_blocks_nmi = False
+        self.on = self.launched = self.root_blocks_nmi = self.trap_pending = False
         self.region = 0
         self.current: int | None = None
         self.fields: dict[int, int] = {}
         self.pin = self.primary = self.secondary = 0
         self.apic_write: int | None = None
+        self.timer_end: int | None = None
         self.contexts: dict[int, Context] = {}
 
     # -- VMX operation ---------------------------------------------------------------------------------------------------
@@ -240,7 +246,7 @@ class Vmx:
     def save(self) -> dict[str, Any]:
         """Save as plain data."""
         return {
-            "version": 2,
+            "version": 3,
             "on": self.on,
             "non_root": self.on and self.cpu.non_root,
             "region": self.region,
@@ -249,19 +255,22 @@ class Vmx:
             "fields": dict(self.fields),
             "apic_write": self.apic_write,
             "root_blocks_nmi": self.root_blocks_nmi,
+            "trap_pending": self.trap_pending,
+            "timer_end": self.timer_end,
             "contexts": save_contexts(self.contexts),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Load a saved state; StateError where it is damaged."""
-        rules: dict[str, Any] = dict.fromkeys(("on", "non_root", "launched", "root_blocks_nmi"), bool)
+        rules: dict[str, Any] = dict.fromkeys(("on", "non_root", "launched", "root_blocks_nmi", "trap_pending"), bool)
         rules |= {
+            "timer_end": (COUNT, type(None)),
             "apic_write": (range(0, 0x1000, 0x10), type(None)),
             "region": QUAD,
             "current": (QUAD, type(None)),
             "fields": Entries(LONG, QUAD),
         }
-        check_state(state, "VMX", rules | {"contexts": Entries(WORD, dict)}, version=2)
+        check_state(state, "VMX", rules | {"contexts": Entries(WORD, dict)}, version=3)
         fields = state["fields"]
         whole = fields.keys() == FIELDS.keys() and all(
             not value >> FIELDS[name].width for name, value in fields.items()
@@ -270,8 +279,19 @@ class Vmx:
             raise StateError("VMX: the saved fields are not those of a VMCS")
         if state["non_root"] and not (state["on"] and fields):
             raise StateError("VMX: a saved guest runs without a VMCS")
+        if (state["trap_pending"] or state["timer_end"] is not None) and not state["non_root"]:
+            raise StateError("VMX: a saved timer or trap has no guest that runs")
         contexts = load_contexts(state["contexts"], self.cpu)
-        for name in ("on", "region", "current", "launched", "apic_write", "root_blocks_nmi"):
+        for name in (
+            "on",
+            "region",
+            "current",
+            "launched",
+            "apic_write",
+            "root_blocks_nmi",
+            "trap_pending",
+            "timer_end",
+        ):
             setattr(self, name, state[name])
         self.fields = {encoding: fields[encoding] for encoding in FIELDS} if fields else {}
         self.contexts = contexts

@@ -45,6 +45,7 @@ class BasicReason(IntEnum):
     WRMSR = 32
     ENTRY_FAILURE_GUEST_STATE = 33
     ENTRY_FAILURE_MSR_LOADING = 34
+    MONITOR_TRAP_FLAG = 37
     PAUSE = 40
     TPR_BELOW_THRESHOLD = 43
     APIC_ACCESS = 44
@@ -54,6 +55,7 @@ class BasicReason(IntEnum):
     EPT_MISCONFIGURATION = 49
     INVEPT = 50
     RDTSCP = 51
+    PREEMPTION_TIMER = 52
     INVVPID = 53
     WBINVD = 54
     XSETBV = 55
