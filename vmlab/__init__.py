@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vmlab.vmm.snapshot import Snapshot, load_state, save
     from vmlab.vmm.techniques import TECHNIQUES
     from vmlab.vmm.thin_vm import ThinVm
+    from vmlab.vmm.vmcs_view import vmcs
     from vmlab.vmm.walk_lab import WalkLab
     from vmlab.widgets import console, debug, show, show_walk
 
@@ -48,7 +49,7 @@ __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
     "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests",
     "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "requirements", "run", "save",
-    "sensitive", "show", "show_walk", "translations", "views", "walk", "when",
+    "sensitive", "show", "show_walk", "translations", "views", "vmcs", "walk", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -87,6 +88,7 @@ _PLACES = {
     "show": "vmlab.widgets",
     "show_walk": "vmlab.widgets",
     "translations": "vmlab.views.translations",
+    "vmcs": "vmlab.vmm.vmcs_view",
     "walk": "vmlab.views.page_walk",
 }
 _MODULES = {"guests": "vmlab.guests", "labs": "vmlab.labs", "views": "vmlab.views", "when": "vmlab.machine.when"}
