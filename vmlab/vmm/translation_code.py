@@ -56,13 +56,16 @@ AT_GOAL, IN_ECX = -1, -2
 CLI = "mov dword [gs:{VIRTUAL_IF}], 0"
 STI = """mov [gs:{SAVED_ECX}], ecx
 mov ecx, [gs:{VIRTUAL_IF}]
-jecxz $+4
-ud2
+lea ecx, [ecx-0x200]
+jecxz $+33
 mov ecx, [gs:{WAITING}]
 jecxz $+4
 ud2
 mov dword [gs:{VIRTUAL_IF}], 0x200
+mov ecx, [gs:{SAVED_ECX}]
+jmp short $+9
 mov ecx, [gs:{SAVED_ECX}]"""
+"""Two ways, of which each counts once: IF was 0, and interrupts wait for one more instruction; or it was 1 already."""
 PUSHF = """mov [gs:{SAVED_ECX}], ecx
 pushf
 mov ecx, [gs:{VIRTUAL_IF}]

@@ -182,7 +182,10 @@ def _cli(unit: Unit, ip: int, behind: int) -> None:
 def _sti(unit: Unit, ip: int, behind: int) -> None:
     saved = Place(ip, saved=True)
     after = Place(behind, saved=True, shadow=True)
-    unit.sequence(STI, (Place(ip), False), *[(saved, False)] * 6, (saved, True), (after, False))
+    unit.sequence(
+        STI, (Place(ip), False), *[(saved, False)] * 6, (saved, True),
+        (after, False), (after._replace(saved=False), False), (saved, True),
+    )  # fmt: skip
 
 
 def _pushf(unit: Unit, ip: int, behind: int) -> None:
