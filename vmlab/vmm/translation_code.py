@@ -102,11 +102,12 @@ LOOK_UP = """mov [gs:{GOAL}], ecx
 lea ecx, [ecx*4]
 movzx ecx, cx
 jmp [gs:ecx+{TABLE}]"""
-LANDING = """mov ecx, [gs:{GOAL}]
-lea ecx, [ecx+{offset}]
-jecxz $+4
+GOAL_OF = "mov ecx, [gs:{GOAL}]"
+LANDING = """jecxz $+4
 ud2
 mov ecx, [gs:{SAVED_ECX}]"""
+LEA_ECX = b"\x8d\x89"
+"""LEA ECX, [ECX + a displacement of 32 bits]."""
 
 
 class Place(NamedTuple):
@@ -206,6 +207,8 @@ def landing(ip: int, data: int) -> Unit:
     """Return where an indirect jump to an address of the guest arrives; a direct jump ends it."""
     unit = Unit(ip, data)
     unknown = Place(AT_GOAL, saved=True)
-    unit.sequence(LANDING, *[(unknown, False)] * 4, (Place(ip, saved=True), False), ip=ip)
+    unit.sequence(GOAL_OF, (unknown, False))
+    unit.emit(unknown, LEA_ECX + (-ip & MASK).to_bytes(4, "little"))
+    unit.sequence(LANDING, *[(unknown, False)] * 2, (Place(ip, saved=True), False))
     unit.jump(Place(ip), ip, counts=False)
     return unit

@@ -64,7 +64,7 @@ class Translated:
         """Say whether it was made from what is on a page now."""
         if any(page[start : start + len(code)] != code for start, code in self.ranges):
             return False
-        return uncounted is None or self.careful.uncounted == _within(uncounted, self.ranges)
+        return uncounted is None or self.careful.uncounted == _within(uncounted, self.entry & ~OFFSET, self.ranges)
 
 
 _KEPT: dict[tuple[int, Special], list[Translated]] = {}
@@ -87,9 +87,11 @@ def is_kept(entry: int, *, own: bool = False) -> bool:
     return (entry, OWN if own else ORDINARY) in _KEPT
 
 
-def _within(places: frozenset[int], ranges: tuple[tuple[int, bytes], ...]) -> frozenset[int]:
+def _within(places: frozenset[int], page: int, ranges: tuple[tuple[int, bytes], ...]) -> frozenset[int]:
     """Return those addresses that lie in some of the ranges of a page."""
-    return frozenset(place for place in places for start, code in ranges if start <= place & OFFSET < start + len(code))
+    return frozenset().union(
+        *(places.intersection(range(page + start, page + start + len(code))) for start, code in ranges)
+    )
 
 
 def translate(
@@ -133,7 +135,7 @@ def translate(
         for block in region.blocks
     )
     if uncounted is not None:
-        careful = careful._replace(uncounted=_within(uncounted, ranges))
+        careful = careful._replace(uncounted=_within(uncounted, entry & ~OFFSET, ranges))
     found = Translated(entry, run, longest, ranges, careful)
     _KEPT[key] = [found, *variants[: VARIANTS - 1]]
     while len(_KEPT) > MOST:

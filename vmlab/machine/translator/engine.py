@@ -159,9 +159,8 @@ class Engine:
         executed = cpu.ram.decoded.get(start >> 12) if WARM else None
         if ip in cpu.uncounted.code:
             first = ip & -PAGE
-            careful = careful._replace(
-                uncounted=frozenset(n for n in range(first, first + PAGE) if n in cpu.uncounted.places)
-            )
+            own = cpu.uncounted.places.intersection(range(first, first + PAGE))
+            careful = careful._replace(uncounted=frozenset(own))
         region, new = translate(bytes(cpu.ram.data[start : start + PAGE]), ip, careful, executed)
         self.regions += new
         if region is not None:
