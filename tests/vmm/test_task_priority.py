@@ -106,6 +106,19 @@ def test_an_interrupt_waits_for_cr8(options):
     assert virtual.exits[CONTROL] < 10  # those on the way to 64-bit mode
 
 
+@pytest.mark.parametrize("memory", ["nested", "shadow"])
+@pytest.mark.parametrize("cpu", ["core-2", "barcelona"])
+def test_the_virtual_task_priority_of_amds(cpu, memory):
+    """One write leads out: that which lets the interrupt in."""
+    native, virtual = finish("native", cpu=cpu), finish("amd-v", cpu=cpu, memory_virtualization=memory)
+    assert native.console == "a97!b"
+    assert differences(seen(native.guests[0]), seen(virtual.guests[0])) == []
+    assert virtual.exits[CONTROL] < 10
+    assert native.system.machine.cpu.priority_loads == 3 + 50
+    loads = virtual.system.machine.cpu.priority_loads + virtual.guests[0].vcpu.priority_loads
+    assert loads == native.system.machine.cpu.priority_loads
+
+
 def test_without_a_shadow_each_access_leads_out(monkeypatch):
     monkeypatch.setitem(CPU_MODELS, "prescott", CPU_MODELS["prescott"].without("tpr-shadow"))
     monkeypatch.setattr("vmlab.machine.vmx.controls._ALLOWED", {})

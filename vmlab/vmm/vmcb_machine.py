@@ -8,7 +8,8 @@ What no VMCB has a field for the hypervisor does itself, as others do: general r
 are blocked, whose end it learns by an intercept of IRET; a pending debug trap, which it injects.
 
 Interrupts of the host lead out whatever the guest's IF is (V_INTR_MASKING). An interrupt for the guest that it cannot take
-yet is shown to the processor as a virtual one, which leads out as soon as it could be taken.
+yet is shown to the processor as a virtual one, which leads out as soon as it could be taken. CR8 is the virtual task priority:
+writing it leads out where an interrupt waits that it holds back.
 
 Read more: AMD APM vol. 2, 15.5 (VMRUN), 15.13 (interrupts), 15.16 (ASIDs), 15.20 (injection), 15.21 (virtual interrupts).
 """
@@ -37,6 +38,7 @@ from vmlab.machine.svm.operation import V_IGN_TPR, V_INTR_MASKING, V_IRQ
 from vmlab.machine.svm.run import FLUSH_ALL, FLUSH_GUEST
 from vmlab.machine.svm.vmcb import CONTROL, Control, Vmcb
 from vmlab.vmm.assisted_machine import AssistedMachine
+from vmlab.vmm.task_priority import threshold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,11 +50,12 @@ if TYPE_CHECKING:
 __all__ = ["VmcbMachine"]
 
 ALL_ONES = (1 << 64) - 1
+V_CR8 = 0xF  # of the virtual task priority
 E = ExitCode
 ALWAYS = (
     E.INTR, E.NMI, E.INIT, E.CR0_SEL_WRITE, E.RDPMC, E.CPUID, E.INVD, E.HLT, E.INVLPGA, E.IOIO, E.MSR, E.SHUTDOWN,
     E.VMRUN, E.VMMCALL, E.VMLOAD, E.VMSAVE, E.STGI, E.CLGI, E.SKINIT, E.WBINVD, E.MONITOR, E.MWAIT, E.XSETBV,
-    CR_WRITE + 4, CR_READ + 8, CR_WRITE + 8,
+    CR_WRITE + 4,
 )  # fmt: skip
 SHADOWED = (
     CR_READ, CR_WRITE, CR_READ + 3, CR_WRITE + 3, CR_READ + 4, E.INVLPG, E.TASK_SWITCH, EXCEPTION + PF,
@@ -189,6 +192,8 @@ class VmcbMachine(AssistedMachine):
             wanted |= 1 << E.VINTR
         if vcpu.signals.nmi_blocked:
             wanted |= 1 << E.IRET
+        if threshold(vcpu.interrupts):
+            wanted |= 1 << CR_WRITE + 8  # one that lets an interrupt in
         if self._holds_cr3:
             wanted |= HOLDING_CR3
         if self._looks_again():
@@ -203,7 +208,7 @@ class VmcbMachine(AssistedMachine):
             svm=wanted >> 128,
             tsc_offset=offset & ALL_ONES,
             tlb_control=FLUSH_ALL if self._shares else self._flush,
-            virtual_interrupt=V_INTR_MASKING | (V_IRQ | V_IGN_TPR if waits else 0),
+            virtual_interrupt=V_INTR_MASKING | (V_IRQ | V_IGN_TPR if waits else 0) | vcpu.cr8,
             shadow=int(vcpu.interrupt_shadow),
             event=information | code << 32,
         )
@@ -234,6 +239,9 @@ class VmcbMachine(AssistedMachine):
         memory.keep(self)
         vcpu.shadow_at = vcpu.retired if self.vmcb.read("INTERRUPT_SHADOW") else -1
         vcpu.debug[:4] = cpu.debug[:4]
+        priority = self.vmcb.read("VIRTUAL_INTERRUPT") & V_CR8
+        if priority != vcpu.cr8:
+            vcpu.interrupts.set_tpr(priority << 4)
         if vcpu.has("rdtscp") and (cpu.msrs.get(MSR_TSC_AUX) or MSR_TSC_AUX in vcpu.msrs):
             vcpu.msrs[MSR_TSC_AUX] = cpu.msrs[MSR_TSC_AUX]
         cpu.user_spaces = {}
