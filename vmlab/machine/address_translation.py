@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmlab.machine.cpu_model import CpuModel
-    from vmlab.machine.nested_walk import AddressSpace, NestedTranslation
+    from vmlab.machine.nested_walk import AddressSpace, HostWalks, NestedTranslation
     from vmlab.machine.platform import Platform
 
 __all__ = ["AddressTranslation"]
@@ -69,7 +69,7 @@ class AddressTranslation(PageMaps):
     """
 
     __slots__ = (
-        "_counts_hits", "_format", "_repeats", "_reports_fetch", "_walks", "control_loads", "exits_io", "horizon", "host_space", "lacked",
+        "_counts_hits", "_format", "_host_walks", "_repeats", "_reports_fetch", "_walks", "control_loads", "exits_io", "horizon", "host_space", "lacked",
         "model", "non_root", "on_control", "walk_references",
     )  # fmt: skip
 
@@ -83,6 +83,7 @@ class AddressTranslation(PageMaps):
         self.lacked: dict[str, str] = {}
         self.on_control: Callable[[str, int, int], None] | None = None
         self._counts_hits = model.tlb.counts_hits
+        self._host_walks: HostWalks = {}
         self._mode_changed()
 
     def has(self, feature: str) -> bool:

@@ -240,7 +240,7 @@ class NonRoot(EventDelivery):
             return walk_nested(
                 guest, host, linear, self.bus.read, self.bus.write if marking else None,
                 write_protect=bool(self.cr0 & CR0_WP), reports_fetch=self._reports_fetch,
-                caches=self.walk_caches if mark else None, **access,
+                caches=self.walk_caches if mark else None, known=None if self.walk_caches else self._host_walks, **access,
             )  # fmt: skip
 
         try:
