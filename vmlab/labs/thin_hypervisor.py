@@ -36,8 +36,9 @@ EIP is there. Run it to its end and return, as a str, what it has written to its
     vm.registers['eax']     and the others can be read and written
     vm.skip()               goes on behind the instruction that has exited
 
-Your keys are {keys}. Two things are judged: the text, and the trace of exits. print(exercise.skeleton) is a beginning; try it with
-exercise.machine() and exercise.keys; vm.describe() lists the exits so far. exercise.check(hypervise) judges.
+Your keys are {keys}. Two things are judged: the text, and the trace of exits.
+print(exercise.skeleton) is a beginning; try it with exercise.machine() and exercise.keys; vm.describe() lists
+the exits so far. exercise.check(hypervise) judges.
 """
 
 SKELETON = """\
