@@ -210,8 +210,8 @@ def walk_nested(  # noqa: C901, PLR0913 - as `walk`
             held = nested_tlb.find(physical, is_write=writing, is_fetch=fetching)
             if held:
                 return held
+        key = root, physical >> PAGE_SHIFT, writing, fetching, write is None
         if known is not None:
-            key = root, physical >> PAGE_SHIFT, writing, fetching, write is None
             before = known.get(key)
             if before:
                 for step in before.steps:
