@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from vmlab.vmm.thin_vm import ThinVm
     from vmlab.vmm.vmcs_view import vmcs
     from vmlab.vmm.walk_lab import WalkLab
-    from vmlab.widgets import console, debug, show, show_walk
+    from vmlab.widgets import console, debug, show, show_vmcs, show_walk
 
 __version__ = "0.1.0"
 
@@ -49,7 +49,7 @@ __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
     "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests",
     "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "requirements", "run", "save",
-    "sensitive", "show", "show_walk", "translations", "views", "vmcs", "walk", "when",
+    "sensitive", "show", "show_vmcs", "show_walk", "translations", "views", "vmcs", "walk", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -86,6 +86,7 @@ _PLACES = {
     "save": "vmlab.vmm.snapshot",
     "sensitive": "vmlab.vmm.sensitive",
     "show": "vmlab.widgets",
+    "show_vmcs": "vmlab.widgets",
     "show_walk": "vmlab.widgets",
     "translations": "vmlab.views.translations",
     "vmcs": "vmlab.vmm.vmcs_view",

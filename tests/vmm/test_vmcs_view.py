@@ -192,6 +192,18 @@ def test_a_finished_run_of_every_kind_of_paging(paging):
     assert block.try_entry().accepted
 
 
+def test_a_virtual_machine_with_nothing_around_it():
+    vm = vmlab.ThinVm()
+    vm.map(0, 0x1000)
+    vm.write(0, b"\x0f\xa2")
+    vm.registers["eip"] = 0
+    assert vm.run().reason == "CPUID"
+    block = vmlab.vmcs(vm)
+    assert block.exit == "CPUID (10)"
+    assert block.try_entry().accepted
+    assert not block.try_entry(guest_cr0=0).accepted
+
+
 # -- trying an entry ---------------------------------------------------------------------------------------------------------
 
 
@@ -227,9 +239,10 @@ def test_verdicts_in_words(assisted):
     assert said.startswith(
         "with CR3_TARGET_COUNT = 0x5, HOST_CS = 0x0:\nrefused: VM-instruction error 7: VM entry with invalid control"
     )
-    assert "26.2.1.1: must be so: the CR3-target count is at most 4" in said
+    assert "26.2.1.1: the CR3-target count is at most 4" in said
     assert "qualification 4" in repr(block.try_entry(vmcs_link_pointer=0))
     assert block.try_entry(entry_msr_load_count=1).untried
+    assert block.say("guest_rflags", 0x202) == "IF"
     assert block.try_entry().describe() == "as it is:\naccepted: the guest would run"
 
 
@@ -258,7 +271,7 @@ def test_tables(assisted):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (vmlab.vmcs, "takes a Run, a Recording or a System, not ControlBlock"),
+        (vmlab.vmcs, "takes a Run, a Recording, a System or a ThinVm, not ControlBlock"),
         (lambda block: block["guest_ript"], "did you mean GUEST_RIP"),
         (lambda block: block[5], "no field 5"),
         (lambda block: block.rows("guest"), "the groups control, guest state"),

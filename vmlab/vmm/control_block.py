@@ -116,8 +116,8 @@ class EntryVerdict:
         lines = [f"with {what}:" if what else "as it is:"]
         lines.append(f"refused: {self.outcome}" if self.outcome else "accepted: the guest would run")
         if self.rules:
-            lines.append(f"broken ({self.manual}):")
-            lines += [f"  {rule.section}: must be so: {rule.text}" for rule in self.rules]
+            lines.append(f"broken, of what the {self.manual} demands:")
+            lines += [f"  {rule.section}: {rule.text}" for rule in self.rules]
         if self.untried:
             lines.append(f"not tried: {self.untried}")
         return "\n".join(lines)
@@ -153,6 +153,7 @@ class ControlBlock:
     since: str
     fields: Mapping[str, BlockField]
     judge: Callable[[Mapping[str, int]], EntryVerdict] = field(repr=False)
+    words: Callable[[str, int], str] = field(repr=False)
 
     @property
     def groups(self) -> dict[str, list[BlockField]]:
@@ -193,17 +194,22 @@ class ControlBlock:
         OptionError
             There is no such field, software cannot write it, or it does not hold such a value.
         """
-        checked = {}
-        for name, value in changes.items():
-            found = self[name]
-            if found.read_only:
-                raise OptionError(f"{found.name} is {found.group}: VMWRITE cannot write it (VM-instruction error 13)")
-            if type(value) is not int or value >> found.width:
-                raise OptionError(
-                    f"{found.name} holds an int of {found.width} bits, from 0 to {(1 << found.width) - 1:#x}, not {value!r}"
-                )
-            checked[found.name] = value
-        return self.judge(checked)
+        return self.judge({self._check(name, value).name: value for name, value in changes.items()})
+
+    def say(self, name: str, value: int) -> str:
+        """Say what a field would say with another value; OptionError as of `try_entry`."""
+        return self.words(self._check(name, value).name, value)
+
+    def _check(self, name: str, value: int) -> BlockField:
+        """Return a field that can be given a value."""
+        found = self[name]
+        if found.read_only:
+            raise OptionError(f"{found.name} is {found.group}: VMWRITE cannot write it (VM-instruction error 13)")
+        if type(value) is not int or value >> found.width:
+            raise OptionError(
+                f"{found.name} holds an int of {found.width} bits, from 0 to {(1 << found.width) - 1:#x}, not {value!r}"
+            )
+        return found
 
     def rows(self, group: str | None = None) -> list[dict[str, Any]]:
         """Return the fields (of a group) as rows of a table; OptionError where there is no such group."""

@@ -23,6 +23,7 @@ from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason
 from vmlab.machine.vmx.vmcs import read_region
 from vmlab.vmm.control_block import BlockField, ControlBlock, EntryVerdict
 from vmlab.vmm.system import System
+from vmlab.vmm.thin_vm import ThinVm
 from vmlab.vmm.virtual_machine import VirtualMachine
 from vmlab.vmm.vmcs_words import describe_field, describe_qualification, describe_reason
 
@@ -40,12 +41,12 @@ NAMED = {field.name: encoding for encoding, field in FIELDS.items()}
 LEFT_OUT = frozenset({"EXECUTIVE_VMCS"})  # of SMM, which is not modelled
 
 
-def vmcs(of: System | Run | Recording, *, guest: int = 0, own: bool = False) -> ControlBlock:
+def vmcs(of: System | Run | Recording | ThinVm, *, guest: int = 0, own: bool = False) -> ControlBlock:
     """Return the VMCS (or VMCB) of a guest as it is now: its fields by group, decoded, with what the last exit changed.
 
     Parameters
     ----------
-    of : System, Run or Recording
+    of : System, Run, Recording or ThinVm
         Where it is: a running system, a finished run, or a recording at its cursor, which tells what has changed, too.
     guest : int
         Which guest's.
@@ -71,13 +72,15 @@ def vmcs(of: System | Run | Recording, *, guest: int = 0, own: bool = False) -> 
     >>> print(found.try_entry(guest_rflags=0))
     with GUEST_RFLAGS = 0x0:
     refused: VM-entry failure due to invalid guest state (33), exit qualification 0
-    broken (Intel SDM vol. 3):
-      26.3.1.4: must be so: the reserved bit 1 of RFLAGS is 1
+    broken, of what the Intel SDM vol. 3 demands:
+      26.3.1.4: the reserved bit 1 of RFLAGS is 1
     """
+    if isinstance(of, ThinVm):
+        return _current(of.cpu, "the guest of a ThinVm", "the host").block()
     holder: Any = of
     system = getattr(holder, "system", holder)
     if not isinstance(system, System):
-        raise OptionError(f"vmcs takes a Run, a Recording or a System, not {type(of).__name__}")
+        raise OptionError(f"vmcs takes a Run, a Recording, a System or a ThinVm, not {type(of).__name__}")
     if type(guest) is not int or not 0 <= guest < len(system.guests):
         raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(system.guests) - 1}")
     found = _find(system, guest, own=own)
@@ -122,9 +125,12 @@ class _Vmcs(NamedTuple):
         if fields[f.EXIT_REASON] or fields[f.EXIT_INTERRUPTION]:  # reason 0, an exception, has the latter
             told = describe_qualification(fields)
             said = describe_reason(fields[f.EXIT_REASON]) + (f": {told}" if told else "")
-        return ControlBlock(
-            "VMCS", self.title, self._state(), said, "", shown, _judge(cpu.model, fields, long_mode=host_is_long)
-        )
+
+        def words(name: str, value: int) -> str:
+            return describe_field(NAMED[name], fields | {NAMED[name]: value})
+
+        judge = _judge(cpu.model, fields, long_mode=host_is_long)
+        return ControlBlock("VMCS", self.title, self._state(), said, "", shown, judge, words)
 
     def _state(self) -> str:
         launched = "launched" if self.launched else "clear: not launched yet"

@@ -1,4 +1,4 @@
-"""Jupyter widgets: the stage and the theatre (`vmlab.show`), the page walk (`vmlab.show_walk`), console and debugger."""
+"""Jupyter widgets: the stage and the theatre (`vmlab.show`), the page walk (`vmlab.show_walk`), the VMCS (`vmlab.show_vmcs`), console, debugger."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from vmlab.widgets.console import Console, console
 from vmlab.widgets.debugger import DebuggerView, debug
 from vmlab.widgets.stage import Stage
 from vmlab.widgets.theatre import Theatre, show
+from vmlab.widgets.vmcs_inspector import VmcsInspector, show_vmcs
 from vmlab.widgets.walk_theatre import WalkTheatre, show_walk
 
-__all__ = ["Console", "DebuggerView", "Stage", "Theatre", "WalkTheatre", "console", "debug", "show", "show_walk"]
+__all__ = [
+    "Console", "DebuggerView", "Stage", "Theatre", "VmcsInspector", "WalkTheatre", "console", "debug", "show", "show_vmcs", "show_walk",
+]  # fmt: skip
