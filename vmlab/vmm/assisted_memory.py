@@ -73,6 +73,11 @@ class AssistedMemory(ABC):
     def __init__(self, vcpu: Processor) -> None:
         self.vcpu = vcpu
 
+    @property
+    def lent(self) -> frozenset[int]:
+        """Host-physical addresses of pages beside the guest's memory that its tables lead to, and that are for it alone."""
+        return frozenset()
+
     @abstractmethod
     def ask(self, machine: Any) -> None:  # noqa: ANN401 - the processor's make decides
         """Ask the processor for what this needs."""

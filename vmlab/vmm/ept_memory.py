@@ -57,6 +57,10 @@ class EptMemory(NestedMemory):
         self.apic = VirtualApic(vcpu, host, self.paging.tables) if model.has("apic-registers") else None
 
     @property
+    def lent(self) -> frozenset[int]:
+        return frozenset((self.apic.access_page,)) if self.apic else frozenset()
+
+    @property
     def pointer(self) -> int:
         """The EPT pointer: what goes into the VMCS."""
         paging = self.paging

@@ -48,6 +48,10 @@ class NptMemory(NestedMemory):
         self._memory, self._pointers = host.memory, host.allocate()
         self._show_pointers()
 
+    @property
+    def lent(self) -> frozenset[int]:
+        return frozenset((self._pointers,))
+
     def _show_pointers(self) -> None:
         """Map the page of the PDPTEs; the processor walks it as if it wrote there."""
         self.paging.tables.map(POINTERS, self._pointers)

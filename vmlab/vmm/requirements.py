@@ -301,7 +301,7 @@ def _digest(system: System, frames: list[int]) -> list[bytes]:
 
 
 def _reachable(system: System) -> set[int]:
-    """Return the frames that are not the first guest's and to which the tables lead that are walked for it."""
+    """Return the frames that are not for the first guest and to which the tables lead that are walked for it."""
     memory: Any = system.guests[0].memory
     own, shadow, space = set(memory.frames), shadow_of(system, 0), host_space(system, 0)
     monitor: Any = system
@@ -310,8 +310,7 @@ def _reachable(system: System) -> set[int]:
         for entry in table_entries(space, reader(system.machine.cpu)):
             if entry.is_leaf:
                 found.update(range(entry.target >> PAGE_SHIFT, entry.target + entry.span >> PAGE_SHIFT))
-        apic = getattr(monitor.memories[0], "apic", None)
-        found -= {apic.access_page >> PAGE_SHIFT} if apic else set()
+        found -= {address >> PAGE_SHIFT for address in monitor.memories[0].lent}
     if shadow is not None:
         mask = system.machine.cpu.model.physical_bits
         for table in shadow.tables():
