@@ -128,13 +128,14 @@ start:  mov esp, STACK
         control 0x4000, 0x48D, {pin}
         control 0x4002, 0x48E, 0x80000000 | {primary}
         control 0x401E, 0x48B, 0x82 | {secondary}
-        control 0x400C, 0x48F, 0x8000   ; acknowledge interrupts on exit
+        control 0x400C, 0x48F, 0x8000 | {saves} ; acknowledge interrupts on exit
         control 0x4012, 0x490, 0
         set 0x201A, PML4 + 0x1E
         set 0x2000, BITMAPS
         set 0x2002, BITMAPS + 0x1000
         set 0x2004, BITMAPS + 0x2000
         set 0x2010, {offset}
+        set 0x482E, {period}
         set 0x4004, {exceptions}
         set 0x4006, {mask}
         set 0x4008, {match}
@@ -225,6 +226,10 @@ leave:  pushad
         je window
         cmp eax, 9
         je done
+        cmp eax, 37
+        je passed
+        cmp eax, 52
+        je expired
         get ecx, 0x440C                 ; what an instruction has asked for: it is passed over
         get eax, 0x681E
         add eax, ecx
@@ -288,8 +293,12 @@ interrupt:
 window: get eax, 0x4002
         and eax, 0xFFFFFFFB
         set 0x4002, eax
-        set 0x4016, 0x80000031
+        set 0x4016, {injected}
         popad
+        jmp again
+expired:
+        set 0x482E, {period}
+passed: popad
         jmp again
 done:   mov al, 0
         out 0xF4, al
@@ -354,7 +363,7 @@ INSTRUCTIONS = (
     "xor edx, edx\\n div edx", "mov eax, [0x700000]", "mov [GUEST_DATA + {page}], eax", "mov eax, [GUEST_DATA + {page}]",
     "push dword [GUEST_DATA + {page}]", "inc dword [GUEST_DATA + {page}]", "mov ds, cx", "mov cx, 0x10\\n mov ds, cx", "mov ecx, 5", "mov ecx, 0x17A",
     "rdmsr", "wrmsr", "vmcall", "vmread eax, ecx", "sgdt [GUEST_DATA + 0x100]", "lidt [idt]", "sldt ax", "str ax", "xor ecx, ecx", "lodsd",
-    "mov ecx, 0x30\\n.l{n}: loop .l{n}", "mov eax, 0x12345678", "add eax, ecx", "xchg eax, ecx", "rdpmc", "mov esi, GUEST_DATA + {page}\\n mov edi, esi\\n mov ecx, 9\\n rep movsd",
+    "mov ecx, 0x30\\n.l{n}: loop .l{n}", "mov ecx, 0x180\\n.l{n}: dec ecx\\n jnz .l{n}", "mov eax, 0x12345678", "add eax, ecx", "xchg eax, ecx", "rdpmc", "mov esi, GUEST_DATA + {page}\\n mov edi, esi\\n mov ecx, 9\\n rep movsd",
     "pushfd\\n or dword [esp], 0x100\\n popfd\\n nop", "mov edx, 0x3F8\\n mov al, 0x41\\n out dx, al", "mov edx, 0x61\\n mov edi, GUEST_DATA + {page}\\n insb", "popfd", "push 0x202", "push ecx",
 )  # fmt: skip
 VALUES = (
@@ -409,6 +418,12 @@ def own_guest(rng: random.Random, *, hostile: bool = False) -> Image:
     fields = [
         each for each in FIELDS if FIELDS[each].group in ("guest state", "host state") and each not in (0x6C02, 0x6C16)
     ]
+    timed, trapped = not rng.randrange(2), not rng.randrange(3)
+    values["pin"] |= 0x40 * timed
+    values["saves"] = 0x400000 * (timed and rng.randrange(2))
+    values["period"] = rng.choice((0, 1, 2, 3, 5, 20))
+    values["primary"] |= 0x8000000 * trapped
+    values["injected"] = rng.choice((0x80000031, 0x80000700))
     writes = ((rng.choice(fields), rng.choice(VALUES)) for _ in range(rng.randrange(1, 4) if hostile else 0))
     values["writes"] = "\n".join(f"set {field:#x}, {value:#x}" for field, value in writes)
     body = "\n".join(lines) + "\n jmp guest\n align 8\n.i: dw 0x1FF\n dd GUEST_IDT\n align 16"

@@ -139,6 +139,11 @@ class EventDelivery(MemoryAccess):
     def debug_pending(self, value: bool) -> None:
         self.debug_causes = DR6_SINGLE_STEP if value else 0
 
+    @property
+    def is_trapped(self) -> bool:
+        """True where #DB, or an exit of the monitor trap flag, is due before the next instruction."""
+        return self.debug_causes != 0 or self.vmx.trap_pending
+
     def debug_trap(self, cause: int) -> None:
         """Ask for #DB after this instruction, with these bits of DR6."""
         self.debug_causes |= cause

@@ -22,8 +22,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.isa.x86.registers import IF
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -130,7 +128,7 @@ class Turns:
     def wake(self, retired: int) -> int | None:
         """Pass the time in which all sleep; return who wakes up first, None where nobody ever will."""
         timer = min((cpu.vmx.timer_end for cpu in self.cpus if cpu.vmx.timer_end is not None), default=None)
-        if timer is None and not any(cpu.flags & IF for cpu in self.cpus):
+        if timer is None and not any(cpu.hears_interrupts for cpu in self.cpus):
             return None
         self.platform.await_interrupt(retired, lambda: self.awake() is not None, timer)
         return self.awake()
@@ -146,7 +144,7 @@ def is_asleep(cpu: Processor, now: int) -> bool:
     return cpu.halted and not (
         cpu.signals.due
         or cpu.debug_pending
-        or (cpu.flags & IF and cpu.interrupts.output)
+        or (cpu.interrupts.output and cpu.hears_interrupts)
         or cpu.vmx.trap_pending
         or (cpu.vmx.timer_end is not None and cpu.vmx.timer_end <= now)
     )

@@ -40,6 +40,7 @@ class ExitReason(StrEnum):
     INTERRUPT_RETURN = "IRET"
     INVLPG = "INVLPG"
     IO = "I/O instruction"
+    MONITOR_TRAP_FLAG = "monitor trap flag"
     MMIO = "memory-mapped I/O"
     NESTED_PAGE_FAULT = "nested page fault"
     NMI_WINDOW = "NMI window"
@@ -109,6 +110,7 @@ BY_BASIC_REASON: dict[BasicReason, ExitReason] = dict.fromkeys(BasicReason, Exit
     BasicReason.TRIPLE_FAULT: ExitReason.TRIPLE_FAULT,
     BasicReason.INTERRUPT_WINDOW: ExitReason.INTERRUPT_WINDOW,
     BasicReason.NMI_WINDOW: ExitReason.NMI_WINDOW,
+    BasicReason.MONITOR_TRAP_FLAG: ExitReason.MONITOR_TRAP_FLAG,
     BasicReason.TASK_SWITCH: ExitReason.TASK_SWITCH,
     BasicReason.CPUID: ExitReason.CPUID,
     BasicReason.HLT: ExitReason.HALT,

@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import StateError
-from vmlab.isa.x86.registers import IF
 from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
 from vmlab.machine.platform import Platform
 from vmlab.machine.processor import Processor
@@ -165,10 +164,12 @@ class Hypervisor(System):
     def _repeat(self, guest: Guest) -> None:
         """Do the other elements of a repeated INS or OUTS in the same exit, as long as nothing else is due."""
         vcpu, platform, start = guest.vcpu, guest.platform, guest.vcpu.ip
-        until = min(self.slice_end, self.limit)
-        while vcpu.ip == start and vcpu.retired < until and guest.outcome is None and not vcpu.debug_pending:
+        until = min(self.slice_end, self.limit, vcpu.timer_limit)
+        while vcpu.ip == start and vcpu.retired < until and guest.outcome is None and not vcpu.is_trapped:
             deadline = platform.next_deadline()
-            if (deadline is not None and vcpu.retired >= deadline) or (vcpu.interrupts.output and vcpu.flags & IF):
+            if (deadline is not None and vcpu.retired >= deadline) or (
+                vcpu.interrupts.output and vcpu.hears_interrupts
+            ):
                 return
             vcpu.step()
 
@@ -229,11 +230,15 @@ class Hypervisor(System):
         """Pass the time of a guest that has halted until something wakes it; end one that nothing will ever wake."""
         vcpu, platform = guest.vcpu, guest.platform
 
+        timer = vcpu.vmx.timer_end  # of its own guest
+
         def wakes() -> bool:
-            return vcpu.interrupts.output or vcpu.signals.has_nmi
+            interrupt = vcpu.interrupts.output and vcpu.hears_interrupts
+            return interrupt or vcpu.signals.has_nmi or vcpu.timer_limit <= vcpu.retired
 
         awake = not vcpu.halted or vcpu.signals.has_nmi
-        if not awake and not (vcpu.flags & IF and platform.await_interrupt(vcpu.retired, wakes)):
+        waits = vcpu.hears_interrupts or timer is not None
+        if not awake and not (waits and platform.await_interrupt(vcpu.retired, wakes, timer)):
             self.end_guest(self.current, "halt")
         elif platform.idle > self.most_idle:
             self.end_guest(self.current, "limit")

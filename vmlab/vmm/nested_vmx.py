@@ -7,7 +7,8 @@ from L2's physical addresses to the host's: what L1's tables and L0's say togeth
 
 A VM exit of L2 is L0's where L0's tables had not been filled or its timer came; otherwise what has exited is done on the
 VCPU, in non-root operation: the VCPU knows from its own VMCS whether L1 wants to see it. Then it is a VM exit of the VCPU,
-which goes on in L1, at L1's entry point.
+which goes on in L1, at L1's entry point. L1's VMX-preemption timer is the VCPU's, on its virtual time: L0 gives L2 the
+processor for no longer than that.
 
 Simplified: L2's tables follow L1's when L1 says INVEPT, and not before; one set of them is kept, for the last root. L1 sees no
 dirty bits in extended page tables, no log of modified pages, no virtual APIC.
@@ -45,14 +46,16 @@ __all__ = ["FRAMES", "HIDDEN", "NestedVmx"]
 FRAMES = 48
 """Frames for the tables of an L2: when they are used up, all are dropped and filled anew; more than one instruction can need."""
 MOST_AT_ONCE = LEVELS - 1
-HIDDEN = frozenset(VIRTUALIZATION) - {"vmx", "ept", "vpid", "unrestricted-guest", "tpr-shadow"}
+HIDDEN = frozenset(VIRTUALIZATION) - {
+    "vmx", "ept", "vpid", "unrestricted-guest", "tpr-shadow", "monitor-trap-flag", "preemption-timer",
+}  # fmt: skip
 """Features for virtualization that an L1 does not get."""
 L2_VPIDS = 0x8000
 """Added to a guest's VPID: that of its own guest."""
 # Controls that make exits: L2 has those that L1 asks for, beside L0's.
 WANTED_PRIMARY = (
     c.INVLPG_EXITING | c.RDTSC_EXITING | c.CR3_LOAD_EXITING | c.CR3_STORE_EXITING | c.MOV_DR_EXITING | c.PAUSE_EXITING
-    | c.INTERRUPT_WINDOW_EXITING | c.NMI_WINDOW_EXITING
+    | c.INTERRUPT_WINDOW_EXITING | c.NMI_WINDOW_EXITING | c.MONITOR_TRAP_FLAG
 )  # fmt: skip
 WANTED_SECONDARY = c.DESCRIPTOR_TABLE_EXITING | c.WBINVD_EXITING
 ALLOWED_SECONDARY = c.ENABLE_RDTSCP | c.ENABLE_INVPCID

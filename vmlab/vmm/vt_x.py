@@ -100,6 +100,8 @@ class VtX(HardwareAssist):
             return
         if reason == BasicReason.EXCEPTION_OR_NMI:
             exit_ = nested.exception(machine)
+        elif reason == BasicReason.MONITOR_TRAP_FLAG:
+            exit_ = VmExit(BasicReason(reason))
         elif reason in (BasicReason.TRIPLE_FAULT, BasicReason.NOTIFY):
             guest.vcpu.flags &= ~RF  # of what would have been pushed
             exit_ = VmExit(BasicReason(reason))
@@ -118,7 +120,7 @@ class VtX(HardwareAssist):
         vcpu, event = guest.vcpu, self.machines[self.current].event
         if vcpu.non_root and event and vcpu.is_exit_waiting:
             instructions = 0
-        super().enter(guest, instructions)
+        super().enter(guest, max(0, min(instructions, vcpu.timer_limit - vcpu.retired)))
 
     def own_guest(self, guest: Guest) -> None:
         """Let the event that the guest injects come first; see whether it is due to get its processor back."""
@@ -128,8 +130,10 @@ class VtX(HardwareAssist):
             vcpu.injected, machine.event = None, (information, code)
             machine.write(f.ENTRY_INSTRUCTION_LENGTH, length)
             return
-        if vcpu.halted and vcpu.pending_exit(None, stuck=False) is None and not vcpu.debug_pending:
+        stuck = vcpu.barren >= LIVELOCK
+        exit_ = vcpu.pending_exit(None, stuck=stuck)
+        if exit_ is None and vcpu.halted and not vcpu.debug_pending:
             self.sleep(guest)
-        exit_ = vcpu.pending_exit(None, stuck=vcpu.barren >= LIVELOCK)
+            exit_ = vcpu.pending_exit(None, stuck=stuck)
         if exit_ is not None:
             self.hand_on(guest, exit_)

@@ -203,6 +203,28 @@ def test_it_runs_on_while_the_guest_sleeps(interrupts):
     assert (found.read(f.GUEST_ACTIVITY), found.read(f.GUEST_RIP)) == (1, CODE + 1)
 
 
+@ENGINES
+def test_an_interrupt_that_leads_out_of_a_guest_wakes_it(engine):
+    """Whatever IF says: it is the VMM's (25.2), here before the timer comes."""
+    found = arena("cli\n hlt", engine=engine)
+    for port, value in (
+        (0x20, 0x11),
+        (0x21, 0x20),
+        (0x21, 4),
+        (0x21, 1),
+        (0x21, 0xFE),
+        (0x43, 0x34),
+        (0x40, 9),
+        (0x40, 0),
+    ):
+        found.cpu.port_write(port, 1, value)
+    pin = TIMED | c.EXTERNAL_INTERRUPT_EXITING
+    assert found.run(pin_based_controls=pin, timer_value=1000)[0] is Reason.EXTERNAL_INTERRUPT
+    assert found.read(f.GUEST_ACTIVITY) == 1
+    assert found.cpu.ticks < 200
+    assert found.run(pin_based_controls=pin & ~c.PREEMPTION_TIMER)[0] is Reason.EXTERNAL_INTERRUPT
+
+
 def test_a_device_that_nobody_hears_does_not_hold_it_up():
     """A timer of the PC's that is masked asks for time again and again."""
     found = arena("hlt")

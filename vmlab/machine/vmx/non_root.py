@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from vmlab.isa.x86.faults import GP, PF, Fault
-from vmlab.isa.x86.registers import CR0_PE, CR0_WP, CR4_VMXE, MSR_TSC
+from vmlab.isa.x86.registers import CR0_PE, CR0_WP, CR4_VMXE, IF, MSR_TSC
 from vmlab.machine.event_delivery import EventDelivery
 from vmlab.machine.guest_exit import HARDWARE_EXCEPTION, TYPE_SHIFT, VALID, WITH_CODE, GuestExit
 from vmlab.machine.nested_walk import AddressSpace, NestedTranslation, walk_nested
@@ -184,6 +184,11 @@ class NonRoot(EventDelivery):
             (pin & c.EXTERNAL_INTERRUPT_EXITING and self.interrupts.output)
             or (pin & c.NMI_EXITING and self.signals.nmi)
         )
+
+    @property
+    def hears_interrupts(self) -> bool:
+        """True where an external interrupt wakes a halted processor: it is taken, or leads out of the guest, whatever IF says."""
+        return bool(self.flags & IF or self.vmx.pin & c.EXTERNAL_INTERRUPT_EXITING)
 
     def leave(self, exit_: GuestExit) -> None:
         """Take an exit: the host goes on."""
