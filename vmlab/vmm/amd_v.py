@@ -75,7 +75,7 @@ class AmdV(HardwareAssist):
 
     def access_msr(self, guest: Guest, reason: int) -> None:
         """Execute RDMSR or WRMSR, which EXITINFO1 tells apart."""
-        machine = self.machines[self.current]
+        machine = self.machines[self.slot]
         assert isinstance(machine, VmcbMachine)
         self.emulate(guest, reason, ExitReason.WRMSR if machine.vmcb.read("EXITINFO1") else ExitReason.RDMSR)
 
@@ -105,5 +105,5 @@ class AmdV(HardwareAssist):
     def enter(self, guest: Guest, instructions: int) -> None:
         """Enter a guest; where an NMI waits for the end of an interrupt shadow or of a delivery, for just so long."""
         if guest.vcpu.signals.has_nmi:
-            instructions = 0 if self.machines[self.current].event else 1
+            instructions = 0 if self.machines[self.slot].event else 1
         super().enter(guest, instructions)

@@ -39,14 +39,25 @@ class EventInjection(Hypervisor):
     Attributes
     ----------
     machines : list of AssistedMachine
-        Each guest, as the processor holds it.
+        Each VCPU of each guest, as the processor holds it.
     """
 
     machines: list[AssistedMachine]
 
+    @property
+    def slot(self) -> int:
+        """Which of `machines` is that of the current guest's VCPU whose turn it is."""
+        guest = self.guest
+        return self.current * len(guest.vcpus) + guest.platform.apics.current
+
     def devices(self, guest: Guest) -> None:
         """Let the virtual devices act, and choose the event that the next VM entry delivers, if there is one."""
-        vcpu, machine = guest.vcpu, self.machines[self.current]
+        if guest.turns and not self.machines[self.slot].event:
+            outcome = guest.turns.settle(self.most_idle)
+            if outcome:
+                self.end_guest(self.current, outcome)
+                return
+        vcpu, machine = guest.vcpu, self.machines[self.slot]
         guest.platform.service(vcpu.retired)
         if not machine.event and vcpu.non_root:
             self.own_guest(guest)
@@ -59,7 +70,8 @@ class EventInjection(Hypervisor):
             vcpu.halted = False
             self.pend_debug(guest)
             return
-        self.sleep(guest)
+        if not guest.turns:
+            self.sleep(guest)
         if guest.outcome is not None:
             return
         if vcpu.signals.has_nmi and not vcpu.interrupt_shadow:
@@ -100,7 +112,7 @@ class EventInjection(Hypervisor):
 
     def inject(self, information: int, code: int = 0) -> None:
         """Let the next VM entry deliver an event."""
-        self.machines[self.current].event = information | VALID, code
+        self.machines[self.slot].event = information | VALID, code
         self.counters["injected"] += 1
         if self.trace.on:
             time, vector = self.guest.instructions, information & 0xFF
@@ -108,7 +120,7 @@ class EventInjection(Hypervisor):
 
     def deliver(self, guest: Guest) -> None:
         """Deliver, on the VCPU, an event whose delivery by the processor has led out of the guest."""
-        machine, vcpu = self.machines[self.current], guest.vcpu
+        machine, vcpu = self.machines[self.slot], guest.vcpu
         event, machine.event = machine.event, None
         try:
             if event is None:

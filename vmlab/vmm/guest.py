@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmlab.machine.memory import MemoryWindow, PhysicalMemory
     from vmlab.machine.platform import Platform
     from vmlab.machine.processor import Processor
+    from vmlab.vmm.vcpu_turns import VcpuTurns
 
 __all__ = ["Guest"]
 
@@ -48,6 +49,8 @@ class Guest:
         Exits to the hypervisor by reason.
     emulated : Counter
         Instructions executed on the VCPU by the hypervisor, by mnemonic.
+    turns : VcpuTurns or None
+        Whose turn it is, where several VCPUs share a hypervisor's processor.
     """
 
     def __init__(self, name: str, image: Image, vcpus: Sequence[Processor], platform: Platform) -> None:
@@ -59,6 +62,7 @@ class Guest:
         self.status: int | None = None
         self.exits: Counter[str] = Counter()
         self.emulated: Counter[str] = Counter()
+        self.turns: VcpuTurns | None = None
 
     @property
     def device_names(self) -> list[str]:
@@ -81,6 +85,11 @@ class Guest:
     def vcpu(self) -> Processor:
         """Its processor; with several, the one whose turn it is."""
         return self.vcpus[self.platform.apics.current]
+
+    @property
+    def is_halted(self) -> bool:
+        """True where all its processors have halted."""
+        return all(vcpu.halted for vcpu in self.vcpus)
 
     @property
     def memory(self) -> PhysicalMemory | MemoryWindow:
@@ -116,8 +125,9 @@ class Guest:
         """Save all but memory as plain data."""
         self.platform.now(self.vcpu.retired)
         return {
-            "version": 1,
-            "vcpu": self.vcpu.save(),
+            "version": 2,
+            "vcpus": [vcpu.save() for vcpu in self.vcpus],
+            "turn_end": self.turns.end if self.turns else 0,
             "platform": self.platform.save(),
             "outcome": self.outcome,
             "status": self.status,
@@ -127,11 +137,15 @@ class Guest:
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
-        fields = {"vcpu": dict, "platform": dict, "exits": Entries(str, COUNT), "emulated": Entries(str, COUNT)}
-        check_state(state, "guest", {**fields, "outcome": (str, type(None)), "status": (int, type(None))})
+        vcpus = {"vcpus": Items(dict, len(self.vcpus)), "turn_end": COUNT}
+        fields = {**vcpus, "platform": dict, "exits": Entries(str, COUNT), "emulated": Entries(str, COUNT)}
+        check_state(state, "guest", {**fields, "outcome": (str, type(None)), "status": (int, type(None))}, version=2)
         with rollback(self):
             self.platform.load(state["platform"])
-            self.vcpu.load(state["vcpu"])
+            for vcpu, saved in zip(self.vcpus, state["vcpus"], strict=True):
+                vcpu.load(saved)
+            if self.turns:
+                self.turns.load(state["turn_end"])
             self.platform.check_time(self.vcpu.retired)
             self.outcome, self.status = state["outcome"], state["status"]
             self.exits, self.emulated = Counter(state["exits"]), Counter(state["emulated"])

@@ -41,9 +41,10 @@ from vmlab.vmm.host_frames import FIRST, OWN_FRAMES, HostFrames
 from vmlab.vmm.host_memory import GUEST_FRAMES
 from vmlab.vmm.hypervisor import TIMER_VECTOR
 from vmlab.vmm.nested_paging import frames_needed
+from vmlab.vmm.vcpu_turns import VcpuTurns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.image import Image
@@ -84,16 +85,16 @@ class HardwareAssist(EventInjection):
 
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
         """Build the computer, the hypervisor's tables, and the guests."""
-        if processors != 1:
+        is_nested = self.memory_virtualization == "nested"
+        if processors != 1 and not is_nested:
             raise OptionError(
-                f"a guest with {processors} processors is not possible yet under {self.technique}: give it one, or run it "
-                "natively"
+                f"a guest with {processors} processors is not possible yet under {self.technique} with shadow paging: "
+                "choose memory_virtualization='nested', or give it one"
             )
         host_model = self.choose_host(model)
-        is_nested = self.memory_virtualization == "nested"
         tables = frames_needed(memory_size) if is_nested else GUEST_FRAMES
         guest_model = self.guest_model(model)
-        frames = OWN_FRAMES + len(images) * (tables + PER_GUEST + self.frames_of(guest_model))
+        frames = OWN_FRAMES + len(images) * processors * (tables + PER_GUEST + self.frames_of(guest_model))
         guest_base = -(-(FIRST + (frames << 12)) // LARGE) * LARGE
         self.machine = Machine(guest_base + len(images) * memory_size, host_model, self.trace)
         self.machine.counter_vector = TIMER_VECTOR
@@ -101,11 +102,11 @@ class HardwareAssist(EventInjection):
         self.host.boot(self.machine.cpu)
         self.switch_on()
         self.machine.host_entry = range(self.host.entry, self.host.entry + 1)
-        self.build_guests(images, memory_size, guest_model, guest_base)
+        self.build_guests(images, memory_size, guest_model, guest_base, processors)
         self.machines = []
         self.memories: list[AssistedMemory] = []
-        for guest, window in zip(self.guests, self.windows, strict=True):
-            vcpu, host = guest.vcpu, self.host
+        for guest, window, vcpu in [(*both, vcpu) for both in zip(self.guests, self.windows, strict=True) for vcpu in both[0].vcpus]:
+            host = self.host
             machine = self.new_machine(vcpu, len(self.machines) + 1)
             memory: AssistedMemory
             if is_nested:
@@ -115,6 +116,8 @@ class HardwareAssist(EventInjection):
             memory.ask(machine)
             self.machines.append(machine)
             self.memories.append(memory)
+        for guest in self.guests if processors > 1 else ():
+            guest.turns = VcpuTurns(guest)
         self._seen = (0, 0)
 
     def choose_host(self, model: CpuModel) -> CpuModel:
@@ -159,27 +162,30 @@ class HardwareAssist(EventInjection):
         vcpu = self.guests[guest].vcpus[cpu]
         if guest != self.current or (self.in_vmm and self.phase != "handle"):
             return vcpu
-        return self.machines[guest].look(self.memories[guest])
+        number = self.guests[guest].platform.apics.current
+        if cpu != number:
+            return vcpu
+        return self.machines[self.slot].look(self.memories[self.slot])
 
     # -- an exit ---------------------------------------------------------------------------------------------------------
 
     def handle(self) -> None:
         """Save the VCPU, and do what the exit reason asks for."""
-        machine, guest = self.machines[self.current], self.guest
+        machine, guest = self.machines[self.slot], self.guest
         cpu, vcpu = self.machine.cpu, guest.vcpu
         retired, delivered = self._seen
         vcpu.retired += cpu.retired - retired
         vcpu.delivered += cpu.delivered - delivered
         reason, has_run = machine.reason()
         if has_run:
-            machine.leave(self.memories[self.current])
+            machine.leave(self.memories[self.slot])
             vcpu.code_changed()
         self.answer(guest, reason)
         self._tell()
 
     def answer(self, guest: Guest, reason: int) -> None:
         """Do what an exit asks for."""
-        if reason in self.machines[self.current].memory_reasons[self.memory_virtualization]:
+        if reason in self.machines[self.slot].memory_reasons[self.memory_virtualization]:
             self._for_memory(guest, reason)
         else:
             self.handlers.get(reason, HardwareAssist.emulate)(self, guest, reason)
@@ -191,7 +197,7 @@ class HardwareAssist(EventInjection):
 
     def _for_memory(self, guest: Guest, reason: int) -> None:
         """Map a page that the guest uses for the first time; emulate an access that the tables must not allow."""
-        found = self.memories[self.current].resolve(self.machines[self.current])
+        found = self.memories[self.slot].resolve(self.machines[self.slot])
         if found.done:
             self.count_exit(found.reason, found.detail)
         else:
@@ -199,7 +205,7 @@ class HardwareAssist(EventInjection):
 
     def _tell(self) -> None:
         """Trace what the memory of the current guest has to tell."""
-        for kind, values in self.memories[self.current].news():
+        for kind, values in self.memories[self.slot].news():
             if self.trace.on:
                 self.trace.note(kind, self.steps, self.guest.instructions, self.current, 0, *values)
 
@@ -216,9 +222,9 @@ class HardwareAssist(EventInjection):
 
     def emulate(self, guest: Guest, reason: int, cause: ExitReason | None = None) -> None:
         """Execute the guest's next instruction on the VCPU, or what was being delivered; a fault is the guest's own."""
-        machine, vcpu = self.machines[self.current], guest.vcpu
+        machine, vcpu = self.machines[self.slot], guest.vcpu
         before, address = self.control_registers(vcpu), vcpu.linear_ip
-        memory = self.memories[self.current]
+        memory = self.memories[self.slot]
         cause = cause or self.exit_names[reason]
         if machine.event or vcpu.debug_pending:
             self.count_exit(cause, "while an event was delivered")
@@ -249,10 +255,10 @@ class HardwareAssist(EventInjection):
         machine, cpu = self.machine, self.machine.cpu
         machine.counter_limit = cpu.retired + instructions
         machine.guest = self.current
-        machine.guest_time = guest.vcpu.retired - cpu.retired
+        machine.guest_time = guest.instructions - cpu.retired
         self._seen = cpu.retired, cpu.delivered
         self.counters["VM entries"] += 1
-        self.machines[self.current].enter(self.memories[self.current])
+        self.machines[self.slot].enter(self.memories[self.slot])
         cpu.shadow_at = cpu.retired if cpu.shadow_at >= 0 else -1  # the entry is no instruction of the guest
         machine.in_host = not cpu.non_root
 
@@ -260,22 +266,30 @@ class HardwareAssist(EventInjection):
 
     def log_dirty_pages(self, guest: int = 0, *, on: bool = True) -> None:
         """Note from now on which pages a guest writes to, between two exits; OptionError without nested paging."""
-        machine, memory = self._logged(guest)
-        memory.log(machine, on=on)
+        for machine, memory in self._logged(guest):
+            memory.log(machine, on=on)
 
     def dirty_pages(self, guest: int = 0) -> set[int]:
         """Return the guest-physical page numbers that it has written to since the last time; then all count as clean."""
-        machine, memory = self._logged(guest)
-        return memory.collect(machine)
+        found: set[int] = set()
+        for machine, memory in self._logged(guest):
+            found |= memory.collect(machine)
+        return found
 
-    def _logged(self, guest: int) -> tuple[AssistedMachine, NestedMemory]:
-        memory = self.memories[guest]
-        if not isinstance(memory, NestedMemory):
-            raise OptionError("dirty pages are logged under nested paging: choose memory_virtualization='nested'")
-        if not self.in_vmm:
-            raise OptionError("a guest runs: dirty pages can be asked for while the VMM has the processor")
-        self.machines[guest].select()
-        return self.machines[guest], memory
+    def _logged(self, guest: int) -> Iterator[tuple[AssistedMachine, NestedMemory]]:
+        count = len(self.guests[guest].vcpus)
+        for number in range(guest * count, (guest + 1) * count):
+            memory = self.memories[number]
+            if not isinstance(memory, NestedMemory):
+                raise OptionError("dirty pages are logged under nested paging: choose memory_virtualization='nested'")
+            if not self.in_vmm:
+                raise OptionError("a guest runs: dirty pages can be asked for while the VMM has the processor")
+            self.machines[number].select()
+            yield self.machines[number], memory
+
+    def least(self, guest: Guest) -> int:
+        """Where an event is to be delivered after a VCPU's turn has ended, no instruction follows it."""
+        return 0 if guest.turns and self.machines[self.slot].event else 1
 
     # -- costs and saving ------------------------------------------------------------------------------------------------
 
@@ -304,12 +318,12 @@ class HardwareAssist(EventInjection):
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
-        lists = {name: Items(dict, len(self.guests)) for name in ("machines", "memories")}
+        lists = {name: Items(dict, len(self.machines)) for name in ("machines", "memories")}
         self.check_common(state, {"host": dict, "seen": Items(COUNT, 2), **lists})
         with rollback(self):
             self.load_common(state)
             self.host.load(state["host"])
-            for n in range(len(self.guests)):
+            for n in range(len(self.machines)):
                 self.machines[n].load(state["machines"][n])
                 self.memories[n].load(state["memories"][n])
             retired, delivered = state["seen"]

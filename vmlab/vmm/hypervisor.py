@@ -56,7 +56,9 @@ class Hypervisor(System):
 
     name: str
 
-    def build_guests(self, images: Sequence[Image], memory_size: int, model: CpuModel, guest_base: int) -> None:
+    def build_guests(
+        self, images: Sequence[Image], memory_size: int, model: CpuModel, guest_base: int, processors: int = 1
+    ) -> None:
         """Build a guest for each image, in host memory from `guest_base` on; the hypervisor has the CPU first."""
         self.guests: list[Guest] = []
         self.windows: list[MemoryWindow] = []
@@ -64,7 +66,7 @@ class Hypervisor(System):
         for index, image in enumerate(images):
             first = (guest_base >> PAGE_SHIFT) + index * frames
             memory = MemoryWindow(self.machine.memory, range(first, first + frames))
-            guest = self.make_guest(image.name if len(images) == 1 else f"{image.name} {index}", image, memory, model)
+            guest = self.make_guest(image.name if len(images) == 1 else f"{image.name} {index}", image, memory, model, processors)
             guest.platform.debug_exit.on_exit = partial(guest.end, "exit")
             guest.platform.on_reset = partial(guest.end, "reset")
             self.guests.append(guest)
@@ -75,10 +77,10 @@ class Hypervisor(System):
         self.goal = 0
         self.machine.in_host = True
 
-    def make_guest(self, name: str, image: Image, memory: MemoryWindow, model: CpuModel) -> Guest:
+    def make_guest(self, name: str, image: Image, memory: MemoryWindow, model: CpuModel, processors: int) -> Guest:
         """Return a guest with virtual devices around its memory."""
-        platform = Platform(memory, self.copy_disks(image))
-        return Guest(name, image, [Processor(platform, model)], platform)
+        platform = Platform(memory, self.copy_disks(image), processors)
+        return Guest(name, image, [Processor(platform, model, number) for number in range(processors)], platform)
 
     # -- the loop --------------------------------------------------------------------------------------------------------
 
@@ -164,7 +166,9 @@ class Hypervisor(System):
     def _repeat(self, guest: Guest) -> None:
         """Do the other elements of a repeated INS or OUTS in the same exit, as long as nothing else is due."""
         vcpu, platform, start = guest.vcpu, guest.platform, guest.vcpu.ip
-        until = min(self.slice_end, self.limit, vcpu.timer_limit)
+        until = min(vcpu.timer_limit, vcpu.retired + min(self.slice_end, self.limit) - guest.instructions)
+        if guest.turns:
+            until = min(until, vcpu.retired + guest.turns.left())
         while vcpu.ip == start and vcpu.retired < until and guest.outcome is None and not vcpu.is_trapped:
             deadline = platform.next_deadline()
             if (deadline is not None and vcpu.retired >= deadline) or (
@@ -194,7 +198,7 @@ class Hypervisor(System):
 
     def _resume(self) -> bool:
         """Choose a guest, let its devices act, and enter it; False where it ended instead."""
-        if self.guest.outcome is None and self.guest.vcpu.retired >= self.limit:
+        if self.guest.outcome is None and self.guest.instructions >= self.limit:
             self.end_guest(self.current, "limit")
         self._schedule()
         guest = self.guest
@@ -202,13 +206,21 @@ class Hypervisor(System):
             self.devices(guest)
         if not self.can_enter(guest):
             return False
-        retired, deadline = guest.vcpu.retired, guest.platform.next_deadline()
-        until = min(self.slice_end, self.limit)
-        if not self.give(guest, max(1, (until if deadline is None else min(until, deadline)) - retired)):
+        time, deadline = guest.instructions, guest.platform.next_deadline()
+        left = min(self.slice_end, self.limit) - time
+        if deadline is not None:
+            left = min(left, deadline - guest.vcpu.retired)
+        if guest.turns:
+            left = min(left, guest.turns.left())
+        if not self.give(guest, max(self.least(guest), left)):
             return False
         if self.trace.on:
-            self.trace.emit(Resume(self.steps, retired, self.current, guest.mode))
+            self.trace.emit(Resume(self.steps, time, self.current, guest.mode))
         return True
+
+    def least(self, guest: Guest) -> int:
+        """Return how many instructions a guest executes at least when it is entered."""
+        return 1
 
     def can_enter(self, guest: Guest) -> bool:
         """Say whether a guest can be given the CPU, after its devices have acted."""
@@ -246,7 +258,7 @@ class Hypervisor(System):
     def _schedule(self) -> None:
         """Round robin: the next guest gets the CPU when this one has used its time, waits, or has ended."""
         guest = self.guest
-        if guest.outcome is None and not guest.vcpu.halted and guest.vcpu.retired < self.slice_end:
+        if guest.outcome is None and not guest.is_halted and guest.instructions < self.slice_end:
             return
         count = len(self.guests)
         for distance in range(1, count + 1):
@@ -257,7 +269,7 @@ class Hypervisor(System):
             self.stand_still()
             return
         previous, self.current = self.current, index
-        self.slice_end = self.guest.vcpu.retired + QUANTUM
+        self.slice_end = self.guest.instructions + QUANTUM
         if previous != index:
             self.counters["world switches"] += 1
             if self.trace.on:

@@ -121,7 +121,7 @@ class Paravirtualization(Hypervisor):
                 self.switcher.write_m2p(frame, page)
             owners[domain.shared >> PAGE_SHIFT] = number
 
-    def make_guest(self, name: str, image: Image, memory: MemoryWindow, model: CpuModel) -> Domain:
+    def make_guest(self, name: str, image: Image, memory: MemoryWindow, model: CpuModel, processors: int) -> Domain:
         """Return a guest on the computer's own memory; its frames lie in it from the last one down, as Xen hands them out."""
         memory.frames.reverse()
         platform = Platform(self.machine.memory, self.copy_disks(image))

@@ -163,6 +163,8 @@ class VirtualMachine(AssistedMachine):
         }
         self.exceptions = exceptions
         self._primary = PRIMARY | primary | c.PRIMARY_TRUE_DEFAULT
+        if not self._vcpu.is_alone:  # one that waits for another passes its turn on
+            self._primary |= c.PAUSE_EXITING
         self._secondary = secondary | (c.ENABLE_VPID if self.vpid else 0)
         for feature, bit in (("rdtscp", c.ENABLE_RDTSCP), ("invpcid", c.ENABLE_INVPCID)):
             if self._vcpu.has(feature) and model.has(feature):

@@ -123,7 +123,7 @@ class VmcbMachine(AssistedMachine):
     def _ask(self, wanted: int, root: int | None) -> None:
         if not self._vcpu.has("rdtscp"):
             wanted |= 1 << E.RDTSCP
-        self._wanted = wanted
+        self._wanted = wanted | (0 if self._vcpu.is_alone else bits((E.PAUSE,)))  # one that waits passes its turn on
         for name, value in (
             ("ASID", self.asid), ("IOPM_BASE", self._maps[0]), ("MSRPM_BASE", self._maps[1]),
             ("NESTED_CONTROL", int(root is not None)), ("NESTED_CR3", root or 0),

@@ -81,9 +81,9 @@ class VtX(HardwareAssist):
         return FRAMES if model.has("vmx") else 0
 
     def _nested(self) -> tuple[VirtualMachine, EptMemory, NestedVmx]:
-        memory = cast("EptMemory", self.memories[self.current])
+        memory = cast("EptMemory", self.memories[self.slot])
         assert memory.nested is not None, "the guest has no VT-x"
-        return cast("VirtualMachine", self.machines[self.current]), memory, memory.nested
+        return cast("VirtualMachine", self.machines[self.slot]), memory, memory.nested
 
     def answer(self, guest: Guest, reason: int) -> None:
         if not guest.vcpu.non_root:
@@ -117,7 +117,7 @@ class VtX(HardwareAssist):
 
     def enter(self, guest: Guest, instructions: int) -> None:
         """Enter a guest; where its own guest takes an event now and is to be left then, before the next instruction."""
-        vcpu, event = guest.vcpu, self.machines[self.current].event
+        vcpu, event = guest.vcpu, self.machines[self.slot].event
         if vcpu.non_root and event and vcpu.is_exit_waiting:
             instructions = 0
         super().enter(guest, max(0, min(instructions, vcpu.timer_limit - vcpu.retired)))
