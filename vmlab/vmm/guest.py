@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vmlab.machine.firmware.boot import power_on
 from vmlab.machine.loader import place
-from vmlab.machine.state import COUNT, Entries, check_state, rollback
+from vmlab.machine.state import COUNT, Entries, Items, check_state, rollback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -105,7 +105,9 @@ class HardwareAssist(EventInjection):
         self.build_guests(images, memory_size, guest_model, guest_base, processors)
         self.machines = []
         self.memories: list[AssistedMemory] = []
-        for guest, window, vcpu in [(*both, vcpu) for both in zip(self.guests, self.windows, strict=True) for vcpu in both[0].vcpus]:
+        for window, vcpu in [
+            (window, vcpu) for guest, window in zip(self.guests, self.windows, strict=True) for vcpu in guest.vcpus
+        ]:
             host = self.host
             machine = self.new_machine(vcpu, len(self.machines) + 1)
             memory: AssistedMemory

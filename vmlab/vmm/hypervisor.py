@@ -66,7 +66,9 @@ class Hypervisor(System):
         for index, image in enumerate(images):
             first = (guest_base >> PAGE_SHIFT) + index * frames
             memory = MemoryWindow(self.machine.memory, range(first, first + frames))
-            guest = self.make_guest(image.name if len(images) == 1 else f"{image.name} {index}", image, memory, model, processors)
+            guest = self.make_guest(
+                image.name if len(images) == 1 else f"{image.name} {index}", image, memory, model, processors
+            )
             guest.platform.debug_exit.on_exit = partial(guest.end, "exit")
             guest.platform.on_reset = partial(guest.end, "reset")
             self.guests.append(guest)

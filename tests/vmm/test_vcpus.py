@@ -1,0 +1,138 @@
+"""Guests with several processors under a hypervisor: they see of each other what they see on the bare machine."""
+
+from __future__ import annotations
+
+import pytest
+
+import vmlab
+from tests.machine.several import APIC, CODE, IDT, PRELUDE, STACKS
+from tests.machine.test_random_processors import program
+from tests.vmm.harness import differences, seen
+from vmlab.errors import OptionError
+from vmlab.isa.x86.assembler import assemble
+from vmlab.isa.x86.descriptors import INTERRUPT_GATE32, encode_gate
+from vmlab.isa.x86.registers import EDI, ESP
+from vmlab.vmm.techniques import build
+
+WAYS = {
+    "vt-x": ("vt-x", {}),
+    "vt-x, virtual APIC": ("vt-x", {"host_cpu": "broadwell-ep"}),
+    "amd-v": ("amd-v", {}),
+}
+HANDLERS = {2: "nmi", 0x40: "tell", 0x41: "tell", 0x42: "tell"}
+
+
+def system_of(seed: int, under: str, **options):
+    """Return a system whose guest is the random program of a seed, ready at its first instruction."""
+    source, processors = program(seed)
+    code = assemble(PRELUDE + source, CODE)
+    system = build(
+        vmlab.guests.load("hello"), under, cpus=processors, memory=2 << 20, max_instructions=40_000, **options
+    )
+    guest = system.guests[0]
+    guest.memory.write_bytes(CODE, code.code)
+    for vector, label in HANDLERS.items():
+        guest.memory.write(IDT + 8 * vector, 8, encode_gate(8, code.symbols[label], INTERRUPT_GATE32))
+    cpu = guest.vcpu
+    cpu.gdtr_base, cpu.gdtr_limit, cpu.idtr_base, cpu.idtr_limit = code.symbols["gdt"], 0x17, IDT, 0x7FF
+    cpu.ip = code.symbols["first"]
+    cpu.registers[ESP], cpu.registers[EDI] = STACKS + 0x400, APIC
+    return system
+
+
+def all_seen(system) -> dict:
+    """Return what all of a guest's processors could have seen."""
+    guest = system.guests[0]
+    found = seen(guest)
+    for number, cpu in enumerate(guest.vcpus):
+        values = {**cpu.visible(), "retired": cpu.retired, "halted": cpu.halted, "delivered": cpu.delivered}
+        found |= {f"cpu {number} {name}": value for name, value in values.items()}
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(4, 150))])
+def test_random_programs_on_several_processors(seed, way):
+    native = system_of(seed, "native")
+    native.run()
+    under, options = WAYS[way]
+    for engine in ("interpreter", "auto"):
+        virtual = system_of(seed, under, engine=engine, **options)
+        virtual.run()
+        assert differences(all_seen(native), all_seen(virtual)) == [], engine
+    assert all(cpu.retired > 500 for cpu in native.guests[0].vcpus)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("count", [2, 3, 16])
+def test_processors_share_the_work(count, way):
+    under, options = WAYS[way]
+    image = vmlab.guests.load("two_cpus")
+    native, virtual = vmlab.run(image, cpus=count), vmlab.run(image, under, cpus=count, **options)
+    assert virtual.console == f"processors: {count}\nsum of squares: {sum(n * n for n in range(1001))}\n"
+    assert differences(all_seen(native.system), all_seen(virtual.system)) == []
+    assert virtual.instructions == native.instructions
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_saved_in_the_middle(way):
+    under, options = WAYS[way]
+    whole = system_of(1, under, **options)
+    whole.run()
+    for steps in range(1_000, whole.steps, whole.steps // 6):
+        first, second = (system_of(1, under, **options) for _ in range(2))
+        first.advance(steps)
+        second.machine.memory.load(first.machine.memory.save())
+        second.load(first.save())
+        assert second.save() == first.save()
+        second.run()
+        assert differences(all_seen(whole), all_seen(second)) == []
+
+
+@pytest.mark.parametrize("under", ["vt-x", "amd-v"])
+def test_several_guests_with_several_processors(under, monkeypatch):
+    monkeypatch.setattr("vmlab.vmm.hypervisor.QUANTUM", 1_500)
+    image = vmlab.guests.load("two_cpus")
+    together = build([image, image, vmlab.guests.load("timer")], under, cpus=2)
+    together.run()
+    for guest, each in zip(together.guests, (image, image, vmlab.guests.load("timer")), strict=True):
+        alone = build(each, under, cpus=2)
+        alone.run()
+        assert differences(seen(alone.guests[0]), seen(guest)) == []
+    assert together.counters["world switches"] > 10
+
+
+@pytest.mark.parametrize("under", ["vt-x", "amd-v"])
+def test_recorded_and_looked_at(under):
+    recording = vmlab.record(vmlab.guests.load("two_cpus"), under, cpus=2)
+    length, found = recording.length, {}
+    for step in (length, length // 2, length // 3, 10, length // 3, length, 10, length // 2):
+        recording.seek(step)
+        states = [recording.system.cpu_state(0, number).visible() for number in range(2)]
+        assert found.setdefault(step, states) == states
+    assert len({str(states) for states in found.values()}) == 4
+
+
+def test_a_snapshot_keeps_the_processors(tmp_path):
+    run = vmlab.run(vmlab.guests.load("two_cpus"), "vt-x", cpus=2, max_instructions=10_000)
+    vmlab.save(run, tmp_path / "state")
+    again = vmlab.run(vmlab.load_state(tmp_path / "state"), max_instructions=200_000)
+    assert again.console.startswith("processors: 2\nsum of squares: ")
+
+
+def test_dirty_pages_are_those_of_all_processors():
+    system = build(vmlab.guests.load("two_cpus"), "vt-x", cpus=3, host_cpu="broadwell")
+    system.log_dirty_pages()
+    pages: set[int] = set()
+    while not system.finished:
+        system.advance(500)
+        if system.in_vmm:
+            pages |= system.dirty_pages()
+    symbols = system.guests[0].image.symbols
+    assert symbols["shares"] >> 12 in pages
+
+
+@pytest.mark.parametrize("under", ["vt-x", "amd-v"])
+def test_with_shadow_paging_a_guest_has_one_processor(under):
+    with pytest.raises(OptionError, match="memory_virtualization='nested'"):
+        vmlab.run(vmlab.guests.load("two_cpus"), under, cpus=2, memory_virtualization="shadow")
