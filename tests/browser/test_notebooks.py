@@ -155,13 +155,13 @@ def test_the_console_and_the_debugger(page, lab_server, artefacts):
     page.page.wait_for_function(
         "Number(document.querySelectorAll('.vmlab-console')[1].dataset.step) > 3000000", timeout=60_000
     )
-    assert "running silently" in busy.get_by_test_id("state").inner_text()
+    busy.get_by_test_id("state").filter(has_text="running silently").wait_for()
 
     shell.get_by_test_id("screen").click()
     page.page.keyboard.type("hello, guest")
     rows = "document.querySelectorAll('.vmlab-console')[0].querySelector('.vm-rows').textContent"
     page.page.wait_for_function(f"{rows}.includes('hello, guest')")
-    assert "waits for a key" in shell.get_by_test_id("state").inner_text()
+    shell.get_by_test_id("state").filter(has_text="waits for a key").wait_for()  # the echo comes before it
 
     run_cell(page, 2)
     page.page.wait_for_function("document.body.textContent.includes('42')", timeout=30_000)
