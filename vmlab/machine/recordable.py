@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
     from vmlab.machine.trace import Trace
 
-__all__ = ["NotCopied", "Recordable"]
+__all__ = ["NotCopied", "Recordable", "check_guest"]
 
 
 class NotCopied:
@@ -23,6 +23,13 @@ class NotCopied:
             f"a {type(self).__name__} is not copied and not pickled: vmlab.save(..., 'file') writes its state, "
             "and vmlab.load_state('file') is where any number of runs go on"
         )
+
+
+def check_guest(guest: object, count: int) -> int:
+    """Return the index of a guest; OptionError where a system of so many has none such."""
+    if type(guest) is not int or not 0 <= guest < count:
+        raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {count - 1}")
+    return guest
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import OptionError
 from vmlab.machine.checkpoints import GAP, Checkpoints
 from vmlab.machine.event_log import EventLog, check_kind
-from vmlab.machine.recordable import NotCopied, Recordable
+from vmlab.machine.recordable import NotCopied, Recordable, check_guest
 from vmlab.machine.search import find
 from vmlab.machine.trace import Input
 
@@ -181,8 +181,7 @@ class Recording(NotCopied):
         if not isinstance(data, bytes):
             raise OptionError(f"send() types a str or bytes, not {type(text).__name__}")
         guests = self.system.guests
-        if type(guest) is not int or not 0 <= guest < len(guests):
-            raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(guests) - 1}")
+        check_guest(guest, len(guests))
         if device not in DEVICES:
             raise OptionError(f"there is no device {device!r} to type at: choose one of {', '.join(DEVICES)}")
         self.settle()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import OptionError
 from vmlab.views.compare_table import check_comparison, exit_reasons
 from vmlab.views.technique_marks import TechniqueMark, technique_mark
-from vmlab.views.theme import MODES, Mode, template
+from vmlab.views.theme import Mode, colours_of, template
 from vmlab.vmm.causes import GROUPS, group_cycles
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def comparison_figure(comparison: Comparison, chart: str = "cycles", mode: str =
     comparison = check_comparison(comparison)
     if chart not in CHARTS:
         raise OptionError(f"there is no chart {chart!r} of a comparison: choose one of {', '.join(CHARTS)}")
-    if mode not in MODES:
-        raise OptionError(f"no colours {mode!r}: choose one of {', '.join(MODES)}")
-    colours = MODES[mode]
+    colours = colours_of(mode)
     traces, title, bars = {"slow-down": _slow_down, "cycles": _cycles, "exits": _exits}[chart](comparison, colours)
     figure = go.Figure([go.Bar(orientation="h", **trace) for trace in traces])
     figure.update_layout(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
-from vmlab.views.theme import MODES, template
+from vmlab.views.theme import colours_of, template
 from vmlab.vmm.run import Run
 
 if TYPE_CHECKING:
@@ -98,9 +98,7 @@ def cycles_figure(runs: Mapping[str, Run], mode: str = "light") -> go.Figure:
     import plotly.graph_objects as go
 
     table = _causes(runs)
-    if mode not in MODES:
-        raise OptionError(f"no colours {mode!r}: choose one of {', '.join(MODES)}")
-    colours = MODES[mode]
+    colours = colours_of(mode)
     labels = [str(label) for label in runs]
     figure = go.Figure()
     for cause, cycles in table.items():

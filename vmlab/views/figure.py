@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vmlab.errors import OptionError
-from vmlab.views.theme import LAYERS, MODES, RELATIONS, Mode, template
+from vmlab.views.theme import LAYERS, RELATIONS, Mode, colours_of, template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -133,9 +132,7 @@ def layers_figure(graph: nx.DiGraph, mode: str = "light") -> go.Figure:
     """
     import plotly.graph_objects as go
 
-    if mode not in MODES:
-        raise OptionError(f"no colours {mode!r}: choose one of {', '.join(MODES)}")
-    colours = MODES[mode]
+    colours = colours_of(mode)
     places = positions(graph)
     figure = go.Figure()
     for relation, traces in _edges(graph, places).items():

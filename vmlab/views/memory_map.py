@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
 from vmlab.views.layers import guest_names
-from vmlab.views.theme import MODES, Mode, template
+from vmlab.views.theme import Mode, colours_of, template
 from vmlab.vmm.frame_map import KINDS, FrameRange, frame_map
 from vmlab.vmm.system import System
 
@@ -119,9 +119,7 @@ class MemoryMap:
         """
         import plotly.graph_objects as go
 
-        if mode not in MODES:
-            raise OptionError(f"no colours {mode!r}: choose one of {', '.join(MODES)}")
-        colours = MODES[mode]
+        colours = colours_of(mode)
         unit, cells = self.cells()
         figure = go.Figure()
         for (kind, guests), places in self._groups(cells).items():

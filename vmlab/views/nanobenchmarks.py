@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
 from vmlab.views.technique_marks import technique_mark
-from vmlab.views.theme import MODES, template
+from vmlab.views.theme import colours_of, template
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -54,9 +54,7 @@ def nanobenchmarks_figure(rows: list[dict[str, Any]], mode: str = "light") -> go
     import plotly.graph_objects as go
 
     table = _check(rows)
-    if mode not in MODES:
-        raise OptionError(f"no colours {mode!r}: choose one of {', '.join(MODES)}")
-    colours = MODES[mode]
+    colours = colours_of(mode)
     names = [name for name in dict.fromkeys(row["under"] for row in table) if name != "native"]
     figure = go.Figure()
     for n, name in enumerate(names):

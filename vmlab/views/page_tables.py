@@ -22,7 +22,7 @@ from vmlab.machine.paging import WRITABLE
 from vmlab.views.entry_bits import decode_entry, short_name
 from vmlab.vmm.page_walk import guest_space, host_space, reader, shadow_of
 from vmlab.vmm.shadow_roles import shift_of
-from vmlab.vmm.system import System
+from vmlab.vmm.system import System, system_of
 from vmlab.vmm.walk_lab import WalkLab
 
 if TYPE_CHECKING:
@@ -78,13 +78,7 @@ def page_tables(of: System | Run | Recording | WalkLab, *, guest: int = 0, which
 
 
 def _system_of(of: System | Run | Recording, guest: int) -> System:
-    holder: Any = of
-    system = getattr(holder, "system", holder)
-    if not isinstance(system, System):
-        raise OptionError(f"page_tables takes a Run, a Recording, a System or a WalkLab, not {type(of).__name__}")
-    if type(guest) is not int or not 0 <= guest < len(system.guests):
-        raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(system.guests) - 1}")
-    return system
+    return system_of(of, guest, "page_tables takes a Run, a Recording, a System or a WalkLab")
 
 
 def _of_system(system: System, guest: int, which: str) -> nx.DiGraph:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vmlab.errors import OptionError
-from vmlab.views.theme import MODES, Mode, template
+from vmlab.views.theme import MODES, Mode, colours_of, template
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -60,9 +59,7 @@ def page_tables_figure(graph: nx.DiGraph, mode: str = "light") -> go.Figure:
     """
     import plotly.graph_objects as go
 
-    if mode not in MODES:
-        raise OptionError(f"no colours {mode!r}: choose one of {', '.join(MODES)}")
-    colours = MODES[mode]
+    colours = colours_of(mode)
     boxes = _boxes(graph)
     figure = go.Figure()
     for relation, (xs, ys) in _lines(graph, boxes).items():

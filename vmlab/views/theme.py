@@ -14,10 +14,25 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vmlab.errors import OptionError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ANSI", "DARK", "EVENTS", "LAYERS", "LIGHT", "MONO", "SANS", "Mode", "css_variables", "mix", "template"]
+__all__ = [
+    "ANSI",
+    "DARK",
+    "EVENTS",
+    "LAYERS",
+    "LIGHT",
+    "MONO",
+    "SANS",
+    "Mode",
+    "colours_of",
+    "css_variables",
+    "mix",
+    "template",
+]
 
 SANS = "var(--jp-ui-font-family, system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif)"
 MONO = "var(--jp-code-font-family, ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace)"
@@ -83,6 +98,13 @@ ANSI = (
 )  # fmt: skip
 """A PC screen's sixteen colours in the terminal's order, for cells that bring a background of their own."""
 MODES = MappingProxyType({mode.name: mode for mode in (LIGHT, DARK)})
+
+
+def colours_of(mode: str) -> Mode:
+    """Return the colours of a mode; OptionError for an unknown one."""
+    if mode not in MODES:
+        raise OptionError(f"no colours {mode!r}: choose one of {', '.join(MODES)}")
+    return MODES[mode]
 
 
 @dataclass(frozen=True, slots=True)

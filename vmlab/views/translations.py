@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.disassembler import disassemble
+from vmlab.machine.recordable import check_guest
 from vmlab.views.layers import guest_names
 from vmlab.vmm.binary_translation import BinaryTranslation
 from vmlab.vmm.listing import Listings, labels_of
@@ -229,8 +230,7 @@ def translations(of: Run | Recording | System, guest: int = 0) -> Translations:
     if not isinstance(system, BinaryTranslation):
         technique = getattr(system, "technique", type(of).__name__)
         raise OptionError(f"translations are of runs under binary-translation, not under {technique}")
-    if type(guest) is not int or not 0 <= guest < len(system.guests):
-        raise OptionError(f"there is no guest {guest!r}: there are {len(system.guests)}")
+    check_guest(guest, len(system.guests))
     cache, image = system.caches[guest], system.guests[guest].image
     labels = labels_of(image)
     names = Listings("", labels)

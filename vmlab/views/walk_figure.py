@@ -9,8 +9,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from vmlab.errors import OptionError
-from vmlab.views.theme import MODES, Mode, template
+from vmlab.views.theme import Mode, colours_of, template
 from vmlab.views.walk_scene import walk_script
 from vmlab.views.walk_svg import ROLES, cell_states, counted
 
@@ -50,9 +49,7 @@ def walk_figure(walk: PageWalk, mode: str = "light") -> go.Figure:
     """
     import plotly.graph_objects as go
 
-    if mode not in MODES:
-        raise OptionError(f"no colours {mode!r}: choose one of {', '.join(MODES)}")
-    colours = MODES[mode]
+    colours = colours_of(mode)
     script = walk_script(walk)
     last = len(script["scenes"]) - 1
     places = _places(script)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vmlab.errors import OptionError
 from vmlab.isa.x86.disassembler import disassemble
 from vmlab.isa.x86.registers import ESP, SS
+from vmlab.machine.recordable import check_guest
 from vmlab.machine.recording import Recording
 from vmlab.vmm.condition import Condition, evaluate
 from vmlab.vmm.listing import Listings, labels_of
@@ -48,8 +49,7 @@ class Inspector:
         if not isinstance(recording, Recording):
             raise OptionError(f"a debugger needs a Recording, from vmlab.record(...), not {type(recording).__name__}")
         guests = recording.system.guests
-        if type(guest) is not int or not 0 <= guest < len(guests):
-            raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(guests) - 1}")
+        check_guest(guest, len(guests))
         self.recording = recording
         self.view = Viewpoint(recording.system, guest)
         self.symbols = labels_of(guests[guest].image)

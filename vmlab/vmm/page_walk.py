@@ -17,6 +17,7 @@ from vmlab.isa.x86.registers import CR0_PG, EFER_LMA
 from vmlab.machine.nested_walk import AddressSpace, NestedStep, NestedTranslation, walk_nested
 from vmlab.machine.page_formats import IA32, four_level, pae
 from vmlab.machine.paging import PAGE, Translation, WalkStep, walk
+from vmlab.machine.recordable import check_guest
 from vmlab.machine.walk_faults import WalkFault
 from vmlab.vmm.shadow_roles import PAE, TWO_LEVEL, root_role
 from vmlab.vmm.viewpoint import Viewpoint
@@ -205,8 +206,7 @@ def look_at(system: System, address: int, *, guest: int = 0, access: str = "read
         No address of the guest, no access, no guest.
     """
     check_access(address, access, user)
-    if type(guest) is not int or not 0 <= guest < len(system.guests):
-        raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(system.guests) - 1}")
+    check_guest(guest, len(system.guests))
     vcpu, space = guest_space(system, guest)
     width = 64 if vcpu.efer & EFER_LMA else 32
     if not 0 <= address < 1 << width:

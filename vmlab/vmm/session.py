@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
 from vmlab.machine.clock import NOMINAL_HZ
+from vmlab.machine.recordable import check_guest
 from vmlab.machine.recording import Recording, check_count
 from vmlab.machine.terminal import Terminal
 from vmlab.machine.terminal_keys import encode_key, encode_paste
@@ -92,8 +93,7 @@ class Session:
         if not isinstance(recording, Recording):
             raise OptionError(f"a session needs a Recording, from vmlab.record(...), not {type(recording).__name__}")
         guests = recording.system.guests
-        if type(guest) is not int or not 0 <= guest < len(guests):
-            raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(guests) - 1}")
+        check_guest(guest, len(guests))
         if screen not in SCREENS:
             raise OptionError(f"there is no screen {screen!r}: choose one of {', '.join(SCREENS)}")
         self.recording = recording

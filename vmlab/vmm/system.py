@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import IF
-from vmlab.machine.recordable import NotCopied
+from vmlab.machine.recordable import NotCopied, check_guest
 from vmlab.machine.trace import End, FirmwareCall, PortAccess, Trace
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vmlab.vmm.guest import Guest
     from vmlab.vmm.shadow_paging import ShadowPolicy
 
-__all__ = ["DEFAULT_MEMORY", "NO_LIMIT", "System"]
+__all__ = ["DEFAULT_MEMORY", "NO_LIMIT", "System", "system_of"]
 
 DEFAULT_MEMORY = 16 << 20
 NO_LIMIT = 1 << 62
@@ -294,3 +294,22 @@ class System(NotCopied, ABC):
     @abstractmethod
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` of the same system gave; physical memory is restored beforehand."""
+
+
+def system_of(of: object, guest: object, takes: str) -> System:
+    """Return the system of a Run or a Recording, or a System itself; OptionError for anything else, and for no such guest.
+
+    Parameters
+    ----------
+    of : object
+        What was given.
+    guest : object
+        Index of a guest.
+    takes : str
+        What it should have been, and to whom, for the message.
+    """
+    system = getattr(of, "system", of)
+    if not isinstance(system, System):
+        raise OptionError(f"{takes}, not {type(of).__name__}")
+    check_guest(guest, len(system.guests))
+    return system

@@ -22,7 +22,7 @@ from vmlab.machine.vmx.names import INSTRUCTION_ERRORS
 from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason
 from vmlab.machine.vmx.vmcs import read_region
 from vmlab.vmm.control_block import BlockField, ControlBlock, EntryVerdict
-from vmlab.vmm.system import System
+from vmlab.vmm.system import System, system_of
 from vmlab.vmm.thin_vm import ThinVm
 from vmlab.vmm.virtual_machine import VirtualMachine
 from vmlab.vmm.vmcs_words import describe_field, describe_qualification, describe_reason
@@ -77,12 +77,7 @@ def vmcs(of: System | Run | Recording | ThinVm, *, guest: int = 0, own: bool = F
     """
     if isinstance(of, ThinVm):
         return _current(of.cpu, "the guest of a ThinVm", "the host").block()
-    holder: Any = of
-    system = getattr(holder, "system", holder)
-    if not isinstance(system, System):
-        raise OptionError(f"vmcs takes a Run, a Recording, a System or a ThinVm, not {type(of).__name__}")
-    if type(guest) is not int or not 0 <= guest < len(system.guests):
-        raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(system.guests) - 1}")
+    system = system_of(of, guest, "vmcs takes a Run, a Recording, a System or a ThinVm")
     found = _find(system, guest, own=own)
     block = found.block()
     if not isinstance(of, Recording) or own:

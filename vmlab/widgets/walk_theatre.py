@@ -16,7 +16,7 @@ import traitlets
 from vmlab.errors import OptionError, VmlabError
 from vmlab.views.walk_scene import walk_script
 from vmlab.views.walk_svg import walk_svg
-from vmlab.vmm.system import System
+from vmlab.vmm.system import System, system_of
 from vmlab.vmm.viewpoint import Viewpoint
 from vmlab.vmm.walk_lab import WalkLab
 from vmlab.widgets.assets import module, style
@@ -192,12 +192,7 @@ def show_walk(
         of = WalkLab()
     if isinstance(of, WalkLab):
         return WalkTheatre(LabQuestion(of, address, access, user))
-    holder: Any = of
-    system = getattr(holder, "system", holder)
-    if not isinstance(system, System):
-        raise OptionError(f"show_walk takes a Run, a Recording, a System or a WalkLab, not {type(of).__name__}")
-    if type(guest) is not int or not 0 <= guest < len(system.guests):
-        raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(system.guests) - 1}")
+    system = system_of(of, guest, "show_walk takes a Run, a Recording, a System or a WalkLab")
     if address is None:
         address = Viewpoint(system, guest).address
     return WalkTheatre(SystemQuestion(of, address, access, user, guest))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import OptionError
+from vmlab.machine.recordable import check_guest
 from vmlab.machine.search.base import Found, Search
 from vmlab.machine.search.events import EventSearch, PredicateSearch
 from vmlab.machine.search.execution import ExecutionSearch
@@ -47,8 +48,7 @@ def find(
             )
         condition = Becomes(condition)
     guests = recording.system.guests
-    if type(guest) is not int or not 0 <= guest < len(guests):
-        raise OptionError(f"there is no guest {guest!r}: give an int from 0 to {len(guests) - 1}")
+    check_guest(guest, len(guests))
     search: Search = _SEARCHES[type(condition)](recording, condition, guest)
     start = recording.position
     found = None
