@@ -24,7 +24,7 @@ from vmlab.machine.platform import Platform
 from vmlab.machine.processor import Processor
 from vmlab.machine.state import COUNT, Items, check_state, rollback
 from vmlab.machine.trace import HardwareExit, InstructionRetired, Signal, Trace, Trap
-from vmlab.machine.turns import Turns, is_asleep
+from vmlab.machine.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -271,27 +271,14 @@ class Machine:
         return not cpu.non_root and cpu.cpl == 0 and cpu.ip in self.host_entry
 
     def _pass_turns(self) -> None:
-        """Go on to a processor that has something to do, if its turn has come; time passes in the turns of those that sleep."""
-        turns = self.turns
-        while True:
-            cpu = self.cpu
-            if cpu.relaxed:
-                turns.leave(cpu)
-            if cpu.retired >= turns.horizon():
-                cpu = self.cpu = turns.next()
-            self.platform.service(cpu.retired)
-            awake = turns.awake() if is_asleep(cpu, cpu.ticks) else None
-            if awake is None:
-                break
-            self.cpu = turns.skip(cpu, awake)
-        if turns.asleep > self.most_idle:
+        """Go on to the processor whose turn it is."""
+        self.cpu = self.turns.pass_on()
+        if self.turns.asleep > self.most_idle:
             self.outcome = "limit"
 
     def _wake(self, cpu: Processor) -> bool:
         """Say whether an interrupt wakes a halted processor; if not, all sleep: pass the time until one wakes up."""
-        awake = self.turns.awake()
-        if awake is None:
-            awake = self.turns.wake(cpu.retired)
+        awake = self.turns.rouse(cpu.retired)
         if awake is None:
             self.outcome = "halt"
         elif self.turns.asleep > self.most_idle:

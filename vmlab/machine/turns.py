@@ -74,10 +74,6 @@ class Turns:
         """Return the running processor's count of retired instructions at which its turn ends."""
         return self.end - self.platform.idle
 
-    def next(self) -> Processor:
-        """Begin the turn of the next processor, and return it."""
-        return self.give((self.index + 1) % len(self.cpus))
-
     def give(self, index: int) -> Processor:
         """Begin the turn of a processor, and return it."""
         old, new, platform = self.cpus[self.index], self.cpus[index], self.platform
@@ -87,7 +83,24 @@ class Turns:
         platform.apics.current = index
         return new
 
-    def leave(self, cpu: Processor) -> None:
+    def pass_on(self) -> Processor:
+        """Go on to a processor that has something to do, if its turn has come, and return whose turn it is.
+
+        Devices act, and time passes in the turns of those that sleep.
+        """
+        while True:
+            cpu = self.cpus[self.index]
+            if cpu.relaxed:
+                self._leave(cpu)
+            if cpu.retired >= self.horizon():
+                cpu = self.give((self.index + 1) % len(self.cpus))
+            self.platform.service(cpu.retired)
+            awake = self.awake() if is_asleep(cpu, cpu.ticks) else None
+            if awake is None:
+                return cpu
+            self._skip(cpu, awake)
+
+    def _leave(self, cpu: Processor) -> None:
         """Pass what is left of a processor's turn, up to where a device acts, or a guest's timer expires."""
         cpu.relaxed = False
         self.platform.idle += max(0, min(self.horizon(), self._deadline(cpu)) - cpu.retired)
@@ -97,18 +110,18 @@ class Turns:
         deadline = self.platform.next_deadline()
         return cpu.timer_limit if deadline is None else min(deadline, cpu.timer_limit)
 
-    def skip(self, cpu: Processor, index: int) -> Processor:
-        """Pass the turns of a processor and those behind it, which all sleep, up to that of another; return who is next.
+    def _skip(self, cpu: Processor, index: int) -> None:
+        """Pass the turns of a processor and those behind it, which all sleep, up to that of another.
 
         Where a device acts on the way, or a timer expires, that may wake one of them: then only the time until then has passed.
         """
         count = len(self.cpus)
         goal = self.horizon() + ((index - self.index) % count - 1) * TURN
         if self._deadline(cpu) < goal:
-            self.leave(cpu)
-            return cpu
+            self._leave(cpu)
+            return
         self.platform.idle += goal - cpu.retired
-        return self.give(index)
+        self.give(index)
 
     @property
     def asleep(self) -> int:
@@ -125,8 +138,11 @@ class Turns:
                 return index
         return None
 
-    def wake(self, retired: int) -> int | None:
-        """Pass the time in which all sleep; return who wakes up first, None where nobody ever will."""
+    def rouse(self, retired: int) -> int | None:
+        """Return who has something to do; if nobody has, pass the time until one wakes up. None where nobody ever will."""
+        awake = self.awake()
+        if awake is not None:
+            return awake
         timer = min((cpu.vmx.timer_end for cpu in self.cpus if cpu.vmx.timer_end is not None), default=None)
         if timer is None and not any(cpu.hears_interrupts for cpu in self.cpus):
             return None

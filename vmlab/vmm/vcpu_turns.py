@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.machine.turns import Turns, is_asleep
+from vmlab.machine.turns import Turns
 
 if TYPE_CHECKING:
     from vmlab.vmm.guest import Guest
@@ -50,37 +50,20 @@ class VcpuTurns:
 
         What a machine does between two instructions: turns pass, INIT and STARTUP are obeyed, time passes while all sleep.
         """
-        guest, turns = self._guest, self._turns
+        turns = self._turns
         while True:
-            self._pass()
+            vcpu = turns.pass_on()
             if turns.asleep > most_idle:
                 return "limit"
-            vcpu, signals = guest.vcpu, guest.vcpu.signals
+            signals = vcpu.signals
             if signals.due and (signals.init or signals.waiting):
                 (signals.take_init if signals.init else signals.take_startup)(vcpu)
                 continue
             if not vcpu.halted or vcpu.debug_pending or (signals.due and not vcpu.interrupt_shadow):
                 return None
-            awake = turns.awake()
-            if awake is None:
-                awake = turns.wake(vcpu.retired)
+            awake = turns.rouse(vcpu.retired)
             if awake is None:
                 return "halt"
             if awake == turns.index:
                 return None
             turns.give(awake)
-
-    def _pass(self) -> None:
-        """Pass turns that are over, and those of VCPUs that sleep."""
-        guest, turns = self._guest, self._turns
-        while True:
-            vcpu = guest.vcpu
-            if vcpu.relaxed:
-                turns.leave(vcpu)
-            if vcpu.retired >= turns.horizon():
-                vcpu = turns.next()
-            guest.platform.service(vcpu.retired)
-            awake = turns.awake() if is_asleep(vcpu, vcpu.ticks) else None
-            if awake is None:
-                return
-            turns.skip(vcpu, awake)
