@@ -24,6 +24,7 @@ from vmlab.isa.x86.registers import (
     EFER_LMA,
     EFER_NXE,
 )  # fmt: skip
+from vmlab.machine.known_walks import KnownWalks
 from vmlab.machine.page_formats import IA32, four_level, ia32_pse, pae
 from vmlab.machine.page_maps import PageMaps
 from vmlab.machine.paging import PageTableFormat, Translation, walk
@@ -33,13 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmlab.machine.cpu_model import CpuModel
-    from vmlab.machine.nested_walk import AddressSpace, HostWalks, NestedTranslation
+    from vmlab.machine.nested_walk import AddressSpace, NestedTranslation
     from vmlab.machine.platform import Platform
 
 __all__ = ["AddressTranslation"]
-
-MOST_WALKS = 4096
-Entries = tuple[tuple[int, int, int], ...]
 
 
 class AddressTranslation(PageMaps):
@@ -83,7 +81,7 @@ class AddressTranslation(PageMaps):
         self.lacked: dict[str, str] = {}
         self.on_control: Callable[[str, int, int], None] | None = None
         self._counts_hits = model.tlb.counts_hits
-        self._host_walks: HostWalks = {}
+        self._host_walks = KnownWalks()
         self._mode_changed()
 
     def has(self, feature: str) -> bool:
@@ -102,7 +100,7 @@ class AddressTranslation(PageMaps):
             self._levels = (), ()
         self._format = self.page_format
         # Walks are kept where they depend on nothing but what is in RAM: not on registers, on AC, on a guest's window.
-        self._walks: dict[tuple[int, int, bool, bool, bool, bool], tuple[Translation, Entries]] = {}
+        self._walks = KnownWalks()
         plain = self.host_space is None and not self._window and not self.walk_caches
         self._repeats = plain and not cr4 & CR4_SMAP and not self._format.levels[0].in_registers
         self._reports_fetch = bool(cr4 & CR4_SMEP or (cr4 & CR4_PAE and self.efer & EFER_NXE))
@@ -228,15 +226,9 @@ class AddressTranslation(PageMaps):
             nested = self._walk_nested(linear, paged=True, mark=mark, **access)
             return cast("Translation", nested)  # it has what callers need of one
         key = self.cr3, linear >> 12, write, user, fetch, implicit
-        known = self._walks.get(key)
+        known = self._walks.find(key, self.ram.read)
         if known:
-            found, entries = known
-            read = self.ram.read
-            for address, size, entry in entries:
-                if read(address, size) != entry:
-                    break
-            else:
-                return found
+            return known
         found = walk(
             self._format,
             self.cr3,
@@ -252,13 +244,8 @@ class AddressTranslation(PageMaps):
             registers=self.pdptes,
             cache=self.walk_caches.guest if self.walk_caches and mark else None,
         )
-        if self._repeats and mark:  # one that has marked an entry differs from what it read
-            size, is_ram, read = self._format.entry_bytes, self.bus.is_ram, self.ram.read
-            entries = tuple((step.address, size, step.entry) for step in found.steps)
-            if all(is_ram(address) and read(address, size) == entry for address, _, entry in entries):
-                if len(self._walks) >= MOST_WALKS:
-                    self._walks.clear()
-                self._walks[key] = found, entries
+        if self._repeats and mark and all(self.bus.is_ram(step.address) for step in found.steps):
+            self._walks.keep(key, found, self._format.entry_bytes, self.ram.read)
         return found
 
     def _read_entry(self, physical: int, size: int) -> int:

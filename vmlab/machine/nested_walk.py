@@ -19,15 +19,13 @@ from vmlab.machine.walk_faults import GuestAccess, HostFault
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from vmlab.machine.known_walks import KnownWalks
     from vmlab.machine.walk_caches import NestedCaches
 
 __all__ = ["AddressSpace", "NestedStep", "NestedTranslation", "walk_nested"]
 
 OFFSET = PAGE - 1
 PAGE_SHIFT = 12
-MOST_KNOWN = 4096
-HostWalks = dict[tuple[int, int, bool, bool, bool], "Translation"]
-"""Host walks by root, page, kind of access, and whether they mark entries."""
 
 
 class AddressSpace(NamedTuple):
@@ -153,7 +151,7 @@ def _row(row: int, steps: Iterable[WalkStep]) -> Iterator[NestedStep]:
     return (NestedStep("host", row, column, *step) for column, step in enumerate(steps))
 
 
-def walk_nested(  # noqa: C901, PLR0913 - as `walk`
+def walk_nested(  # noqa: PLR0913 - as `walk`
     guest: AddressSpace | None,
     host: AddressSpace,
     address: int,
@@ -168,7 +166,7 @@ def walk_nested(  # noqa: C901, PLR0913 - as `walk`
     reports_fetch: bool = False,
     caches: NestedCaches | None = None,
     trail: list[NestedStep] | None = None,
-    known: HostWalks | None = None,
+    known: KnownWalks | None = None,
 ) -> NestedTranslation:
     """Translate an address of a guest to a host-physical one.
 
@@ -188,8 +186,8 @@ def walk_nested(  # noqa: C901, PLR0913 - as `walk`
         Paging-structure caches of both dimensions and a nested TLB.
     trail : list of NestedStep or None
         An empty list, which takes the steps; they are there after a fault too.
-    known : dict or None
-        Host walks that have been made before: one that would read the same entries has its result.
+    known : KnownWalks or None
+        Host walks that have been made before.
 
     Raises
     ------
@@ -201,7 +199,7 @@ def walk_nested(  # noqa: C901, PLR0913 - as `walk`
     hosts: list[Translation] = []
     format_, root, registers = host
     guest_cache, host_cache, nested_tlb = (caches.guest, caches.host, caches.nested_tlb) if caches else (None,) * 3
-    writes_tables, size = format_.writes_tables, format_.entry_bytes
+    writes_tables = format_.writes_tables
     host_trail: list[WalkStep] = []
     guest_trail: list[WalkStep] = []
 
@@ -210,15 +208,10 @@ def walk_nested(  # noqa: C901, PLR0913 - as `walk`
             held = nested_tlb.find(physical, is_write=writing, is_fetch=fetching)
             if held:
                 return held
-        key = root, physical >> PAGE_SHIFT, writing, fetching, write is None
-        if known is not None:
-            before = known.get(key)
-            if before:
-                for step in before.steps:
-                    if read(step.address, size) != step.entry:
-                        break
-                else:
-                    return before
+        key = (root, physical >> PAGE_SHIFT, writing, fetching, write is None) if known else None
+        before = known.find(key, read) if known else None
+        if before:
+            return before
         try:
             found = walk(
                 format_,
@@ -237,10 +230,8 @@ def walk_nested(  # noqa: C901, PLR0913 - as `walk`
         host_trail.clear()
         if nested_tlb:
             nested_tlb.enter(physical, found)
-        if known is not None and all(read(step.address, size) == step.entry for step in found.steps):
-            if len(known) >= MOST_KNOWN:
-                known.clear()
-            known[key] = found  # one that has marked an entry differs from what it read
+        if known:
+            known.keep(key, found, format_.entry_bytes, read)
         return found
 
     def read_entry(physical: int, size: int) -> int:
