@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from vmlab.isa.x86.faults import PF_FETCH, PF_USER, PF_WRITE, Fault
-from vmlab.isa.x86.operands import Memory
 from vmlab.isa.x86.registers import (
     CR0_PE,
     CR0_PG,
@@ -23,6 +22,7 @@ from vmlab.isa.x86.registers import (
     EFER_LMA,
     EFER_LME,
 )  # fmt: skip
+from vmlab.isa.x86.semantics.system import operand_address
 from vmlab.machine.state import COUNT, QUAD, check_state
 from vmlab.machine.trace import NestedFill
 from vmlab.vmm.exits import ExitReason
@@ -263,9 +263,7 @@ class ShadowMemory(AssistedMemory):
         if self._follow_flushes():
             return
         if instruction.mnemonic == "invlpg":
-            operand = instruction.operands[0]
-            assert isinstance(operand, Memory)
-            self.shadow.drop(self.vcpu.linear_address(operand.segment, operand.offset(self.vcpu)))
+            self.shadow.drop(operand_address(self.vcpu, instruction))
         elif instruction.mnemonic == "invpcid":
             self.shadow.flush()
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.faults import Fault
-from vmlab.isa.x86.operands import Memory
 from vmlab.isa.x86.registers import (
     CR0_PE,
     CR0_PG,
 )  # fmt: skip
+from vmlab.isa.x86.semantics.system import operand_address
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
 from vmlab.machine.state import COUNT, LONG, WORD, Items, check_state, rollback
 from vmlab.vmm.shadow_descriptors import ShadowDescriptors
@@ -74,9 +74,7 @@ class World:
         """Follow what an emulated instruction did to translation."""
         if not self._follow_flushes() and instruction.mnemonic == "invlpg":
             self.invalidated = True
-            operand = instruction.operands[0]
-            assert isinstance(operand, Memory)
-            self.shadow.drop(self.vcpu.segments[operand.segment].base + operand.offset(self.vcpu) & 0xFFFFFFFF)
+            self.shadow.drop(operand_address(self.vcpu, instruction))
             self._stale = True
 
     def _follow_flushes(self) -> bool:

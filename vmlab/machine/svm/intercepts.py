@@ -15,14 +15,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.faults import BP, DB, OF, undefined
-from vmlab.isa.x86.faults import general_protection as gp
-from vmlab.isa.x86.operands import MASKS, ControlRegister, DebugRegister, Memory
-from vmlab.isa.x86.registers import CR0_MP, CR0_TS, CR4_PCE, CR4_TSD, CR4_UMIP, DS, ECX, EDX, ES
+from vmlab.isa.x86.operands import MASKS, ControlRegister, DebugRegister
+from vmlab.isa.x86.registers import CR0_MP, CR0_TS, DS, ECX, EDX, ES
 from vmlab.isa.x86.registers import OF as OVERFLOW
 from vmlab.isa.x86.semantics.control_registers import checked_cr0, require_ring_0
 from vmlab.isa.x86.semantics.io import check_port
-from vmlab.isa.x86.semantics.segments import has_real_segments
 from vmlab.isa.x86.semantics.svm import require_svm
+from vmlab.isa.x86.semantics.system import (
+    operand_address,
+    require_counters,
+    require_no_umip,
+    require_table,
+    require_time_stamp,
+)  # fmt: skip
 from vmlab.machine.svm.codes import CR_READ, CR_WRITE, DR_READ, DR_WRITE, EXCEPTION, WATCHED, ExitCode, SvmExit
 
 if TYPE_CHECKING:
@@ -71,22 +76,18 @@ def _svm_instruction(code: int) -> Guard:
 def _time_stamp(cpu: Processor, i: Instruction) -> None:
     if i.mnemonic == "rdtscp" and not cpu.has("rdtscp"):
         raise undefined()
-    if cpu.cr4 & CR4_TSD and cpu.cpl:
-        raise gp()
+    require_time_stamp(cpu)
     _leave(cpu, i, ExitCode.RDTSC if i.mnemonic == "rdtsc" else ExitCode.RDTSCP)
 
 
 def _performance(cpu: Processor, i: Instruction) -> None:
-    if cpu.cpl and not cpu.cr4 & CR4_PCE:
-        raise gp()
+    require_counters(cpu)
     _leave(cpu, i, ExitCode.RDPMC)
 
 
 def _invalidate_page(cpu: Processor, i: Instruction) -> None:
     require_ring_0(cpu)
-    memory = i.operands[0]
-    assert isinstance(memory, Memory)
-    address = cpu.linear_address(memory.segment, memory.offset(cpu)) if cpu.has("decode-assists") else 0
+    address = operand_address(cpu, i) if cpu.has("decode-assists") else 0
     _leave(cpu, i, ExitCode.INVLPG, address)
 
 
@@ -94,12 +95,7 @@ def _tables(code: int, *, stores: bool, real: bool) -> Guard:
     """LGDT to STR."""
 
     def guard(cpu: Processor, i: Instruction) -> None:
-        if not real and has_real_segments(cpu):
-            raise undefined()
-        if not stores:
-            require_ring_0(cpu)
-        elif cpu.cr4 & CR4_UMIP and cpu.cpl:
-            raise gp()
+        require_table(cpu, stores=stores, real=real)
         _leave(cpu, i, code)
 
     return guard
@@ -140,8 +136,7 @@ def _write_cr0(cpu: Processor, i: Instruction, value: int, info: int = 0) -> Non
 
 def _store_status(cpu: Processor, i: Instruction) -> None:
     """SMSW reads CR0."""
-    if cpu.cr4 & CR4_UMIP and cpu.cpl:
-        raise gp()
+    require_no_umip(cpu)
     _leave(cpu, i, CR_READ)
 
 

@@ -15,11 +15,17 @@ from typing import TYPE_CHECKING
 from vmlab.isa.x86.faults import BP, DB, OF, undefined
 from vmlab.isa.x86.faults import general_protection as gp
 from vmlab.isa.x86.operands import MASKS, ControlRegister, DebugRegister, Memory
-from vmlab.isa.x86.registers import CR4_PCE, CR4_TSD, CR4_UMIP, DS, ECX, EDI, EDX, ES, ESI
+from vmlab.isa.x86.registers import DS, ECX, EDI, EDX, ES, ESI
 from vmlab.isa.x86.registers import OF as OVERFLOW
 from vmlab.isa.x86.semantics.control_registers import checked_cr0, require_ring_0
 from vmlab.isa.x86.semantics.io import check_port
-from vmlab.isa.x86.semantics.segments import has_real_segments
+from vmlab.isa.x86.semantics.system import (
+    operand_address,
+    require_counters,
+    require_no_umip,
+    require_table,
+    require_time_stamp,
+)  # fmt: skip
 from vmlab.isa.x86.semantics.vmx import require_mode
 from vmlab.machine import guest_exit as e
 from vmlab.machine.vmx import controls as c
@@ -39,13 +45,6 @@ __all__ = ["GUARDS", "move", "shown"]
 
 def _exit(cpu: Processor, i: Instruction, reason: Reason, qualification: int = 0, **more: int) -> VmExit:
     return VmExit(reason, qualification, length=i.length, **more)
-
-
-def _operand_address(cpu: Processor, i: Instruction, index: int = 0) -> int:
-    """Return the linear address of a memory operand."""
-    memory = i.operands[index]
-    assert isinstance(memory, Memory)
-    return cpu.linear_address(memory.segment, memory.offset(cpu))
 
 
 # -- what always exits, and what one control decides ------------------------------------------------------------------------
@@ -84,15 +83,13 @@ def _vmx_instruction(reason: Reason) -> Guard:
 def _time_stamp(cpu: Processor, i: Instruction) -> None:
     if i.mnemonic == "rdtscp" and not cpu.vmx.secondary & c.ENABLE_RDTSCP:
         raise undefined()
-    if cpu.cr4 & CR4_TSD and cpu.cpl:
-        raise gp()
+    require_time_stamp(cpu)
     if cpu.vmx.primary & c.RDTSC_EXITING:
         raise _exit(cpu, i, Reason.RDTSC if i.mnemonic == "rdtsc" else Reason.RDTSCP)
 
 
 def _performance(cpu: Processor, i: Instruction) -> None:
-    if cpu.cpl and not cpu.cr4 & CR4_PCE:
-        raise gp()
+    require_counters(cpu)
     if cpu.vmx.primary & c.RDPMC_EXITING:
         raise _exit(cpu, i, Reason.RDPMC)
 
@@ -100,7 +97,7 @@ def _performance(cpu: Processor, i: Instruction) -> None:
 def _invalidate_page(cpu: Processor, i: Instruction) -> None:
     require_ring_0(cpu)
     if cpu.vmx.primary & c.INVLPG_EXITING:
-        raise _exit(cpu, i, Reason.INVLPG, _operand_address(cpu, i))
+        raise _exit(cpu, i, Reason.INVLPG, operand_address(cpu, i))
 
 
 def _invalidate_pcid(cpu: Processor, i: Instruction) -> None:
@@ -121,12 +118,7 @@ def _tables(reason: Reason, *, stores: bool, real: bool) -> Guard:
     """LGDT to STR: descriptor-table exiting."""
 
     def guard(cpu: Processor, i: Instruction) -> None:
-        if not real and has_real_segments(cpu):
-            raise undefined()
-        if not stores:
-            require_ring_0(cpu)
-        elif cpu.cr4 & CR4_UMIP and cpu.cpl:
-            raise gp()
+        require_table(cpu, stores=stores, real=real)
         if cpu.vmx.secondary & c.DESCRIPTOR_TABLE_EXITING:
             raise _exit(cpu, i, reason)
 
@@ -217,8 +209,7 @@ def shown(real: int, mask: int, shadow: int) -> int:
 
 def _store_status(cpu: Processor, i: Instruction) -> bool:
     """SMSW."""
-    if cpu.cr4 & CR4_UMIP and cpu.cpl:
-        raise gp()
+    require_no_umip(cpu)
     destination, fields = i.operands[0], cpu.vmx.fields
     destination.write(cpu, shown(cpu.cr0, fields[f.CR0_MASK], fields[f.CR0_SHADOW]) & MASKS[destination.size])
     return True

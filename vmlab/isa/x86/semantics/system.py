@@ -67,19 +67,48 @@ def _memory(i: Instruction, index: int = 0) -> Memory:
     return operand
 
 
-def _require_no_umip(cpu: Processor) -> None:
+def operand_address(cpu: Processor, i: Instruction) -> int:
+    """Return the linear address of a memory operand."""
+    memory = _memory(i)
+    return cpu.linear_address(memory.segment, memory.offset(cpu))
+
+
+def require_no_umip(cpu: Processor) -> None:
+    """Raise #GP(0) where CR4.UMIP keeps what an instruction stores from outer rings."""
     if cpu.cr4 & CR4_UMIP and cpu.cpl:
         raise general_protection()
 
 
-def _require_protected(cpu: Processor) -> None:
+def require_protected(cpu: Processor) -> None:
     """Raise #UD in real and virtual-8086 mode, where selectors mean no descriptors."""
     if has_real_segments(cpu):
         raise undefined()
 
 
+def require_time_stamp(cpu: Processor) -> None:
+    """Raise #GP(0) where CR4.TSD keeps the time stamp from outer rings."""
+    if cpu.cr4 & CR4_TSD and cpu.cpl:
+        raise general_protection()
+
+
+def require_counters(cpu: Processor) -> None:
+    """Raise #GP(0) outside ring 0 where CR4.PCE does not open the performance counters."""
+    if not cpu.cr4 & CR4_PCE:
+        require_ring_0(cpu)
+
+
+def require_table(cpu: Processor, *, stores: bool, real: bool) -> None:
+    """Raise what comes first of SGDT to LTR: of those that store one and those that load it, those of real mode and the others."""
+    if not real:
+        require_protected(cpu)
+    if stores:
+        require_no_umip(cpu)
+    else:
+        require_ring_0(cpu)
+
+
 def _store_table(cpu: Processor, i: Instruction, base: int, limit: int) -> None:
-    _require_no_umip(cpu)
+    require_no_umip(cpu)
     memory = _memory(i)
     start = memory.offset(cpu)
     width = 8 if i.size == 64 else 4
@@ -127,23 +156,21 @@ def lidt(cpu: Processor, i: Instruction) -> None:
 @semantic("sldt")
 def sldt(cpu: Processor, i: Instruction) -> None:
     """SLDT."""
-    _require_protected(cpu)
-    _require_no_umip(cpu)
+    require_table(cpu, stores=True, real=False)
     i.operands[0].write(cpu, cpu.ldtr.selector)
 
 
 @semantic("str")
 def str_(cpu: Processor, i: Instruction) -> None:
     """STR."""
-    _require_protected(cpu)
-    _require_no_umip(cpu)
+    require_table(cpu, stores=True, real=False)
     i.operands[0].write(cpu, cpu.tr.selector)
 
 
 @semantic("smsw")
 def smsw(cpu: Processor, i: Instruction) -> None:
     """SMSW: CR0, from any ring; 16 bits of it to memory."""
-    _require_no_umip(cpu)
+    require_no_umip(cpu)
     destination = i.operands[0]
     destination.write(cpu, cpu.cr0 & MASKS[destination.size])
 
@@ -159,8 +186,7 @@ def lmsw(cpu: Processor, i: Instruction) -> None:
 @semantic("lldt")
 def lldt(cpu: Processor, i: Instruction) -> None:
     """LLDT."""
-    _require_protected(cpu)
-    require_ring_0(cpu)
+    require_table(cpu, stores=False, real=False)
     selector = i.operands[0].read(cpu) & 0xFFFF
     if not selector & 0xFFFC:
         cpu.ldtr.set(selector, 0, 0, 0, big=False)
@@ -172,8 +198,7 @@ def lldt(cpu: Processor, i: Instruction) -> None:
 @semantic("ltr")
 def ltr(cpu: Processor, i: Instruction) -> None:
     """LTR: marks the task busy in the GDT."""
-    _require_protected(cpu)
-    require_ring_0(cpu)
+    require_table(cpu, stores=False, real=False)
     selector = i.operands[0].read(cpu) & 0xFFFF
     descriptor, address = system_segment(cpu, selector, (TSS64,) if cpu.long_mode else (TSS16, TSS32))
     access = descriptor.access | 2
@@ -199,8 +224,7 @@ def hlt(cpu: Processor, i: Instruction) -> None:
 def invlpg(cpu: Processor, i: Instruction) -> None:
     """INVLPG: by the linear address of the operand."""
     require_ring_0(cpu)
-    memory = _memory(i)
-    cpu.invalidate_page(cpu.linear_address(memory.segment, memory.offset(cpu)))
+    cpu.invalidate_page(operand_address(cpu, i))
 
 
 @semantic("invd", "wbinvd")
@@ -228,8 +252,7 @@ def wrmsr(cpu: Processor, i: Instruction) -> None:
 @semantic("rdtsc")
 def rdtsc(cpu: Processor, i: Instruction) -> None:
     """RDTSC: #GP(0) outside ring 0 where CR4.TSD."""
-    if cpu.cr4 & CR4_TSD and cpu.cpl:
-        raise general_protection()
+    require_time_stamp(cpu)
     value = cpu.time_stamp()
     cpu.registers[EAX], cpu.registers[EDX] = value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF
 
@@ -246,8 +269,7 @@ def rdtscp(cpu: Processor, i: Instruction) -> None:
 @semantic("rdpmc")
 def rdpmc(cpu: Processor, i: Instruction) -> None:
     """RDPMC: the processor has no counters that software may program, so every number is wrong: #GP(0)."""
-    if not cpu.cr4 & CR4_PCE:
-        require_ring_0(cpu)
+    require_counters(cpu)
     raise general_protection()
 
 
@@ -269,7 +291,7 @@ LONG_SYSTEM = frozenset({LDT, TSS64, TSS64_BUSY, CALL_GATE64})
 
 def _inspect(cpu: Processor, selector: int, kinds: frozenset[int]) -> Descriptor | None:
     """Return the descriptor that LAR, LSL may show this ring, else None."""
-    _require_protected(cpu)
+    require_protected(cpu)
     if not selector & 0xFFFC or descriptor_address(cpu, selector) is None:
         return None
     descriptor, _ = read_descriptor(cpu, selector)
@@ -328,7 +350,7 @@ def verw(cpu: Processor, i: Instruction) -> None:
 @semantic("arpl")
 def arpl(cpu: Processor, i: Instruction) -> None:
     """ARPL: raise the destination's RPL to the source's, with ZF."""
-    _require_protected(cpu)
+    require_protected(cpu)
     destination, source = i.operands
     old, level = destination.modify(cpu), source.read(cpu) & 3
     raised = old & 3 < level
