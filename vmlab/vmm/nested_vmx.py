@@ -91,12 +91,12 @@ class NestedVmx:
         self.fills = self.reflected = 0
         self._tag = (0, 0)
         self._stale = False
-        self._drop()
+        self.flush()
 
     # -- L2's tables -------------------------------------------------------------------------------------------------------
 
-    def _drop(self) -> None:
-        """Begin L2's tables anew."""
+    def flush(self) -> None:
+        """Begin L2's tables anew: L1 has executed INVEPT or INVVPID, or has other tables, or no frame is left."""
         self._free = list(reversed(self._pool))
         self._tables = PageTables(self._format, self._memory, self._take)
         self._stale = True
@@ -105,10 +105,6 @@ class NestedVmx:
         address = self._free.pop()
         self._memory.write_bytes(address, bytes(size))
         return address
-
-    def flush(self) -> None:
-        """Forget what L2's tables say: L1 has executed INVEPT, or INVVPID."""
-        self._drop()
 
     def fill(self, gpa: int, qualification: int, memory: EptMemory) -> bool:
         """Map a page of L2's, if L1's extended page tables and L0's allow the access; False where they do not, or there is no RAM."""
@@ -120,7 +116,7 @@ class NestedVmx:
         if not vcpu.bus.is_ram(found.frame):
             return False
         if len(self._free) < MOST_AT_ONCE:
-            self._drop()
+            self.flush()
         logs = memory.paging.logging
         if logs and write:
             memory.paging.dirty.add(found.frame >> PAGE_SHIFT)
@@ -140,11 +136,8 @@ class NestedVmx:
         vcpu, fields = self._vcpu, machine.fields
         wanted = vcpu.vmx.fields
         primary, secondary = vcpu.vmx.primary, vcpu.vmx.secondary
-        for real, mask, shadow, field in (
-            (vcpu.cr0, f.CR0_MASK, f.CR0_SHADOW, f.CR0_SHADOW),
-            (vcpu.cr4, f.CR4_MASK, f.CR4_SHADOW, f.CR4_SHADOW),
-        ):
-            fields[field] = shown(real, wanted[mask], wanted[shadow])
+        fields[f.CR0_SHADOW] = shown(vcpu.cr0, wanted[f.CR0_MASK], wanted[f.CR0_SHADOW])
+        fields[f.CR4_SHADOW] = shown(vcpu.cr4, wanted[f.CR4_MASK], wanted[f.CR4_SHADOW])
         if primary & c.USE_TSC_OFFSETTING:
             fields[f.TSC_OFFSET] = fields[f.TSC_OFFSET] + wanted[f.TSC_OFFSET] & ALL_ONES
         own = fields[f.PRIMARY_CONTROLS] & ~c.USE_TPR_SHADOW  # L1's local APIC is not L2's
@@ -159,7 +152,7 @@ class NestedVmx:
         if vcpu.host_space is not None:
             tag = tag[0], vcpu.host_space.root
             if tag[1] != self._tag[1]:
-                self._drop()
+                self.flush()
             fields[f.EPT_POINTER] = self._tables.root | LEVELS - 1 << 3 | WRITE_BACK
         if self._stale or tag != self._tag or not tag[0]:
             machine.invalidate(vpid=machine.vpid + L2_VPIDS)

@@ -25,7 +25,8 @@ from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason
 from vmlab.vmm.exits import BY_BASIC_REASON
-from vmlab.vmm.host_frames import HOST_CODE, HOST_DATA, HOST_TASK, HostFrames
+from vmlab.vmm.host_frames import HostFrames
+from vmlab.vmm.virtual_machine import make_vmcs
 from vmlab.vmm.vt_x import NEEDED, switch_on
 
 __all__ = ["ThinExit", "ThinVm"]
@@ -179,23 +180,14 @@ class ThinVm:
         self.exits: list[ThinExit] = []
 
     def _make_vmcs(self) -> None:
-        cpu, host = self.cpu, self._host
-        region = host.allocate()
-        self._machine.memory.write(region, 4, c.REVISION)
-        for failed in (cpu.vmx.clear(region), cpu.vmx.load_pointer(region)):
-            assert not failed, "the VMCS is refused"
+        make_vmcs(self.cpu, self._host, self._host.allocate())
         guest = {f.GUEST_ES_LIMIT + 2 * n: 0xFFFF for n in range(8)}
         guest |= {f.GUEST_ES_ACCESS + 2 * n: DATA for n in range(6)}
         guest |= {
             f.GUEST_CS_ACCESS: CODE, f.GUEST_LDTR_ACCESS: UNUSABLE, f.GUEST_TR_ACCESS: TASK, f.GUEST_CR0: CR0_NE,
             f.GUEST_CR4: CR4_VMXE, f.GUEST_DR7: 0x400, f.GUEST_RFLAGS: FIXED,
-            f.GUEST_GDTR_LIMIT: 0xFFFF, f.GUEST_IDTR_LIMIT: 0xFFFF, f.VMCS_LINK_POINTER: ALL_ONES,
+            f.GUEST_GDTR_LIMIT: 0xFFFF, f.GUEST_IDTR_LIMIT: 0xFFFF,
             f.CR0_MASK: CR0_NE, f.CR4_MASK: CR4_VMXE,
-        }  # fmt: skip
-        state = {
-            f.HOST_CR0: cpu.cr0, f.HOST_CR3: cpu.cr3, f.HOST_CR4: cpu.cr4, f.HOST_EFER: cpu.efer, f.HOST_CS: HOST_CODE,
-            f.HOST_SS: HOST_DATA, f.HOST_DS: HOST_DATA, f.HOST_ES: HOST_DATA, f.HOST_TR: HOST_TASK, f.HOST_TR_BASE: host.tss,
-            f.HOST_GDTR_BASE: host.gdt, f.HOST_IDTR_BASE: host.idt, f.HOST_RSP: host.stack_top, f.HOST_RIP: host.entry,
         }  # fmt: skip
         controls = {
             f.PIN_BASED_CONTROLS: c.PIN_DEFAULT,
@@ -208,7 +200,7 @@ class ThinVm:
             f.ENTRY_CONTROLS: c.ENTRY_DEFAULT | c.LOAD_GUEST_EFER,
             f.EPT_POINTER: self._tables.root | LEVELS - 1 << 3 | WRITE_BACK,
         }
-        for field, value in (guest | state | controls).items():
+        for field, value in (guest | controls).items():
             self.vmwrite(field, value)
 
     # -- memory --------------------------------------------------------------------------------------------------------------

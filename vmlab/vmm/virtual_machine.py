@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from vmlab.vmm.assisted_memory import AssistedMemory
     from vmlab.vmm.host_frames import HostFrames
 
-__all__ = ["VirtualMachine"]
+__all__ = ["VirtualMachine", "make_vmcs"]
 
 ALL_ONES = (1 << 64) - 1
 REASON = 0xFFFF
@@ -66,6 +66,20 @@ PRIMARY = (
     c.USE_TSC_OFFSETTING | c.HLT_EXITING | c.RDPMC_EXITING | c.UNCONDITIONAL_IO_EXITING | c.ACTIVATE_SECONDARY
 )  # fmt: skip
 EXIT = c.HOST_ADDRESS_SPACE_SIZE | c.ACKNOWLEDGE_INTERRUPT | c.SAVE_EFER | c.LOAD_HOST_EFER
+
+
+def make_vmcs(cpu: Processor, host: HostFrames, region: int) -> None:
+    """Make a frame a VMCS and the current one (VMCLEAR, VMPTRLD), with the host's state in it."""
+    cpu.memory.write(region, 4, c.REVISION)
+    state = {
+        f.HOST_CR0: cpu.cr0, f.HOST_CR3: cpu.cr3, f.HOST_CR4: cpu.cr4, f.HOST_EFER: cpu.efer,
+        f.HOST_CS: HOST_CODE, f.HOST_SS: HOST_DATA, f.HOST_DS: HOST_DATA, f.HOST_ES: HOST_DATA, f.HOST_TR: HOST_TASK,
+        f.HOST_TR_BASE: host.tss, f.HOST_GDTR_BASE: host.gdt, f.HOST_IDTR_BASE: host.idt,
+        f.HOST_RSP: host.stack_top, f.HOST_RIP: host.entry, f.VMCS_LINK_POINTER: ALL_ONES,
+    }  # fmt: skip
+    errors = [cpu.vmx.clear(region), cpu.vmx.load_pointer(region)]
+    errors += [cpu.vmx.write_field(field, value) for field, value in state.items()]
+    assert not any(errors), f"VM-instruction errors {errors}"
 
 
 class VirtualMachine(AssistedMachine):
@@ -111,10 +125,9 @@ class VirtualMachine(AssistedMachine):
         self.vpid = number if cpu.has("vpid") else 0
         self.exceptions = self._primary = self._secondary = 0
         self._priority = TaskPriority(cpu.memory, host.allocate(), vcpu.interrupts) if cpu.has("tpr-shadow") else None
-        cpu.memory.write(self.region, 4, c.REVISION)
-        self._succeed(cpu.vmx.clear(self.region))
-        self.select()
-        self._host_state(host)
+        make_vmcs(cpu, host, self.region)
+        self.write(f.CR0_MASK, ALL_ONES)
+        self.write(f.CR4_MASK, ALL_ONES)
 
     @staticmethod
     def _succeed(error: int) -> None:
@@ -133,18 +146,6 @@ class VirtualMachine(AssistedMachine):
     def select(self) -> None:
         """VMPTRLD."""
         self._succeed(self._vmx.load_pointer(self.region))
-
-    def _host_state(self, host: HostFrames) -> None:
-        cpu = self._cpu
-        values = {
-            f.HOST_CR0: cpu.cr0, f.HOST_CR3: cpu.cr3, f.HOST_CR4: cpu.cr4, f.HOST_EFER: cpu.efer,
-            f.HOST_CS: HOST_CODE, f.HOST_SS: HOST_DATA, f.HOST_DS: HOST_DATA, f.HOST_ES: HOST_DATA, f.HOST_TR: HOST_TASK,
-            f.HOST_TR_BASE: host.tss, f.HOST_GDTR_BASE: host.gdt, f.HOST_IDTR_BASE: host.idt,
-            f.HOST_RSP: host.stack_top, f.HOST_RIP: host.entry,
-            f.VMCS_LINK_POINTER: ALL_ONES, f.CR0_MASK: ALL_ONES, f.CR4_MASK: ALL_ONES,
-        }  # fmt: skip
-        for field, value in values.items():
-            self.write(field, value)
 
     def control(self, *, primary: int = 0, secondary: int = 0, exceptions: int = 0) -> None:
         """Ask the processor for what every guest needs, and for these bits."""
