@@ -89,6 +89,18 @@ class SegmentRegister:
             self.flat_code = self.flat_read = self.flat_write = self.wide = True
             self.mask = 0xFFFFFFFFFFFFFFFF
 
+    def become(self, selector: int, base: int, limit: int, access: int, *, big: bool, long: bool) -> None:
+        """Load all parts at once, where one is another: what follows from them is worked out only then."""
+        if (
+            self.selector != selector
+            or self.base != base
+            or self.limit != limit
+            or self.access != access
+            or self.big != big
+            or self.long != long
+        ):
+            self.set(selector, base, limit, access, big=big, long=long)
+
     def flatten(self, *, on: bool) -> None:
         """Enter or leave 64-bit mode."""
         self.flattened = on

@@ -78,16 +78,7 @@ def _parts(register: SegmentRegister) -> tuple[int, int, int, int]:
 
 
 def _set(register: SegmentRegister, selector: int, rights: int, limit: int, base: int) -> None:
-    access, big, long = rights & 0xFF, bool(rights & BIG), bool(rights & LONG)
-    if (
-        register.selector != selector
-        or register.base != base
-        or register.limit != limit
-        or register.access != access
-        or register.big != big
-        or register.long != long
-    ):
-        register.set(selector, base, limit, access, big=big, long=long)
+    register.become(selector, base, limit, rights & 0xFF, big=bool(rights & BIG), long=bool(rights & LONG))
 
 
 def read_system(area: bytes | bytearray) -> tuple[int, int, int, int]:

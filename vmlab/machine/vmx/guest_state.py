@@ -59,16 +59,7 @@ def load_state(state: CpuState, fields: dict[int, int]) -> None:
         rights = fields[f.GUEST_ES_ACCESS + at]
         selector, base, limit = fields[f.GUEST_ES + at], fields[f.GUEST_ES_BASE + at], fields[f.GUEST_ES_LIMIT + at]
         access = 0 if rights & UNUSABLE else rights & 0xFF
-        big, long = bool(rights & BIG), bool(rights & LONG)
-        if (
-            register.selector != selector
-            or register.base != base
-            or register.limit != limit
-            or register.access != access
-            or register.big != big
-            or register.long != long
-        ):
-            register.set(selector, base, limit, access, big=big, long=long)
+        register.become(selector, base, limit, access, big=bool(rights & BIG), long=bool(rights & LONG))
     state.gdtr_base, state.gdtr_limit = fields[f.GUEST_GDTR_BASE], fields[f.GUEST_GDTR_LIMIT]
     state.idtr_base, state.idtr_limit = fields[f.GUEST_IDTR_BASE], fields[f.GUEST_IDTR_LIMIT]
     state.ip, state.registers[ESP], state.flags = fields[f.GUEST_RIP], fields[f.GUEST_RSP], fields[f.GUEST_RFLAGS]
