@@ -160,3 +160,46 @@ def log(system) -> list[tuple[int, ...]]:
 def vectors(system) -> list[int]:
     """Return the vectors of all events, in order."""
     return [entry[0] for entry in log(system)]
+
+
+def goes_on_elsewhere(make, look, *, start: int, places: int) -> None:
+    """Assert that a system which `make` builds, saved at some places and loaded into another, ends as one that was never saved."""
+    whole = make()
+    whole.run()
+    for steps in range(start, whole.steps, whole.steps // places):
+        first, second = make(), make()
+        first.advance(steps)
+        second.machine.memory.load(first.machine.memory.save())
+        second.load(first.save())
+        assert second.save() == first.save()
+        second.run()
+        assert differences(look(whole), look(second)) == []
+
+
+def goes_back(recording) -> None:
+    """Assert that a recording is in the same state at a step, wherever it comes from."""
+    length = recording.length
+
+    def state():
+        return recording.system.save(), recording.system.machine.memory.digest()
+
+    recording.seek(length // 2)
+    middle = state()
+    recording.seek(length)
+    end = state()
+    recording.seek(length // 3)
+    recording.seek(length // 2)
+    assert state() == middle
+    recording.seek(length)
+    assert state() == end
+
+
+def dirty_pages(system, steps: int) -> set[int]:
+    """Run a guest to its end with its dirty pages logged; return all of them."""
+    system.log_dirty_pages()
+    pages: set[int] = set()
+    while not system.finished:
+        system.advance(steps)
+        if system.in_vmm:
+            pages |= system.dirty_pages()
+    return pages

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmlab import guests
 from vmlab.machine.program import assemble
 from vmlab.machine.vmx.fields import FIELDS
 
@@ -18,43 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["own_guest"]
 
+HEAD = guests.source("thin_hypervisor").partition("\nstart:")[0]
+"""Where its structures lie, and its macros."""
 SOURCE = """
-bits 32
-org 0x100000
-DIRECTORY equ 0x80000
-STACK   equ 0x90000
-VMXON_REGION equ 0x90000
-VMCS    equ 0x91000
-PML4    equ 0x92000
-TABLE   equ 0x95000                     ; two tables: 4 MiB
 BITMAPS equ 0x98000                     ; of ports, A and B, then of MSRs
 LOG     equ 0x200000
 GUEST   equ 0x300000
 GUEST_IDT equ 0x310000
 GUEST_DATA equ 0x320000
 MOST_EXITS equ 150
-
-%macro set 2
-        mov ebx, %2
-        mov eax, %1
-        vmwrite eax, ebx
-%endmacro
-%macro get 2
-        mov ebx, %2
-        vmread %1, ebx
-%endmacro
-%macro control 3
-        mov ecx, %2
-        rdmsr
-        or eax, %3
-        and eax, edx
-        mov ebx, %1
-        vmwrite ebx, eax
-%endmacro
-%macro describe 3
-        set 0x4800 + 2 * %1, %2
-        set 0x4814 + 2 * %1, %3
-%endmacro
 %macro note 1                           ; a field into the log
         get ebx, %1
         mov [edi], ebx
@@ -427,7 +400,7 @@ def own_guest(rng: random.Random, *, hostile: bool = False) -> Image:
     writes = ((rng.choice(fields), rng.choice(VALUES)) for _ in range(rng.randrange(1, 4) if hostile else 0))
     values["writes"] = "\n".join(f"set {field:#x}, {value:#x}" for field, value in writes)
     body = "\n".join(lines) + "\n jmp guest\n align 8\n.i: dw 0x1FF\n dd GUEST_IDT\n align 16"
-    source = SOURCE
+    source = HEAD + SOURCE
     for name, value in (values | {"body": body}).items():
         source = source.replace("{" + name + "}", str(value))
     return assemble(source, "own guest")

@@ -6,7 +6,16 @@ import random
 
 import pytest
 
-from tests.vmm.harness import MEMORY, differences, finish, first_memory_difference, kernel, seen
+from tests.vmm.harness import (
+    MEMORY,
+    differences,
+    dirty_pages,
+    finish,
+    first_memory_difference,
+    goes_on_elsewhere,
+    kernel,
+    seen,
+)
 from tests.vmm.hostile import neighbour
 from tests.vmm.own_guests import own_guest
 from vmlab import guests
@@ -89,15 +98,9 @@ def test_a_thousand_random_guests_of_a_guest(hundred, hostile):
 def test_saved_in_the_middle():
     image = own_guest(random.Random(12))
     options = {"memory": MEMORY, "max_instructions": 6_000, **CPU}
-    whole = finish(image, "vt-x", **options)
-    for steps in range(3, whole.steps, whole.steps // 10):
-        first, second = (build(image, "vt-x", **options) for _ in range(2))
-        first.advance(steps)
-        second.machine.memory.load(first.machine.memory.save())
-        second.load(first.save())
-        assert second.save() == first.save()
-        second.run()
-        assert differences(seen(whole.guests[0]), seen(second.guests[0])) == []
+    goes_on_elsewhere(
+        lambda: build(image, "vt-x", **options), lambda system: seen(system.guests[0]), start=3, places=10
+    )
 
 
 def test_when_no_frame_is_left_the_inner_tables_are_filled_anew():
@@ -129,13 +132,7 @@ def test_what_the_inner_guest_writes_is_logged():
     image = guests.load("thin_hypervisor")
     for host in ("westmere", "broadwell"):  # by protection, and by the processor for L1 alone
         system = build(image, "vt-x", host_cpu=host, memory=MEMORY, **CPU)
-        system.log_dirty_pages()
-        pages = set()
-        while not system.finished:
-            system.advance(50)
-            if system.in_vmm:
-                pages |= system.dirty_pages()
-        assert 0x202 in pages  # L2's page 2, which L1 has mapped there
+        assert 0x202 in dirty_pages(system, 50)  # L2's page 2, which L1 has mapped there
 
 
 def test_without_nested_paging_there_is_no_vt_x_for_a_guest():

@@ -7,7 +7,7 @@ import pytest
 import vmlab
 from tests.machine.several import APIC, CODE, IDT, PRELUDE, STACKS
 from tests.machine.test_random_processors import program
-from tests.vmm.harness import differences, seen
+from tests.vmm.harness import differences, dirty_pages, goes_on_elsewhere, seen
 from vmlab.errors import OptionError
 from vmlab.isa.x86.assembler import assemble
 from vmlab.isa.x86.descriptors import INTERRUPT_GATE32, encode_gate
@@ -77,16 +77,7 @@ def test_processors_share_the_work(count, way):
 @pytest.mark.parametrize("way", WAYS)
 def test_saved_in_the_middle(way):
     under, options = WAYS[way]
-    whole = system_of(1, under, **options)
-    whole.run()
-    for steps in range(1_000, whole.steps, whole.steps // 6):
-        first, second = (system_of(1, under, **options) for _ in range(2))
-        first.advance(steps)
-        second.machine.memory.load(first.machine.memory.save())
-        second.load(first.save())
-        assert second.save() == first.save()
-        second.run()
-        assert differences(all_seen(whole), all_seen(second)) == []
+    goes_on_elsewhere(lambda: system_of(1, under, **options), all_seen, start=1_000, places=6)
 
 
 @pytest.mark.parametrize("under", ["vt-x", "amd-v"])
@@ -122,12 +113,7 @@ def test_a_snapshot_keeps_the_processors(tmp_path):
 
 def test_dirty_pages_are_those_of_all_processors():
     system = build(vmlab.guests.load("two_cpus"), "vt-x", cpus=3, host_cpu="broadwell")
-    system.log_dirty_pages()
-    pages: set[int] = set()
-    while not system.finished:
-        system.advance(500)
-        if system.in_vmm:
-            pages |= system.dirty_pages()
+    pages = dirty_pages(system, 500)
     symbols = system.guests[0].image.symbols
     assert symbols["shares"] >> 12 in pages
 

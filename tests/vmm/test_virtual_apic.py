@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.vmm.harness import LIMIT, MEMORY, differences, finish, kernel, seen
+from tests.vmm.harness import LIMIT, MEMORY, differences, dirty_pages, finish, goes_on_elsewhere, kernel, seen
 from vmlab import guests
 from vmlab.vmm.techniques import build
 
@@ -104,14 +104,10 @@ main:   mov ecx, 0x1B
 
 def test_saved_in_the_middle():
     image = kernel(FRAME.format(body=operations(random.Random(99)), paging=""))
-    whole = finish(image, "vt-x", **HOST)
-    for steps in range(5, whole.steps, max(whole.steps // 40, 1)):
-        first, second = (build(image, "vt-x", memory=MEMORY, max_instructions=LIMIT, **HOST) for _ in range(2))
-        first.advance(steps)
-        second.machine.memory.load(first.machine.memory.save())
-        second.load(first.save())
-        second.run()
-        assert differences(seen(whole.guests[0]), seen(second.guests[0])) == []
+    options = {"memory": MEMORY, "max_instructions": LIMIT, **HOST}
+    goes_on_elsewhere(
+        lambda: build(image, "vt-x", **options), lambda system: seen(system.guests[0]), start=5, places=40
+    )
 
 
 @pytest.mark.parametrize("name", ["minios", "timer", "page_churn", "echo"])
@@ -126,11 +122,6 @@ def test_guests_of_the_library(name):
 def test_the_local_apics_page_is_no_dirty_page():
     image = kernel(FRAME.format(body=operations(random.Random(3)), paging=""))
     system = build(image, "vt-x", memory=MEMORY, **HOST)
-    system.log_dirty_pages()
-    pages = set()
-    while not system.finished:
-        system.advance(200)
-        if system.in_vmm:
-            pages |= system.dirty_pages()
+    pages = dirty_pages(system, 200)
     assert pages
     assert max(pages) < MEMORY >> 12
