@@ -1,7 +1,7 @@
 """The memory of a hypervisor: frames of its own, and the window of linear addresses that shows them.
 
-The window is in every guest's page tables, for the hardware, and for nobody else. The processor finds the IDT, the GDT, the TSS and the stack of ring 0 by linear address, through whatever page tables
-are loaded. A VMM must therefore keep a small window in every address space: here the last 4 MiB, with supervisor
+The window is in every guest's page tables, for the hardware, and for nobody else. The processor finds the IDT, the GDT, the
+TSS and the stack of ring 0 by linear address, through whatever page tables are loaded. A VMM must therefore keep a small window in every address space: here the last 4 MiB, with supervisor
 pages, which a deprivileged guest cannot touch. A guest that uses these addresses itself traps, and its access is
 emulated on its own memory.
 
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.descriptors import INTERRUPT_GATE32, encode_gate
+from vmlab.isa.x86.registers import CS, ESP, SS
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
 from vmlab.machine.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, USER, WRITABLE
 from vmlab.machine.state import Items, check_state
 
 if TYPE_CHECKING:
+    from vmlab.machine.machine import Machine
     from vmlab.machine.memory import PhysicalMemory
 
 __all__ = ["HOST_BASE", "HostMemory", "host_bytes"]
@@ -178,13 +180,36 @@ class HostMemory:
         """Read from the window."""
         return self.memory.read(self.host_address(linear), size)
 
-    def build_idt(self, selector: int) -> None:
+    def launch(self, machine: Machine, timer_vector: int, code: int, stack: int) -> None:
+        """Fill IDT and TSS, and let the processor be in ring 0 with flat segments, as a boot loader leaves it.
+
+        Paging comes on with the first guest's root.
+
+        Parameters
+        ----------
+        machine : Machine
+            The computer.
+        timer_vector : int
+            Vector of the counter's interrupt.
+        code, stack : int
+            Selectors of the hypervisor's segments.
+        """
+        self._build_idt(code)
+        self._build_tss(stack)
+        cpu = machine.cpu
+        machine.host_entry = self.entries
+        machine.counter_vector = timer_vector
+        cpu.idtr_base, cpu.idtr_limit = self.idt, 256 * 8 - 1
+        cpu.segments[CS].selector, cpu.segments[SS].selector = code, stack
+        cpu.registers[ESP] = self.stack_top
+
+    def _build_idt(self, selector: int) -> None:
         """Fill the IDT: each vector enters ring 0 at an entry point of its own."""
         for vector in range(256):
             gate = encode_gate(selector, self.entry + vector * ENTRY_BYTES, INTERRUPT_GATE32)
             self.write(self.idt + vector * 8, 8, gate)
 
-    def build_tss(self, stack_selector: int) -> None:
+    def _build_tss(self, stack_selector: int) -> None:
         """Fill the TSS: the stack of ring 0, and no bitmap of ports that ring 3 may use (SDM vol. 3, figure 8-2)."""
         self.write(self.tss + 4, 4, self.stack_top)
         self.write(self.tss + 8, 2, stack_selector)

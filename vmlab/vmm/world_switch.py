@@ -107,17 +107,8 @@ class WorldSwitch:
     def __init__(self, machine: Machine, timer_vector: int, guests: int, shown: int = 0) -> None:
         self.machine = machine
         self.host = HostMemory(machine.memory, host_bytes(guests, shown), shows=shown > 0)
-        self.host.build_idt(HOST_CODE)
-        self.host.build_tss(HOST_STACK)
+        self.host.launch(machine, timer_vector, HOST_CODE, HOST_STACK)
         self._retired = 0
-        cpu = machine.cpu
-        machine.host_entry = self.host.entries
-        machine.counter_vector = timer_vector
-        cpu.idtr_base, cpu.idtr_limit = self.host.idt, 256 * 8 - 1
-        # The hypervisor starts in ring 0 with flat segments, as a boot loader leaves it, and turns paging on when
-        # it first loads a guest's root.
-        cpu.segments[CS].selector, cpu.segments[SS].selector = HOST_CODE, HOST_STACK
-        cpu.registers[ESP] = self.host.stack_top
         self._booted = False
 
     def _boot(self) -> None:

@@ -103,8 +103,7 @@ class RingSwitch:
     def __init__(self, machine: Machine, timer_vector: int, guests: int) -> None:
         self.machine = machine
         self.host = host = HostMemory(machine.memory, host_bytes(guests))
-        host.build_idt(abi.HYPERVISOR_CODE)
-        host.build_tss(abi.HYPERVISOR_DATA)
+        host.launch(machine, timer_vector, abi.HYPERVISOR_CODE, abi.HYPERVISOR_DATA)
         self._table = host.map_new(TABLE_PAGES)
         for selector, descriptor in DESCRIPTORS.items():
             host.write(self._table + selector, 8, descriptor.raw)
@@ -113,13 +112,7 @@ class RingSwitch:
         for vector, level in ((abi.HYPERCALL_VECTOR, 1), (BP, 3), (OF, 3)):
             self._set_gate(vector, self._own_gate(vector, level))
         self._map_frames()
-        cpu = machine.cpu
-        machine.host_entry = host.entries
-        machine.counter_vector = timer_vector
-        cpu.gdtr_base, cpu.gdtr_limit = self._table, TABLE_PAGES * PAGE_SIZE - 1
-        cpu.idtr_base, cpu.idtr_limit = host.idt, 256 * 8 - 1
-        cpu.segments[CS].selector, cpu.segments[SS].selector = abi.HYPERVISOR_CODE, abi.HYPERVISOR_DATA
-        cpu.registers[ESP] = host.stack_top
+        machine.cpu.gdtr_base, machine.cpu.gdtr_limit = self._table, TABLE_PAGES * PAGE_SIZE - 1
         self._retired = 0
 
     def _map_frames(self) -> None:
