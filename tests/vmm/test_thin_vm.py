@@ -53,6 +53,18 @@ def test_registers_and_memory_go_in_and_out():
     assert "eip=00001007" in repr(vm.registers)
 
 
+def test_what_does_not_fit_is_not_written_at_all():
+    vm = machine("hlt")
+    before = vm.read(0x1FFE, 2)
+    with pytest.raises(OptionError, match="nothing is mapped"):
+        vm.write(0x1FFE, b"four")
+    assert vm.read(0x1FFE, 2) == before
+    vm.map(0x2000, 0x2000)
+    vm.write(0x1FFE, bytes(range(1, 6)) + bytes(0x1000))
+    assert vm.read(0x1FFE, 2) + vm.read(0x2000, 4) == bytes((1, 2, 3, 4, 5, 0))
+    vm.write(0x1FFE, b"")
+
+
 def test_fields_by_name_and_number():
     vm = machine("hlt")
     assert vm.vmread("guest_rip") == vm.vmread(0x681E) == 0x1000
@@ -69,6 +81,9 @@ def test_fields_by_name_and_number():
         (lambda vm: vm.write(0x9000, b"x"), "nothing is mapped"),
         (lambda vm: vm.write(0x1000, "x"), "takes bytes"),
         (lambda vm: vm.read(0x1FFF, 2), "within a page"),
+        (lambda vm: vm.read(0x1000, "2"), "a number of bytes"),
+        (lambda vm: vm.write("0x1000", b"x"), "an address"),
+        (lambda vm: vm.write(0x1FFF, b"two"), "nothing is mapped"),
         (lambda vm: vm.registers["rax"], "choose one of eax"),
         (lambda vm: vm.registers.__setitem__("eax", 1 << 32), "int of 32 bits"),
         (lambda vm: vm.vmread("GUEST_COLOUR"), "no field"),

@@ -218,7 +218,9 @@ class ThinVm:
             self._tables.map(page, frame)
 
     def _place(self, gpa: int, size: int) -> int:
-        if type(gpa) is not int or (gpa & -PAGE_SIZE) not in self._pages or gpa % PAGE_SIZE + size > PAGE_SIZE:
+        if type(gpa) is not int or type(size) is not int or size <= 0:
+            raise OptionError(f"memory is an address and a number of bytes, not {gpa!r} and {size!r}")
+        if (gpa & -PAGE_SIZE) not in self._pages or gpa % PAGE_SIZE + size > PAGE_SIZE:
             raise OptionError(f"nothing is mapped at {gpa!r}: map it first, and stay within a page")
         return self._pages[gpa & -PAGE_SIZE] + gpa % PAGE_SIZE
 
@@ -226,11 +228,11 @@ class ThinVm:
         """Write to the guest's memory."""
         if not isinstance(data, (bytes, bytearray)):
             raise OptionError(f"write takes bytes, not {type(data).__name__}: vmlab.assemble(...) gives an image's")
-        done = 0
-        while done < len(data):
-            part = bytes(data[done : done + PAGE_SIZE - (gpa + done) % PAGE_SIZE])
-            self._machine.memory.write_bytes(self._place(gpa + done, len(part)), part)
-            done += len(part)
+        self._place(gpa, 1)
+        starts = [gpa, *range((gpa | PAGE_SIZE - 1) + 1, gpa + len(data), PAGE_SIZE)]
+        places = [self._place(start, 1) for start in starts]  # all of them, or nothing is written
+        for start, end, place in zip(starts, [*starts[1:], gpa + len(data)], places, strict=True):
+            self._machine.memory.write_bytes(place, bytes(data[start - gpa : end - gpa]))
 
     def read(self, gpa: int, size: int) -> bytes:
         """Read from the guest's memory, within a page."""
