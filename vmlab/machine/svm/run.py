@@ -23,7 +23,7 @@ from vmlab.machine.svm.vmcb import CONTROL, FIELDS, Control
 if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
 
-__all__ = ["enter", "leave", "read_area"]
+__all__ = ["can_nest", "enter", "leave", "read_area"]
 
 HOST_SEGMENTS = (ES, CS, SS, DS)
 DR7_RESET = 0x400
@@ -55,7 +55,7 @@ def enter(cpu: Processor, vmcb: int) -> None:
     svm = cpu.svm
     control = Control(*CONTROL.unpack(read_area(cpu, vmcb, CONTROL.size)))
     area = read_area(cpu, vmcb + AREA, AREA_BYTES)
-    if is_bad(cpu.model, control, area) or (control.nested & 1 and not _can_nest(cpu)):
+    if is_bad(cpu.model, control, area, can_nest=can_nest(cpu, in_long_mode=cpu.long_mode)):
         _refuse(cpu, vmcb)
         return
     host = _host_state(cpu)
@@ -80,9 +80,9 @@ def enter(cpu: Processor, vmcb: int) -> None:
             leave(cpu, SvmExit(INVALID))
 
 
-def _can_nest(cpu: Processor) -> bool:
-    """Say whether there are nested page tables for this host."""
-    return cpu.has("npt") and cpu.long_mode
+def can_nest(cpu: Processor, *, in_long_mode: bool) -> bool:
+    """Say whether there are nested page tables for a host, by its mode."""
+    return cpu.has("npt") and in_long_mode
 
 
 def _refuse(cpu: Processor, vmcb: int) -> None:
