@@ -26,6 +26,19 @@ def inspector(assisted):
     return show_vmcs(assisted)
 
 
+@pytest.fixture(scope="module")
+def by_amd():
+    return vmlab.record(vmlab.guests.load("minios"), "amd-v", memory=MEMORY, steps=6000)
+
+
+@pytest.fixture
+def amd(by_amd):
+    """The inspector at an exit under amd-v."""
+    events = [event for event in by_amd.events if event.kind == "vm-exit"]
+    by_amd.seek(events[20].step)
+    return show_vmcs(by_amd)
+
+
 @pytest.fixture
 def open_vmcs(browser):
     """Open a page with an inspector; a test fails where a script did."""
@@ -101,6 +114,19 @@ def test_exits_are_gone_through(inspector, assisted):
         show_vmcs(vmlab.run(vmlab.guests.load("hello"), "trap-and-emulate"))
 
 
+def test_a_vmcb_is_shown_and_tried_in_the_same_way(amd):
+    assert amd.feed.block["title"] == "VMCB of minios under amd-v"
+    assert amd.feed.block["summary"][1] == "Last exit: IOIO (0x7b): OUT of 8 bits, port 0x40"
+    verdict = send(amd, type="try", edits={"ASID": "0", "RIP": "0x10", "CPL": "0x100"})
+    assert (verdict["ok"], verdict["manual"]) == (False, "AMD APM vol. 2")
+    assert verdict["rules"] == [["15.5.1", "the ASID is not 0, and one that the processor has"]]
+    assert verdict["edits"] == {"ASID": "0x00000000", "RIP": "0x0000000000000010"}
+    assert "an int of 8 bits" in verdict["wrong"]["CPL"]
+    assert amd.next_exit()
+    assert amd.previous_exit()
+    assert "<code>EXITCODE</code>" in amd._repr_mimebundle_()[0]["text/html"]
+
+
 def test_without_a_kernel_there_are_tables_and_a_text(inspector):
     data, _ = inspector._repr_mimebundle_()
     assert data["text/plain"] == inspector.describe() == inspector.feed.block["text"]
@@ -164,11 +190,26 @@ def test_what_has_changed_is_marked_and_searched(open_vmcs, inspector):
 
 
 @pytest.mark.browser
+def test_a_vmcb_says_which_rule_vmrun_finds_broken(open_vmcs, amd):
+    view = open_vmcs(amd)
+    view.open_all()
+    view.edit("SVM_INTERCEPTS", "0")
+    assert "refused, #VMEXIT at once, exit code VMEXIT_INVALID (-1)" in view.outcome
+    assert view.find("rules").inner_text() == "15.5.1 the intercept of VMRUN is set"
+    assert "AMD APM vol. 2" in view.find("verdict").inner_text()
+    view.press("/")
+    view.page.keyboard.type("0x0578")
+    assert view.visible() == ["SVM_INTERCEPTS", "RIP"]  # what is edited stays to be seen
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(900, False), (420, True)])
-def test_it_fits_its_place_and_has_names(open_vmcs, inspector, width, dark, artefacts):
+@pytest.mark.parametrize(("kind", "field"), [("inspector", "GUEST_RFLAGS"), ("amd", "EVENTINJ")])
+def test_it_fits_its_place_and_has_names(request, open_vmcs, kind, field, width, dark, artefacts):
+    inspector = request.getfixturevalue(kind)
     view = open_vmcs(inspector, width=width, dark=dark)
     view.open_all()
-    view.edit("GUEST_RFLAGS", "0x20000")
+    view.edit(field, "0x80000502")
     box = view.find("vmcs").bounding_box()
     assert box["width"] <= width
     inside = view.page.locator("#host .vmlab-vmcs *:not([hidden])").evaluate_all(
@@ -179,5 +220,6 @@ def test_it_fits_its_place_and_has_names(open_vmcs, inspector, width, dark, arte
     assert all(inputs)
     assert "n and p" in view.find("vmcs").get_attribute("aria-label")
     assert view.find("text").text_content() == inspector.describe()
-    view.page.locator("#host [data-row=GUEST_RFLAGS]").scroll_into_view_if_needed()
-    view.find("vmcs").screenshot(path=artefacts / f"vmcs-{width}-{'dark' if dark else 'light'}.png")
+    view.row(field).scroll_into_view_if_needed()
+    name = f"{inspector.block.kind.lower()}-{width}-{'dark' if dark else 'light'}.png"
+    view.find("vmcs").screenshot(path=artefacts / name)

@@ -36,7 +36,7 @@ from vmlab.machine.svm.guest_state import (
 )
 from vmlab.machine.svm.operation import V_IGN_TPR, V_INTR_MASKING, V_IRQ
 from vmlab.machine.svm.run import FLUSH_ALL, FLUSH_GUEST
-from vmlab.machine.svm.vmcb import CONTROL, Control, Vmcb
+from vmlab.machine.svm.vmcb import CONTROL, FIELDS, Control, Vmcb
 from vmlab.vmm.assisted_machine import AssistedMachine
 from vmlab.vmm.task_priority import threshold
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["VmcbMachine"]
 
 ALL_ONES = (1 << 64) - 1
+EXITCODE = FIELDS["EXITCODE"].offset
 V_CR8 = 0xF  # of the virtual task priority
 E = ExitCode
 ALWAYS = (
@@ -212,7 +213,8 @@ class VmcbMachine(AssistedMachine):
             shadow=int(vcpu.interrupt_shadow),
             event=information | code << 32,
         )
-        self._memory.write_bytes(address, CONTROL.pack(*new))
+        self._memory.write_bytes(address, CONTROL.pack(*new)[:EXITCODE])  # what the last exit told stays to be read
+        self.vmcb.write("EVENTINJ", new.event)
 
     def _looks_again(self) -> bool:
         """Say whether page faults must be looked at again: a bit that is reserved to the guest may be none to the host."""

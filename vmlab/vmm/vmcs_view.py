@@ -13,9 +13,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmlab.errors import OptionError
+from vmlab.isa.x86.registers import CR0_PG, CR4_PAE
 from vmlab.machine.recording import Recording
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
+from vmlab.machine.vmx.attempt import secondary_of
 from vmlab.machine.vmx.checks import refusal
 from vmlab.machine.vmx.fields import FIELDS
 from vmlab.machine.vmx.names import INSTRUCTION_ERRORS
@@ -24,7 +26,8 @@ from vmlab.machine.vmx.vmcs import read_region
 from vmlab.vmm.control_block import BlockField, ControlBlock, EntryVerdict
 from vmlab.vmm.system import System, system_of
 from vmlab.vmm.thin_vm import ThinVm
-from vmlab.vmm.virtual_machine import VirtualMachine
+from vmlab.vmm.vmcb_machine import VmcbMachine
+from vmlab.vmm.vmcb_view import FoundVmcb
 from vmlab.vmm.vmcs_words import describe_field, describe_qualification, describe_reason
 
 if TYPE_CHECKING:
@@ -137,8 +140,8 @@ class _Vmcs(NamedTuple):
         return f"{launched}; {where}; {self.whose} runs"
 
 
-def _find(system: System, guest: int, *, own: bool) -> _Vmcs:
-    """Return the VMCS of a guest; OptionError where there is none."""
+def _find(system: System, guest: int, *, own: bool) -> _Vmcs | FoundVmcb:
+    """Return the VMCS or VMCB of a guest; OptionError where there is none."""
     virtual: Any = system
     name = f"{system.guests[guest].name} under {system.technique}"
     if own:
@@ -148,27 +151,33 @@ def _find(system: System, guest: int, *, own: bool) -> _Vmcs:
     if not system.assisted:
         if hasattr(system, "vmm"):
             raise OptionError(
-                f"{system.technique} uses no hardware assistance: run the guest under 'vt-x'; own=True shows a VMCS that it keeps itself"
+                f"{system.technique} uses no hardware assistance: run the guest under 'vt-x' or 'amd-v'; own=True shows a VMCS that it keeps itself"
             )
         cpus = system.machine.cpus
         used = next((cpu for cpu in cpus if cpu.vmx.current is not None), cpus[0])
         return _current(used, f"the guest of {name}", "the hypervisor")
     machine = virtual.machines[guest]
-    if not isinstance(machine, VirtualMachine):
-        raise OptionError(f"{system.technique} keeps no VMCS: run the guest under 'vt-x'")
     cpu = system.machine.cpu
+    if isinstance(machine, VmcbMachine):
+        return FoundVmcb(name, cpu, machine.vmcb.address, bool(system.guests[guest].exits))
     if cpu.vmx.current == machine.region:
         return _Vmcs(name, cpu, dict(cpu.vmx.fields), cpu.vmx.launched, True, "the host")
     launched, fields = read_region(cpu.memory, machine.region)
     return _Vmcs(name, cpu, fields, launched, False, "the host or another guest")
 
 
-def _current(cpu: Processor, title: str, whose: str) -> _Vmcs:
-    """Return a processor's current VMCS."""
+def _current(cpu: Processor, title: str, whose: str) -> _Vmcs | FoundVmcb:
+    """Return a processor's current VMCS, or the VMCB on which its guest runs."""
+    if cpu.svm.vmcb is not None:
+        return FoundVmcb(title, cpu, cpu.svm.vmcb, has_left=False)
     if cpu.vmx.current is None:
-        able = "is not in VMX operation with a current VMCS" if cpu.has("vmx") else f"({cpu.model.name}) has no VT-x"
+        able = f"({cpu.model.name}) has no VT-x"
+        if cpu.has("vmx"):
+            able = "is not in VMX operation with a current VMCS"
+        elif cpu.has("svm"):
+            able = "runs no guest now, and a VMCB is known while its guest runs alone"
         raise OptionError(
-            f"there is no VMCS: the processor {able}; run a guest under 'vt-x', or one that is a hypervisor, on a CPU with VT-x"
+            f"there is no VMCS: the processor {able}; run a guest under 'vt-x' or 'amd-v', or one that is a hypervisor, on a CPU with VT-x"
         )
     return _Vmcs(title, cpu, dict(cpu.vmx.fields), cpu.vmx.launched, True, whose)
 
@@ -209,6 +218,8 @@ def _judge(
         found = refusal(model, values, long_mode=long_mode)
         if found is None:
             untried = "loading the MSRs of the VM-entry MSR-load area" if values[f.ENTRY_MSR_LOAD_COUNT] else ""
+            if _loads_pdptes(values):
+                untried = " and ".join([*([untried] if untried else []), "loading the PDPTEs from memory"])
             return EntryVerdict(changes, "", 0, 0, 0, (), SDM, untried)
         if found.error:
             outcome = f"VM-instruction error {found.error}: {INSTRUCTION_ERRORS[found.error]}"
@@ -218,3 +229,13 @@ def _judge(
         return EntryVerdict(changes, outcome, 0, ENTRY_FAILURE | reason, found.qualification, found.rules, SDM)
 
     return judge
+
+
+def _loads_pdptes(fields: Mapping[int, int]) -> bool:
+    """Say whether an entry reads the four PDPTEs: with PAE paging and without EPT."""
+    pae = (
+        fields[f.GUEST_CR0] & CR0_PG
+        and fields[f.GUEST_CR4] & CR4_PAE
+        and not fields[f.ENTRY_CONTROLS] & c.IA32E_MODE_GUEST
+    )
+    return bool(pae and not secondary_of(fields) & c.ENABLE_EPT)

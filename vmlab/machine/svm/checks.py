@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.svm.vmcb import Control
 
-__all__ = ["IOPM_BYTES", "MSRPM_BYTES", "VMRUN_RULES", "VmrunAttempt", "is_bad"]
+__all__ = ["INJECTED", "IOPM_BYTES", "MSRPM_BYTES", "VMRUN_RULES", "VmrunAttempt", "is_bad"]
 
 IOPM_BYTES, MSRPM_BYTES = 0x3000, 0x2000
 PAGE = ~0xFFF
 HIGH = ~0xFFFF_FFFF
 EXCEPTIONS = 32
 INJECTED = frozenset({EXTERNAL, NMI_TYPE, HARDWARE_EXCEPTION, SOFTWARE_INTERRUPT})
+"""Types of events that can be injected; the others are reserved."""
 NESTED_PAGING = 1
 STATE, EVENT, NESTED = "15.5.1", "15.20", "15.25"
 _GOOD: dict[Hashable, None] = {}
