@@ -103,7 +103,7 @@ def test_a_recording_in_long_mode_can_be_stepped_back():
 
 
 def test_every_guest_is_tested():
-    assert {*EXPECTED, "minios", "minios_pv", "spin"} == set(guests.names())
+    assert {*EXPECTED, "minios", "minios_pv", "spin", "workload"} == set(guests.names())
 
 
 @pytest.mark.parametrize(
@@ -351,6 +351,7 @@ def test_a_guest_fits_a_notebook_cell(name):
         "pointer_chase": 70,
         "thin_hypervisor": 280,
         "two_cpus": 190,
+        "workload": 550,
     }.get(name, 45)  # those are to be read, not typed
     assert max(map(len, lines)) <= 120
 

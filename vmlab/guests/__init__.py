@@ -18,12 +18,13 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
+from vmlab.guests.workload import workload_disk
 from vmlab.machine.program import assemble
 
 if TYPE_CHECKING:
     from vmlab.machine.image import Image
 
-__all__ = ["describe", "load", "names", "source"]
+__all__ = ["describe", "load", "names", "source", "workload_disk"]
 
 SUFFIX = ".asm"
 _CONSTANT = re.compile(r"^(\w+)\s+equ\s", re.MULTILINE)
