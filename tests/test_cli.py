@@ -187,6 +187,16 @@ def test_sizes(ask, text, size):
     assert ask("run", "hello.asm", "--json", "--memory", text)[0] == 0
 
 
+def test_a_term(ask):
+    code, out, err = ask("glossary", "live", "migration")
+    assert (code, err) == (0, "")
+    assert out.startswith("live migration · 라이브 마이그레이션\n")
+    assert ask("glossary", "실시간 마이그레이션")[1] == out
+    everything = ask("glossary")[1]
+    assert everything.splitlines()[-1] == f"{len(vmlab.glossary())} terms"
+    assert ask("glossary", "--search", "VMCB")[1] == repr(vmlab.glossary().search("VMCB")) + "\n"
+
+
 def test_help(ask):
     for arguments in (["--help"], ["run", "--help"], ["compare", "--help"]):
         code, out, err = ask(*arguments)
@@ -197,6 +207,8 @@ def test_help(ask):
 # -- wrong use ------------------------------------------------------------------------------------------------------
 
 WRONG = {
+    "no term": [["glossary", "VMCX"], "no term 'VMCX' .did you mean .*'VMCS'"],
+    "no letters": [["glossary", "--search", " "], "some letters of a word"],
     "no command": [[], "COMMAND"],
     "unknown command": [["fly"], "invalid choice"],
     "no image": [["run"], "image"],

@@ -16,7 +16,7 @@ def installed(tmp_path, monkeypatch):
     """An installed copy of the notebooks, and an empty current folder."""
     folder = tmp_path / "site" / "vmlab" / "_notebooks"
     folder.mkdir(parents=True)
-    for name in ("00-start-here.ipynb", "01-layers.ipynb"):
+    for name in ("00-start-here.ipynb", "01-layers.ipynb", "glossary.md"):
         (folder / name).write_text(f"installed {name}")
     monkeypatch.setattr(lab, "notebooks_folder", lambda: folder)
     work = tmp_path / "work"
@@ -28,7 +28,7 @@ def installed(tmp_path, monkeypatch):
 def test_installed_notebooks_are_copied_once(installed, tmp_path):
     folder = lab.writable_notebooks()
     assert folder == tmp_path / "work" / "vmlab-notebooks"
-    assert sorted(path.name for path in folder.iterdir()) == ["00-start-here.ipynb", "01-layers.ipynb"]
+    assert sorted(path.name for path in folder.iterdir()) == ["00-start-here.ipynb", "01-layers.ipynb", "glossary.md"]
     (folder / "01-layers.ipynb").write_text("a student's work")
     assert lab.writable_notebooks() == folder
     assert (folder / "01-layers.ipynb").read_text() == "a student's work"

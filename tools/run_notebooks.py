@@ -4,7 +4,8 @@
     python -m tools.run_notebooks notebooks/01-layers.ipynb ...
 
 What is stored is what a reader without a kernel can use: text, tables, static pictures. The references to live widgets
-go, as do the times of execution and the marks of the machine that ran them.
+go, as do the times of execution and the marks of the machine that ran them. First mentions of terms are linked to the
+glossary (`tools/link_terms.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+
+from tools.link_terms import link
 
 __all__ = ["main", "normalise"]
 
@@ -75,7 +78,7 @@ def run(path: Path) -> float:
         notebook, timeout=SECONDS_A_CELL, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     ).execute()
     seconds = time.perf_counter() - started
-    nbformat.write(normalise(notebook), path)
+    nbformat.write(link(normalise(notebook), path.stem), path)
     return seconds
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vmlab.machine.image import Image, load
     from vmlab.machine.program import assemble, boot_sector
     from vmlab.machine.recording import Recording
+    from vmlab.terms.glossary import glossary
     from vmlab.views.layers import layers
     from vmlab.views.memory_map import memory_map
     from vmlab.views.page_tables import page_tables
@@ -47,7 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
-    "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "guests",
+    "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "glossary", "guests",
     "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "requirements", "run", "save",
     "sensitive", "show", "show_vmcs", "show_walk", "translations", "views", "vmcs", "walk", "when",
 ]  # fmt: skip
@@ -74,6 +75,7 @@ _PLACES = {
     "console": "vmlab.widgets",
     "debug": "vmlab.widgets",
     "disassemble": "vmlab.isa.x86",
+    "glossary": "vmlab.terms.glossary",
     "layers": "vmlab.views.layers",
     "load": "vmlab.machine.image",
     "load_state": "vmlab.vmm.snapshot",

@@ -1,4 +1,4 @@
-"""The command line: `vmlab run`, `vmlab compare`, `vmlab lab`, `vmlab doctor`.
+"""The command line: `vmlab run`, `vmlab compare`, `vmlab lab`, `vmlab glossary`, `vmlab doctor`.
 
 A wrong argument gets one clear line on standard error and exit code 2, never a traceback.
 """
@@ -217,6 +217,16 @@ def _lab(arguments: argparse.Namespace) -> int:
         return 0
 
 
+def _glossary(arguments: argparse.Namespace) -> int:
+    import vmlab
+
+    if arguments.search is not None:
+        print(repr(vmlab.glossary().search(arguments.search)))
+    else:
+        print(repr(vmlab.glossary(" ".join(arguments.term) or None)))
+    return 0
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from vmlab.doctor import diagnose
 
@@ -268,6 +278,10 @@ def _parser() -> argparse.ArgumentParser:
     lab = commands.add_parser("lab", help="open the notebooks in JupyterLab")
     lab.add_argument("jupyter", nargs=argparse.REMAINDER, help="options for jupyter lab")
     lab.set_defaults(action=_lab)
+    glossary = commands.add_parser("glossary", help="say what a term of the chapter means, in English and in Korean")
+    glossary.add_argument("term", nargs="*", help="the term, in either language (default: the list of all)")
+    glossary.add_argument("--search", metavar="TEXT", help="list the terms that have this in a name or a definition")
+    glossary.set_defaults(action=_glossary)
     doctor = commands.add_parser("doctor", help="say what is wrong with this environment")
     doctor.set_defaults(action=_doctor)
     return parser

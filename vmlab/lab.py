@@ -37,7 +37,7 @@ def writable_notebooks() -> Path:
     target = Path.cwd() / COPY
     try:
         target.mkdir(exist_ok=True)
-        for source in sorted(folder.glob("*.ipynb")):
+        for source in sorted(path for path in folder.iterdir() if path.suffix in (".ipynb", ".md")):
             if not (target / source.name).exists():
                 shutil.copyfile(source, target / source.name)
     except OSError as error:

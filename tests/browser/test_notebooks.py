@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import nbformat
 import pytest
 
@@ -189,3 +191,17 @@ def test_the_console_and_the_debugger(page, lab_server, artefacts):
     assert view.get_by_test_id("register-eip").inner_text() == before
     assert page.cell_errors() == []
     assert page.errors == []
+
+
+def test_a_term_leads_to_the_glossary(page, artefacts):
+    page.open_notebook("06-hardware-assist.ipynb", theme=LIGHT)
+    link = page.page.get_by_role("link", name="VMCS", exact=True)
+    link.scroll_into_view_if_needed()
+    link.click()
+    heading = page.page.locator(".jp-MarkdownViewer h3", has_text=re.compile("^VMCS"))
+    heading.wait_for()
+    page.page.wait_for_function("element => element.getBoundingClientRect().top < 200", arg=heading.element_handle())
+    assert heading.bounding_box()["y"] > 0
+    page.page.locator(".jp-MarkdownViewer").get_by_text(vmlab.glossary("VMCS").means_korean).wait_for()
+    assert page.errors == []
+    page.screenshot(artefacts / "glossary.png")
