@@ -13,6 +13,7 @@ from vmlab.machine.clock import Clock
 from vmlab.machine.devices import (
     AtaChannel,
     Cga,
+    Channel,
     DebugExit,
     IoApic,
     Keyboard,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Platform"]
 
-TIMER_IRQ, KEYBOARD_IRQ, SERIAL_IRQ, CLOCK_IRQ, DISK_IRQ = 0, 1, 4, 8, 14
+TIMER_IRQ, KEYBOARD_IRQ, SERIAL_IRQ, CLOCK_IRQ, CHANNEL_IRQ, DISK_IRQ = 0, 1, 4, 8, 10, 14
 
 PATIENCE = 10_000
 """Device deadlines without an interrupt after which a halted processor is taken to sleep for ever: a timer runs, masked."""
@@ -111,6 +112,12 @@ class Platform:
             io_apic(high)
 
         return drive
+
+    def add_channel(self) -> Channel:
+        """Give the computer the control domain's end of a channel, and return it; OptionError where it has one."""
+        channel = Channel(self.line(CHANNEL_IRQ))
+        channel.attach(self.bus)
+        return channel
 
     def install_firmware(self, signature: int, features: int) -> None:
         """Write the tables by which firmware tells a kernel what there is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmlab.machine.devices.ata import AtaChannel
 from vmlab.machine.devices.cga import Cga
+from vmlab.machine.devices.channel import Channel
 from vmlab.machine.devices.debug_exit import DebugExit
 from vmlab.machine.devices.io_apic import IoApic
 from vmlab.machine.devices.keyboard import Keyboard
@@ -18,6 +19,7 @@ from vmlab.machine.devices.uart import Uart
 __all__ = [
     "AtaChannel",
     "Cga",
+    "Channel",
     "DebugExit",
     "IoApic",
     "Keyboard",
