@@ -18,6 +18,7 @@ from vmlab.isa.x86.registers import IF
 # What each program prints and how it ends, read off its source.
 EXPECTED = {
     "cli_sti": ("K\n", "exit"),
+    "control": ("control domain: there is no channel\n", "halt"),
     "critical_section": (".....\n", "exit"),
     "divide": ("!7\n", "exit"),
     "echo": ("", "halt"),
@@ -342,6 +343,7 @@ def test_a_guest_says_what_it_does_and_where_it_starts(name):
 def test_a_guest_fits_a_notebook_cell(name):
     lines = guests.source(name).splitlines()
     assert len(lines) <= {
+        "control": 360,
         "critical_section": 60,
         "long_mode": 220,
         "minios": 400,
