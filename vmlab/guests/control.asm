@@ -1,7 +1,7 @@
 ; control: the kernel of a control domain, which has the disk and reads it for the other domains
 ;
-; Dom0, root partition, control partition: one domain drives the device that the others share. What they ask for comes by
-; a channel (vmlab.machine.devices.channel): IRQ 10 says that a request waits. The kernel reads the sector by its own
+; Dom0, root partition, control partition: one domain drives the device that the others share. What they ask for comes
+; by a channel (vmlab.machine.devices.channel): IRQ 10 says that a request waits. The kernel reads the sector by its own
 ; driver, hands the data to the channel, and halts until there is more. Once each timer tick, if nothing else is to be
 ; done, it lets an ordinary process of its own run, which counts. It never ends by itself.
 ;
