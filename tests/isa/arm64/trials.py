@@ -170,7 +170,7 @@ def draw(rng: random.Random, row: Row) -> Instruction:
 
 def draw_state(rng: random.Random, i: Instruction, slot: int) -> State:
     """Draw registers; those of an address so that it lies in memory."""
-    x = [rng.choice(EDGES) if rng.random() < 0.3 else rng.getrandbits(64) for _ in range(31)]
+    x = [rng.choice(EDGES) if rng.random() < 0.6 else rng.getrandbits(64) for _ in range(31)]
     state = State(x, rng.getrandbits(64) & ~15, rng.getrandbits(4), slot)
     if i.mnemonic in ("br", "blr", "ret"):
         x[i["rn"] % 31] = rng.randrange(DATA + 4, SIZE, 8)
