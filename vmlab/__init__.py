@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vmlab.views.memory_map import memory_map
     from vmlab.views.page_tables import page_tables
     from vmlab.views.page_walk import walk
+    from vmlab.views.timeline import timeline
     from vmlab.views.translations import translations
     from vmlab.vmm.compare import compare
     from vmlab.vmm.debugger import Debugger
@@ -50,7 +51,7 @@ __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
     "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "glossary", "guests",
     "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "requirements", "run", "save",
-    "sensitive", "show", "show_vmcs", "show_walk", "translations", "views", "vmcs", "walk", "when",
+    "sensitive", "show", "show_vmcs", "show_walk", "timeline", "translations", "views", "vmcs", "walk", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -90,6 +91,7 @@ _PLACES = {
     "show": "vmlab.widgets",
     "show_vmcs": "vmlab.widgets",
     "show_walk": "vmlab.widgets",
+    "timeline": "vmlab.views.timeline",
     "translations": "vmlab.views.translations",
     "vmcs": "vmlab.vmm.vmcs_view",
     "walk": "vmlab.views.page_walk",

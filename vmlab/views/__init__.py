@@ -18,9 +18,10 @@ from vmlab.views.page_tables_figure import page_tables_figure
 from vmlab.views.page_walk import PageWalk, walk
 from vmlab.views.scene import SceneWriter
 from vmlab.views.svg import describe_scene, scene_svg
+from vmlab.views.timeline import Timeline, timeline
 
 __all__ = [
-    "MemoryMap", "PageWalk", "SceneWriter", "comparison_figure", "comparison_table", "cycles_figure", "cycles_table", "describe", "describe_page_tables",
+    "MemoryMap", "PageWalk", "SceneWriter", "Timeline", "comparison_figure", "comparison_table", "cycles_figure", "cycles_table", "describe", "describe_page_tables",
     "describe_scene", "layers", "layers_figure", "memory_map", "nanobenchmarks_figure", "page_table_rows", "page_tables", "page_tables_figure", "rows",
-    "scene_svg", "shadow_entries", "walk",
+    "scene_svg", "shadow_entries", "timeline", "walk",
 ]  # fmt: skip
