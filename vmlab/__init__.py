@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vmlab.views.timeline import timeline
     from vmlab.views.translations import translations
     from vmlab.vmm.compare import compare
+    from vmlab.vmm.containers import containers
     from vmlab.vmm.debugger import Debugger
     from vmlab.vmm.requirements import requirements
     from vmlab.vmm.run import Run, record, run
@@ -49,7 +50,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
-    "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "debug", "disassemble", "glossary", "guests",
+    "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "containers", "debug", "disassemble", "glossary", "guests",
     "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "requirements", "run", "save",
     "sensitive", "show", "show_vmcs", "show_walk", "timeline", "translations", "views", "vmcs", "walk", "when",
 ]  # fmt: skip
@@ -74,6 +75,7 @@ _PLACES = {
     "classify": "vmlab.isa.x86",
     "compare": "vmlab.vmm.compare",
     "console": "vmlab.widgets",
+    "containers": "vmlab.vmm.containers",
     "debug": "vmlab.widgets",
     "disassemble": "vmlab.isa.x86",
     "glossary": "vmlab.terms.glossary",

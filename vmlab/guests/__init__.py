@@ -1,7 +1,7 @@
 """Guests: small kernels and programs in assembly, one file each, to run, read and change.
 
-`minios` is an operating system in a few pages; each of the others shows one mechanism. A guest's first comment line
-says what it does. A changed source goes through `vmlab.assemble` in the same way; what it defines by `equ` can be given
+`minios` is an operating system in a few pages, `containers` one with containers, whose parts lie in a folder of its name;
+each of the others shows one mechanism. A guest's first comment line says what it does. A changed source goes through `vmlab.assemble` in the same way; what it defines by `equ` can be given
 to `load`.
 
 Simplified: every guest is assembled when it is first asked for, and is loaded flat at 1 MiB.
@@ -28,6 +28,7 @@ __all__ = ["describe", "load", "names", "source", "workload_disk"]
 
 SUFFIX = ".asm"
 _CONSTANT = re.compile(r"^(\w+)\s+equ\s", re.MULTILINE)
+_INCLUDE = re.compile(r'^%include "(.+)"\n', re.MULTILINE)
 
 
 def names() -> list[str]:
@@ -60,7 +61,10 @@ def source(name: object) -> str:
 
 @cache
 def _read(name: str) -> str:
-    return resources.files(__name__).joinpath(name + SUFFIX).read_text(encoding="utf-8")
+    """Return a source as one text, with the files that it includes."""
+    folder = resources.files(__name__)
+    text = folder.joinpath(name + SUFFIX).read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda found: folder.joinpath(found[1]).read_text(encoding="utf-8"), text)
 
 
 def describe(name: str) -> str:
