@@ -563,7 +563,7 @@ def test_damaged_states_are_refused_and_change_nothing():
     good = rig.channel.save()
     master, slave = good["drives"]
     for change in (
-        {"version": 2}, {"phase": 7}, {"heads": 0}, {"track": 0}, {"block": 0}, {"buffer": bytes(100)}, {"position": 513},
+        {"version": 1}, {"phase": 9}, {"dma_mode": 3}, {"heads": 0}, {"track": 0}, {"block": 0}, {"buffer": bytes(100)}, {"position": 513},
         {"buffer": b""}, {"sector": SIZE}, {"remaining": 0}, {"disk": master["disk"] | {"digest": "x"}}, {"due": -1}, {"u": 1},
     ):  # fmt: skip
         with pytest.raises(StateError, match=r"ATA disk|disk:"):

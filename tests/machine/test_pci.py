@@ -50,7 +50,7 @@ def test_a_scan_finds_the_chip_set(rig):
     assert found == {
         (0, 0, 0): (0x12378086, 0x060000),
         (0, 1, 0): (0x70008086, 0x060100),
-        (0, 1, 1): (0x70108086, 0x010100),
+        (0, 1, 1): (0x70108086, 0x010180),
     }
 
 
@@ -91,9 +91,18 @@ def test_what_can_be_written(rig):
     assert rig.read(1, 1, 0) == 0x70108086
     rig.write(1, 1, 0x3C, 1, 14)
     assert rig.read(1, 1, 0x3C) == 14
-    for register in range(0x10, 0x28, 4):
+    for register in (*range(0x10, 0x20, 4), 0x24):
         rig.write(1, 1, register, 4, 0xFFFFFFFF)
         assert rig.read(1, 1, register) == 0, "no base address"
+    assert rig.read(1, 1, 0x20) == 0xC001
+    rig.write(1, 1, 0x20, 4, 0xFFFFFFFF)
+    assert rig.read(1, 1, 0x20) == 0xFFF1, "sixteen ports"
+    rig.pci.note((1, 1), 0x3000)
+    assert rig.read(1, 1, 6, 2) == 0x3280
+    rig.write(1, 1, 6, 2, 0xDFFF)
+    assert rig.read(1, 1, 6, 2) == 0x2280, "writing 1 clears"
+    rig.write(1, 1, 4, 4, 0x20000000)
+    assert rig.read(1, 1, 6, 2) == 0x0280
     rig.write(1, 0, 0x62, 1, 0x8B)
     assert rig.read(1, 0, 0x60) == 0x808B8080
     rig.write(1, 1, 4, 2, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vmlab.machine.trace import (
+    Dma,
     Emulate,
     End,
     Exit,
@@ -208,6 +209,15 @@ CASES = {
         moment(virtual=False, text="out 0xb2, al"),
         [PortAccess(*STAMP, 0xB2, 1, 0x48, True, "firmware"), FirmwareCall(*STAMP, 0x10, 0x0E48)],
         "The BIOS does INT 10h, AH=0Eh, for the guest: OUT 0xb2, AL calls its host software.",
+    ),
+    "dma": (
+        moment(virtual=False, text="jmp main", ring=0),
+        [Dma(*STAMP, 0x5000, 512, 512, True, "ide-dma"), Dma(*STAMP, 0x200000, 512, 0, False, "ide-dma")],
+        (
+            "JMP main runs on the CPU in ring 0. Meanwhile ide-dma writes 512 bytes of memory at 0x5000 by itself (DMA). "
+            "Meanwhile ide-dma reads memory at 0x200000 by itself (DMA): 0 of 512 bytes, since nothing answers there, and it "
+            "stops with an error."
+        ),
     ),
     "instruction": (
         moment(text="mov eax, 5", ring=3, after={**REGISTERS, "EAX": 5}),

@@ -37,6 +37,17 @@ user:   mov ecx, 150
 SYSTEM_BYTES = bytes.fromhex("0F01 0F00 0F20 0F22 0F21 0F23 FA FB F4 CF CD80 CC F1 CE E6 E7 EC ED EE EF 6C 6E 9C 9D 8ED8 8EC0 8ED0 8CC8 1F 07 17 0FA1 0FA9 CB CA EA 9A C4 C5 0FB2 0FB4 0F30 0F32 0F31 0F06 0F08 0F09 A4 A5 AA AB F3 F2 66 67 2E 65 F0 FF 8F C8 C9 60 61 62 63")  # fmt: skip
 
 
+UNDER = {
+    "trap-and-emulate": {"under": "trap-and-emulate"},
+    "binary-translation": {"under": "binary-translation"},
+    "nested": {"under": "vt-x", "memory_virtualization": "nested"},
+    "shadow": {"under": "vt-x", "memory_virtualization": "shadow"},
+    "amd-v, nested": {"under": "amd-v", "memory_virtualization": "nested"},
+    "amd-v, shadow": {"under": "amd-v", "memory_virtualization": "shadow"},
+}
+"""Every hypervisor that runs unchanged kernels, with every kind of memory."""
+
+
 def neighbour():
     """Return an innocent guest with a timer, paging, processes and output."""
     return kernel(NEIGHBOUR, "neighbour")
@@ -91,3 +102,14 @@ noise:
     )
     code = start.segments[0].data + code
     return flat(code, first.origin, first.symbols["start"], f"noise {seed}")
+
+
+def own_frames(system) -> list[bytes]:
+    """Return the hypervisor's IDT or GDT, TSS and entry points."""
+    if system.assisted:
+        host = system.host
+        return [system.machine.memory.read_bytes(place, 4096) for place in (host.gdt, host.tss, host.entry)]
+    host = system.switcher.host
+    return [
+        system.machine.memory.read_bytes(host.host_address(place), 4096) for place in (host.idt, host.tss, host.entry)
+    ]

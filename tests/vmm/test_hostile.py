@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.vmm.harness import MEMORY, differences, finish, kernel, seen
-from tests.vmm.hostile import neighbour, noise
+from tests.vmm.hostile import UNDER, neighbour, noise, own_frames
 
 LIMIT = 17_000
 QUANTUM = 500
@@ -191,16 +191,6 @@ def short_slices(monkeypatch):
     monkeypatch.setattr("vmlab.vmm.hypervisor.QUANTUM", QUANTUM)
 
 
-UNDER = {
-    "trap-and-emulate": {"under": "trap-and-emulate"},
-    "binary-translation": {"under": "binary-translation"},
-    "nested": {"under": "vt-x", "memory_virtualization": "nested"},
-    "shadow": {"under": "vt-x", "memory_virtualization": "shadow"},
-    "amd-v, nested": {"under": "amd-v", "memory_virtualization": "nested"},
-    "amd-v, shadow": {"under": "amd-v", "memory_virtualization": "shadow"},
-}
-
-
 ALTERNATE = ("nested", "amd-v, shadow", "shadow", "amd-v, nested")
 
 
@@ -221,17 +211,6 @@ def alone(short_slices, options):
     system = finish(neighbour(), **options)
     assert system.guests[0].outcome == "exit"
     return seen(system.guests[0]), dict(system.guests[0].exits), own_frames(system)
-
-
-def own_frames(system) -> list[bytes]:
-    """Return the hypervisor's IDT or GDT, TSS and entry points."""
-    if system.assisted:
-        host = system.host
-        return [system.machine.memory.read_bytes(place, 4096) for place in (host.gdt, host.tss, host.entry)]
-    host = system.switcher.host
-    return [
-        system.machine.memory.read_bytes(host.host_address(place), 4096) for place in (host.idt, host.tss, host.entry)
-    ]
 
 
 @pytest.mark.parametrize(("options", "malice"), each_way(MALICE), indirect=["options"])

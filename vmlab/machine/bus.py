@@ -4,8 +4,10 @@ x86 has two address spaces outside the processor: memory (RAM and memory-mapped 
 owns both maps and refuses overlap; a device sees only an offset into its own registers, so that one device class
 serves the real machine and a guest's virtual platform.
 
-Simplified: memory-mapped ranges are granular to a page; there is no bus mastering and no bus time. What nobody claims
-reads as all ones and swallows writes, as on ISA, where undriven data lines float high.
+A device that masters the bus reads and writes RAM by itself (direct memory access). What is not RAM does not answer it.
+
+Simplified: memory-mapped ranges are granular to a page; no device answers another one; there is no bus time. What nobody
+claims reads as all ones and swallows writes, as on ISA, where undriven data lines float high.
 
 Read more: Intel SDM vol. 1, chapter 19 (I/O ports), vol. 3, 3.3; IBM PC/AT Technical Reference (ISA byte lanes).
 """
@@ -15,12 +17,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal, NamedTuple, Protocol
 
 from vmlab.errors import OptionError
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE, Memory
 
-__all__ = ["Bus", "Device", "OnAccess", "Range"]
+__all__ = ["Bus", "Device", "OnAccess", "OnTransfer", "Range"]
 
 PORTS = 0x1_0000
 ADDRESS_SPACE = 1 << 52
@@ -67,6 +70,9 @@ class Range:
 OnAccess = Callable[[int, int, int, bool, "str | None"], None]
 """Address, bytes, value, whether it was a write, name of the device."""
 
+OnTransfer = Callable[[int, int, int, bool, str], None]
+"""Address, bytes, those of them that RAM answered for, whether it was a write to memory, name of the device."""
+
 
 class _Slot(NamedTuple):
     """Who answers at one port or page."""
@@ -95,6 +101,10 @@ class Bus:
         Port number to accesses so far.
     on_access, on_memory_access : callable or None
         Called after each access to a port, or to a memory-mapped register: see `OnAccess`.
+    on_transfer : callable or None
+        Called after each transfer of data by a device that masters the bus: see `OnTransfer`.
+    transferred : set of int or None
+        Where somebody wants to know them: the page numbers to which such devices have written.
     """
 
     __slots__ = (
@@ -105,8 +115,10 @@ class Bus:
         "memory",
         "on_access",
         "on_memory_access",
+        "on_transfer",
         "port_accesses",
         "ram_pages",
+        "transferred",
     )
 
     def __init__(self, memory: Memory) -> None:
@@ -116,6 +128,8 @@ class Bus:
         self.port_accesses: Counter[int] = Counter()
         self.on_access: OnAccess | None = None
         self.on_memory_access: OnAccess | None = None
+        self.on_transfer: OnTransfer | None = None
+        self.transferred: set[int] | None = None
         self._ports: dict[int, _Slot] = {}
         self._pages: dict[int, _Slot] = {}
         self._ranges: list[Range] = []
@@ -142,6 +156,22 @@ class Bus:
         claim = self._claim("port", device, base, count, PORTS)
         for index in range(count):
             self._ports[base + index] = _Slot(device, offset + index, width, claim)
+
+    def move_ports(self, device: Device, base: int | None, count: int, *, width: int = 1) -> None:
+        """Let a device answer at other ports than before, where software chooses them; at none, for None.
+
+        Ports that another device claims stay that device's.
+        """
+        for claim in [each for each in self._ranges if each.space == "port" and each.owner == device.name]:
+            self._ranges.remove(claim)
+            for port in range(claim.base, claim.base + claim.length):
+                del self._ports[port]
+        self.devices[device.name] = device
+        wanted = range(0) if base is None else range(base, min(base + count, PORTS))
+        for is_free, run in groupby(wanted, key=lambda port: port not in self._ports):
+            if is_free:
+                ports = list(run)
+                self.add_ports(device, ports[0], len(ports), offset=ports[0] - wanted.start, width=width)
 
     def add_mmio(self, device: Device, base: int, length: int, *, offset: int = 0, width: int = 4) -> None:
         """Give a device a range of physical addresses, hiding RAM that is there; base and length in whole pages.
@@ -264,6 +294,33 @@ class Bus:
                 self._write_byte((address + index) % ADDRESS_SPACE, (value >> (8 * index)) & 0xFF)
         if self.on_memory_access is not None:
             self.on_memory_access(address, size, value, True, slot.device.name if slot else None)
+
+    # -- bus masters -------------------------------------------------------------------------------------------------
+
+    def reach(self, address: int, length: int) -> int:
+        """Return how many of so many bytes, from an address on, are RAM without a gap."""
+        end = address
+        while end < address + length and self.is_ram(end):
+            end = (end | PAGE_SIZE - 1) + 1
+        return min(end - address, length)
+
+    def transfer_out(self, address: int, length: int, device: str) -> bytes:
+        """Read RAM for a device; fewer bytes than asked for where the rest is not RAM (PCI: master abort)."""
+        data = self.memory.read_bytes(address, found) if (found := self.reach(address, length)) else b""
+        if self.on_transfer is not None:
+            self.on_transfer(address, length, found, False, device)
+        return data
+
+    def transfer_in(self, address: int, data: bytes, device: str) -> int:
+        """Write RAM for a device; return how many bytes were written, fewer than given where the rest is not RAM."""
+        found = self.reach(address, len(data))
+        if found:
+            self.memory.write_bytes(address, data[:found])
+            if self.transferred is not None:
+                self.transferred.update(range(address >> PAGE_SHIFT, (address + found - 1 >> PAGE_SHIFT) + 1))
+        if self.on_transfer is not None:
+            self.on_transfer(address, len(data), found, True, device)
+        return found
 
     def _read_byte(self, address: int) -> int:
         if self.is_ram(address):

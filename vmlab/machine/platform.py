@@ -26,6 +26,7 @@ from vmlab.machine.devices import (
     Uart,
 )
 from vmlab.machine.devices.apic_bus import ApicBus
+from vmlab.machine.devices.bus_master import BusMaster
 from vmlab.machine.firmware.port import FirmwarePort
 from vmlab.machine.firmware_tables import build_tables, io_apic_identifier
 from vmlab.machine.state import COUNT, check_state, rollback
@@ -56,6 +57,8 @@ class Platform:
         At most two, on the first ATA channel.
     processors : int
         How many processors there are, each with its local APIC; the first starts the computer.
+    masters : bool
+        False where no device may master the bus: where `memory` is not the guest's alone.
 
     Attributes
     ----------
@@ -69,7 +72,12 @@ class Platform:
     """
 
     def __init__(
-        self, memory: PhysicalMemory | MemoryWindow, disks: Sequence[Disk | None] = (), processors: int = 1
+        self,
+        memory: PhysicalMemory | MemoryWindow,
+        disks: Sequence[Disk | None] = (),
+        processors: int = 1,
+        *,
+        masters: bool = True,
     ) -> None:
         self.memory = memory
         self.bus = Bus(memory)
@@ -102,6 +110,8 @@ class Platform:
             self.debug_exit, self.cga, self.system_control, self.firmware,
         ):  # fmt: skip
             device.attach(self.bus)
+        if masters:
+            BusMaster(self.pci, self.ata).attach(self.bus)
 
     def line(self, irq: int) -> Callable[[bool], None]:
         """Return the function that drives an ISA interrupt line: it leads to the PIC and to the I/O APIC."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from vmlab.errors import OptionError
 
 __all__ = [
-    "KINDS", "ControlWrite", "Detail", "Emulate", "End", "Event", "EventSink", "Exit", "FirmwareCall", "Hypercall", "Inject", "Input", "InstructionRetired", "PortAccess", "Resume",
+    "KINDS", "ControlWrite", "Detail", "Dma", "Emulate", "End", "Event", "EventSink", "Exit", "FirmwareCall", "Hypercall", "Inject", "Input", "InstructionRetired", "PortAccess", "Resume",
     "ShadowFill", "ShadowRoot", "ShadowSync", "ShadowUnsync", "ShadowWrite", "Signal", "Switch", "Trace", "Trap", "make",
 ]  # fmt: skip
 
@@ -224,17 +224,7 @@ class NestedFill(Event):
 
 @dataclass(frozen=True, slots=True)
 class Hypercall(Event):
-    """A paravirtualized guest asked its hypervisor for something, alone or in a list.
-
-    Attributes
-    ----------
-    name : str
-        What it called, as `"mmu_update"`.
-    arguments : str
-        Its arguments, in hexadecimal.
-    result : int
-        What the guest was told; negative for an error.
-    """
+    """A paravirtualized guest asked its hypervisor for something, alone or in a list; a negative result is an error."""
 
     kind: ClassVar[str] = "hypercall"
     name: str
@@ -268,6 +258,18 @@ class PortAccess(Event):
     value: int
     write: bool
     device: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dma(Event):
+    """A device, real or virtual, read or wrote memory by itself; memory has answered for `done` of `size` bytes."""
+
+    kind: ClassVar[str] = "dma"
+    address: int
+    size: int
+    done: int
+    write: bool
+    device: str
 
 
 @dataclass(frozen=True, slots=True)

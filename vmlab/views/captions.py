@@ -70,11 +70,12 @@ WEIGHT = (
     "port",
     "control",
     "input",
+    "dma",
     "instruction",
 )
 """Kinds of events, the most telling first."""
 
-ASIDES = ("traced", "unsync", "sync")
+ASIDES = ("traced", "unsync", "sync", "dma")
 """Kinds of events that have a sentence of their own behind that of the main event."""
 
 PAGE_FAULT = 14
@@ -155,10 +156,9 @@ def main_event(events: Sequence[Event]) -> Event | None:
 
 def caption(moment: Moment, events: Sequence[Event]) -> str:
     """Say what a step did."""
-    event = main_event(events)
-    if event is None or event.kind == "instruction":
-        return _plain(moment)
-    said = [SENTENCES[event.kind](moment, event, events)]
+    main = main_event(events)
+    event = main if main and main.kind not in ("dma", "instruction") else None  # what a device does, it does beside it
+    said = [SENTENCES[event.kind](moment, event, events) if event else _plain(moment)]
     others = [each for each in events if each.kind in ASIDES and each is not event]
     return " ".join(said + [SENTENCES[each.kind](moment, each, events) for each in others])
 

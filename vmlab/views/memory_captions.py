@@ -1,4 +1,4 @@
-"""What the steps of a hypervisor's memory virtualization did, in a sentence each: shadow and nested page tables."""
+"""What a hypervisor's memory virtualization did, in a sentence each: shadow and nested page tables; and what devices did to memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from vmlab.machine.trace import NestedFill, ShadowFill, ShadowRoot, ShadowSync, ShadowUnsync, ShadowWrite
+    from vmlab.machine.trace import Dma, NestedFill, ShadowFill, ShadowRoot, ShadowSync, ShadowUnsync, ShadowWrite
 
 __all__ = ["MEMORY_SENTENCES"]
 
@@ -55,6 +55,16 @@ def _nested(moment: object, event: NestedFill, events: object) -> str:
     )
 
 
+def _dma(moment: object, event: Dma, events: object) -> str:
+    way = "writes" if event.write else "reads"
+    if event.done == event.size:
+        return f"Meanwhile {event.device} {way} {event.size} bytes of memory at {event.address:#x} by itself (DMA)."
+    return (
+        f"Meanwhile {event.device} {way} memory at {event.address:#x} by itself (DMA): {event.done} of {event.size} bytes, "
+        "since nothing answers there, and it stops with an error."
+    )
+
+
 MEMORY_SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
     {
         "shadow": _shadow,
@@ -63,5 +73,6 @@ MEMORY_SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
         "traced": _traced,
         "root": _root,
         "nested": _nested,
+        "dma": _dma,
     }
 )

@@ -134,6 +134,7 @@ EVENTS: Mapping[str, Mark] = MappingProxyType(
         "switch": Mark("⇄", "switch", "world switch"),
         "resume": Mark("△", "kernel", "resume"),
         "port": Mark("●", "hardware", "port"),
+        "dma": Mark("⇆", "hardware", "DMA"),
         "control": Mark("■", "hardware", "control register"),
         "input": Mark("▸", "neutral", "input"),
         "end": Mark("✕", "neutral", "end"),

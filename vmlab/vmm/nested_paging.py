@@ -5,10 +5,11 @@ when the guest first touches a page (an EPT violation, a nested page fault), wit
 allow. What is not RAM is never mapped: an access there leads out each time, and is emulated.
 
 Dirty logging notes which pages are written to, what live migration asks for: on a processor with page-modification logging
-by the dirty bits that it sets and logs, on another by protecting the pages from writing.
+by the dirty bits that it sets and logs, on another by protecting the pages from writing. What a virtual device writes by itself
+(DMA) passes no table, and is noted beside.
 
 Simplified: frames are never taken away from a guest, so that entries are only added; leaves grow no larger later. What the
-hypervisor itself writes for a guest (INS, a copy from a device) is not noted as dirty.
+hypervisor itself writes for a guest (INS, a service of the BIOS) is not noted as dirty.
 
 Read more: Bhargava et al., ASPLOS 2008; Intel SDM vol. 3, 28.3 (EPT).
 """
@@ -133,7 +134,8 @@ class NestedPaging:
 
     def collect(self) -> set[int]:
         """Return the pages written to since the last time, and begin anew; the caller drops what the TLB holds."""
-        found, self.dirty = self.dirty, set()
+        found, self.dirty = self._noted(), set()
+        self._bus.transferred = set() if self.logging else None
         for entry in list(self.tables.entries()):
             if not self._bus.is_ram(entry.address):
                 continue  # the local APIC's page, which the processor virtualizes
@@ -145,10 +147,14 @@ class NestedPaging:
                 self.tables.protect(entry.address, writable=False)
         return found
 
+    def _noted(self) -> set[int]:
+        return self.dirty | (self._bus.transferred or set())
+
     def stop_log(self) -> None:
         """Note no more; pages that are protected become writable again as they are written to."""
         self.logging = False
         self.dirty = set()
+        self._bus.transferred = None
 
     # -- saving ------------------------------------------------------------------------------------------------------------
 
@@ -159,7 +165,7 @@ class NestedPaging:
             "tables": list(self.tables.tables),
             "fills": self.fills,
             "logging": self.logging,
-            "dirty": sorted(self.dirty),
+            "dirty": sorted(self._noted()),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -169,3 +175,4 @@ class NestedPaging:
         check_state(state, "nested paging", rules)
         self.tables.tables[:] = state["tables"]
         self.fills, self.logging, self.dirty = state["fills"], state["logging"], set(state["dirty"])
+        self._bus.transferred = set() if self.logging else None

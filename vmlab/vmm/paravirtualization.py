@@ -124,7 +124,7 @@ class Paravirtualization(Hypervisor):
     def make_guest(self, name: str, image: Image, memory: MemoryWindow, model: CpuModel, processors: int) -> Domain:
         """Return a guest on the computer's own memory; its frames lie in it from the last one down, as Xen hands them out."""
         memory.frames.reverse()
-        platform = Platform(self.machine.memory, self.copy_disks(image))
+        platform = Platform(self.machine.memory, self.copy_disks(image), masters=False)
         number, shared = len(self.domains), self.switcher.host.allocate()
 
         def build(domain: Domain) -> None:

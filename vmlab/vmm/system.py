@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import IF
 from vmlab.machine.recordable import NotCopied, check_guest
-from vmlab.machine.trace import End, FirmwareCall, PortAccess, Trace
+from vmlab.machine.trace import Dma, End, FirmwareCall, PortAccess, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,24 +138,29 @@ class System(NotCopied, ABC):
         self._listen()
 
     def _listen(self) -> None:
-        """Listen to the guests' ports, as long as events are wanted."""
+        """Listen to the guests' ports and bus masters, as long as events are wanted."""
         for index, guest in enumerate(self.guests):
             guest.platform.bus.on_access = partial(self._accessed, index) if self.trace.on else None
+            guest.platform.bus.on_transfer = partial(self._transferred, index) if self.trace.on else None
 
     def _accessed(self, index: int, port: int, size: int, value: int, write: bool, device: str | None) -> None:
         """Tell of an access to a port of a guest's platform."""
+        self.trace.note(PortAccess, *self._stamp(index), port, size, value, write, device)
+
+    def _transferred(self, index: int, address: int, size: int, done: int, write: bool, device: str) -> None:
+        """Tell of a transfer by a device of a guest's platform that masters the bus."""
+        self.trace.note(Dma, *self._stamp(index), address, size, done, write, device)
+
+    def _stamp(self, index: int) -> tuple[int, int, int, int]:
+        """Return what an event of a guest's platform begins with: step, time, guest, processor."""
         step = self.steps if self.in_vmm else self.steps + 1  # natively, the instruction is not counted yet
         guest = self.guests[index]
-        time, cpu = guest.instructions, guest.platform.apics.current
-        self.trace.note(PortAccess, step, time, index, cpu, port, size, value, write, device)
+        return step, guest.instructions, index, guest.platform.apics.current
 
     def _called(self, index: int, vector: int, ax: int) -> None:
         """Tell of a call of a guest's BIOS."""
         if self.trace.on:
-            step = self.steps if self.in_vmm else self.steps + 1
-            guest = self.guests[index]
-            cpu = guest.platform.apics.current
-            self.trace.emit(FirmwareCall(step, guest.instructions, index, vector, ax, cpu=cpu))
+            self.trace.note(FirmwareCall, *self._stamp(index), vector, ax)
 
     @abstractmethod
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:

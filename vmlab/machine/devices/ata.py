@@ -1,7 +1,8 @@
 """An ATA (IDE) channel: the registers through which a PC drives two disks.
 
 Both drives see every write to the command block; the DEV bit of the device register says which of them answers and
-obeys. Data moves through the 16- or 32-bit data port, one block at a time. A status read takes the interrupt back.
+obeys. Data moves through the 16- or 32-bit data port, one block at a time, or by the bus master, if the controller has one
+(`vmlab.machine.devices.bus_master`). A status read takes the interrupt back.
 
 Bus ranges, primary channel: ports 0x1F0-0x1F7 (command block, offsets 0-7), port 0x3F6 (control block, offset 8);
 secondary: 0x170-0x177 and 0x376. Interrupts: IRQ 14 and IRQ 15.
@@ -26,7 +27,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import StateError
-from vmlab.machine.devices.ata_disk import BSY, AtaDisk
+from vmlab.machine.devices.ata_disk import BSY, COMMAND_TIME, AtaDisk
 from vmlab.machine.state import BYTE, Items, check_state, rollback
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from vmlab.machine.bus import Bus
     from vmlab.machine.clock import Clock
+    from vmlab.machine.devices.bus_master import BusMaster
     from vmlab.machine.disk import Disk
 
 __all__ = ["PRIMARY", "SECONDARY", "AtaChannel"]
@@ -66,7 +68,7 @@ class AtaChannel:
         The two `AtaDisk`, None for an absent one.
     """
 
-    __slots__ = ("_clock", "_high", "_line", "control", "drives", "name", "selected")
+    __slots__ = ("_clock", "_high", "_line", "_master", "control", "drives", "name", "selected")
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class AtaChannel:
         self.name = name
         self._clock, self._line = clock, line
         self._high = False
+        self._master: BusMaster | None = None
         self.drives = tuple(
             None if disk is None else AtaDisk(disk, number) for number, disk in enumerate((master, slave))
         )
@@ -90,6 +93,13 @@ class AtaChannel:
         command, control = ports
         bus.add_ports(self, command, 8, width=4)
         bus.add_ports(self, control, 1, offset=CONTROL)
+
+    def connect(self, master: BusMaster) -> None:
+        """Let a bus master serve the drives' DMA commands, which they have from now on."""
+        self._master = master
+        for drive in self.drives:
+            if drive is not None:
+                drive.has_dma = True
 
     @property
     def _drive(self) -> AtaDisk | None:
@@ -104,15 +114,31 @@ class AtaChannel:
     def advance(self, now: int) -> None:
         """Let the drives finish whose time has come."""
         for drive in self.drives:
-            if drive and drive.due is not None and drive.due <= now:
+            while drive and (due := drive.due) is not None and due <= now:
                 drive.work()
+                if drive.wants_dma and (master := self._ready_for(drive)):
+                    drive.move(master, due)  # the time is when it was due, however late we come
         self._update()
+
+    def _ready_for(self, drive: AtaDisk) -> BusMaster | None:
+        """Return the bus master where it is ready for a drive; it sees the one that is selected."""
+        master = self._master
+        return master if master and drive is self._drive and master.is_ready(inwards=drive.sends) else None
+
+    def grant(self) -> None:
+        """Let a drive that waits for the bus master have the bus soon, if that is ready now."""
+        drive = self._drive
+        if drive is not None and drive.wants_dma and drive.due is None and self._ready_for(drive):
+            drive.due = self._clock.now + COMMAND_TIME
+        self._clock.refresh()
 
     def _update(self) -> None:
         drive = self._drive
         high = drive is not None and drive.interrupt and not self.control & NO_INTERRUPT
         if high != self._high:
             self._high = high
+            if high and self._master is not None:
+                self._master.interrupted()
             self._line(high)
 
     # -- the data port -----------------------------------------------------------------------------------------------
@@ -186,7 +212,7 @@ class AtaChannel:
         for place in range(size):
             self._write_register(offset + place, value >> 8 * place & 0xFF)
         self._update()
-        self._clock.refresh()
+        self.grant()
 
     def _write_register(self, offset: int, value: int) -> None:
         if offset == CONTROL:

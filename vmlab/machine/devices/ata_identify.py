@@ -10,6 +10,7 @@ __all__ = ["DEFAULT_HEADS", "DEFAULT_SECTORS", "MOST_MULTIPLE", "cylinders", "id
 DEFAULT_HEADS, DEFAULT_SECTORS = 16, 63
 MOST_CYLINDERS = 16_383  # of the default geometry; larger disks are addressed by LBA
 MOST_MULTIPLE = 16
+LBA, DMA = 0x0200, 0x0100  # in word 49
 LBA28_SECTORS = (1 << 28) - 1
 
 
@@ -18,7 +19,7 @@ def cylinders(sectors: int, heads: int, track: int) -> int:
     return max(1, min(sectors // (heads * track), 0xFFFF))
 
 
-def identify(number: int, sectors: int, heads: int, track: int, multiple: int) -> bytes:
+def identify(number: int, sectors: int, heads: int, track: int, multiple: int, dma_mode: int | None = None) -> bytes:
     """Return the 512 bytes of IDENTIFY DEVICE.
 
     Parameters
@@ -31,6 +32,8 @@ def identify(number: int, sectors: int, heads: int, track: int, multiple: int) -
         Current geometry: heads, and sectors a track.
     multiple : int
         Sectors a block of READ and WRITE MULTIPLE, 0 if they are off.
+    dma_mode : int, optional
+        The mode of Multiword DMA that is chosen, of 0 to 2; None where there is no bus master.
     """
     current = cylinders(sectors, heads, track)
     capacity = min(current * heads * track, sectors)
@@ -42,7 +45,7 @@ def identify(number: int, sectors: int, heads: int, track: int, multiple: int) -
         6: DEFAULT_SECTORS,
         47: 0x8000 | MOST_MULTIPLE,
         48: 1,  # 32-bit data port (ATA-1)
-        49: 0x0200,  # LBA; no DMA
+        49: LBA if dma_mode is None else LBA | DMA,
         50: 0x4000,
         51: 0x0200,  # PIO mode 2
         53: 0x0003,  # words 54-58 and 64-70 are valid
@@ -54,7 +57,12 @@ def identify(number: int, sectors: int, heads: int, track: int, multiple: int) -
         59: 0x0100 | multiple if multiple else 0,
         60: lba28 & 0xFFFF,
         61: lba28 >> 16,
+        63: 0
+        if dma_mode is None
+        else 0x0007 | 0x0100 << dma_mode,  # Multiword DMA: those that are, the one that is chosen
         64: 0x0003,  # PIO modes 3 and 4
+        65: 0 if dma_mode is None else 120,  # ns a cycle of Multiword DMA, at least and recommended
+        66: 0 if dma_mode is None else 120,
         67: 120,  # ns a cycle
         68: 120,
         80: 0x007E,  # ATA-1 to ATA/ATAPI-6

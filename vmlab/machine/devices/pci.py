@@ -8,15 +8,16 @@ Bus range: ports 0xCF8-0xCFF, up to four bytes at once. Port 0xCF9 is the chip s
 
     address:  [ ENABLE 31 | bus 23:16 | device 15:11 | function 10:8 | register 7:2 | 0 0 ]
 
-Simplified: no function claims memory or ports through base addresses: the IDE controller sits at the ports of a PC/AT,
-interrupts on IRQ 14 and 15, and has no bus mastering. What can be written is stored and has no effect.
+Simplified: one function alone claims ports through a base address, the IDE controller, for its bus master
+(`vmlab.machine.devices.bus_master`); its drives sit at the ports of a PC/AT, always, and interrupt on IRQ 14 and 15. What else
+can be written is stored and has no effect.
 
 Read more: PCI Local Bus Specification 3.0, 3.2.2.3.2 and 6; Intel 82441FX (290549) and 82371SB (290550) data sheets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import StateError
@@ -27,19 +28,24 @@ if TYPE_CHECKING:
 
     from vmlab.machine.bus import Bus
 
-__all__ = ["PciBus", "PciFunction"]
+__all__ = ["BASE_4", "COMMAND", "IDE", "IO_SPACE", "MASTER", "MASTER_ABORTED", "STATUS", "PciBus", "PciFunction"]
 
 ADDRESS, RESET_CONTROL, DATA = 0, 1, 4
 ENABLE, ADDRESS_BITS = 1 << 31, 0x80FF_FFFC
 FULL_RESET, RESET_CPU = 0x02, 0x04
 SIZE = 256
 
-VENDOR, DEVICE, COMMAND, STATUS, REVISION, INTERFACE, SUBCLASS, CLASS, HEADER, LINE = (
-    0x00, 0x02, 0x04, 0x06, 0x08, 0x09, 0x0A, 0x0B, 0x0E, 0x3C,
+VENDOR, DEVICE, COMMAND, STATUS, REVISION, INTERFACE, SUBCLASS, CLASS, HEADER, BASE_4, LINE = (
+    0x00, 0x02, 0x04, 0x06, 0x08, 0x09, 0x0A, 0x0B, 0x0E, 0x20, 0x3C,
 )  # fmt: skip
+IDE = (1, 1)
+"""Device and function number of the IDE controller."""
 INTEL = 0x8086
 IO_SPACE, MEMORY_SPACE, MASTER = 1, 2, 4  # in the command register
-MEDIUM_DEVSEL = 0x0200  # in the status register
+MEDIUM_DEVSEL, MASTER_ABORTED = 0x0200, 0x2000  # in the status register
+ABORTS = MASTER_ABORTED | 0x1800  # target aborts, received and signalled
+BASE_IS_PORTS = 1  # in a base address
+FIRST_BASE = 0xC000  # where firmware puts the bus master's ports
 MULTIFUNCTION = 0x80
 
 
@@ -57,12 +63,15 @@ class PciFunction:
         Register to (size in bytes, value).
     writable : dict
         Register to (size in bytes, mask of the bits that can be written).
+    clearable : dict
+        The same of bits that a write of 1 clears.
     """
 
     name: str
     place: tuple[int, int]
     contents: dict[int, tuple[int, int]]
     writable: dict[int, tuple[int, int]]
+    clearable: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 def _identity(device: int, class_code: int, revision: int = 0) -> dict[int, tuple[int, int]]:
@@ -86,10 +95,18 @@ _FUNCTIONS = (
     ),
     PciFunction(
         "82371SB IDE controller",
-        (1, 1),
-        _identity(0x7010, 0x01_01_00)
-        | {COMMAND: (2, IO_SPACE), STATUS: (2, MEDIUM_DEVSEL | 0x80), 0x40: (4, 0x8000_8000)},  # both channels on
-        {COMMAND: (2, 0x0005), 0x0D: (1, 0xF0), LINE: (1, 0xFF), 0x40: (4, 0xF3FF_F3FF)},
+        IDE,
+        _identity(0x7010, 0x01_01_80)
+        | {COMMAND: (2, IO_SPACE), STATUS: (2, MEDIUM_DEVSEL | 0x80), 0x40: (4, 0x8000_8000)}  # both channels on
+        | {BASE_4: (4, FIRST_BASE | BASE_IS_PORTS)},
+        {
+            COMMAND: (2, IO_SPACE | MASTER),
+            0x0D: (1, 0xF0),
+            LINE: (1, 0xFF),
+            0x40: (4, 0xF3FF_F3FF),
+            BASE_4: (4, 0xFFF0),
+        },
+        {STATUS: (2, ABORTS)},
     ),
 )
 
@@ -105,17 +122,31 @@ class PciBus:
         What is on the bus.
     on_reset : callable or None
         Called without arguments when the guest resets the computer through port 0xCF9.
+    on_write : callable or None
+        Called with the place of a function whose configuration space was written to.
     """
 
-    __slots__ = ("_masks", "_spaces", "address", "functions", "name", "on_reset", "reset_control")
+    __slots__ = (
+        "_clears",
+        "_masks",
+        "_spaces",
+        "address",
+        "functions",
+        "name",
+        "on_reset",
+        "on_write",
+        "reset_control",
+    )
 
     def __init__(self, name: str = "pci") -> None:
         self.name = name
         self.address = self.reset_control = 0
         self.on_reset: Callable[[], object] | None = None
+        self.on_write: Callable[[tuple[int, int]], object] | None = None
         self.functions = _FUNCTIONS
         self._spaces = {each.place: _layout(each.contents) for each in _FUNCTIONS}
         self._masks = {each.place: _layout(each.writable) for each in _FUNCTIONS}
+        self._clears = {each.place: _layout(each.clearable) for each in _FUNCTIONS}
 
     def attach(self, bus: Bus) -> None:
         """Claim the configuration ports."""
@@ -140,8 +171,7 @@ class PciBus:
         place = self._selected()
         if place is None:
             return ones
-        register = self._register(offset)
-        return int.from_bytes(self._spaces[place][register : register + size], "little")
+        return self.get(place, self._register(offset), size)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Write the address, as a whole, the data of the register that it names, or the reset control."""
@@ -153,12 +183,22 @@ class PciBus:
             if rising and self.on_reset is not None:
                 self.on_reset()
         elif offset >= DATA and (place := self._selected()) is not None:
-            space, mask = self._spaces[place], self._masks[place]
+            space, mask, clears = self._spaces[place], self._masks[place], self._clears[place]
             register = self._register(offset)
-            for index in range(min(size, SIZE - register)):
-                writable = mask[register + index]
-                byte = value >> 8 * index & 0xFF
-                space[register + index] = space[register + index] & ~writable | byte & writable
+            for at in range(register, min(register + size, SIZE)):
+                byte = value >> 8 * (at - register) & 0xFF
+                space[at] = space[at] & ~(mask[at] | byte & clears[at]) | byte & mask[at]
+            if self.on_write is not None:
+                self.on_write(place)
+
+    def get(self, place: tuple[int, int], register: int, size: int) -> int:
+        """Return what is in a register of a function, for the function itself."""
+        return int.from_bytes(self._spaces[place][register : register + size], "little")
+
+    def note(self, place: tuple[int, int], bits: int) -> None:
+        """Set bits in the status register of a function: what has happened to it on the bus."""
+        status = self.get(place, STATUS, 2) | bits
+        self._spaces[place][STATUS : STATUS + 2] = status.to_bytes(2, "little")
 
     def save(self) -> dict[str, Any]:
         """Save the ports' registers and every configuration space."""
@@ -174,10 +214,8 @@ class PciBus:
         fields = {"address": LONG, "reset_control": range(8), "spaces": Items(bytes, len(self._spaces))}
         check_state(state, self.name, fields)
         for each, (place, space), saved in zip(self.functions, self._spaces.items(), state["spaces"], strict=True):
-            mask = self._masks[place]
-            if len(saved) != SIZE or any(
-                (new ^ old) & ~bits for new, old, bits in zip(saved, space, mask, strict=True)
-            ):
+            changes = zip(saved, space, self._masks[place], self._clears[place], strict=True)
+            if len(saved) != SIZE or any((new ^ old) & ~(mask | clears) for new, old, mask, clears in changes):
                 raise StateError(f"{self.name}: the saved configuration space is not one of the {each.name}")
         self.address, self.reset_control = state["address"], state["reset_control"]
         for space, saved in zip(self._spaces.values(), state["spaces"], strict=True):
