@@ -125,9 +125,10 @@ class Guest:
         """Save all but memory as plain data."""
         self.platform.now(self.vcpu.retired)
         return {
-            "version": 2,
+            "version": 3,
             "vcpus": [vcpu.save() for vcpu in self.vcpus],
             "turn_end": self.turns.end if self.turns else 0,
+            "relaxed": self.vcpu.relaxed,
             "platform": self.platform.save(),
             "outcome": self.outcome,
             "status": self.status,
@@ -137,13 +138,17 @@ class Guest:
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `save` gave; StateError where it is damaged, and nothing has changed then."""
-        vcpus = {"vcpus": Items(dict, len(self.vcpus)), "turn_end": COUNT}
+        vcpus = {"vcpus": Items(dict, len(self.vcpus)), "turn_end": COUNT, "relaxed": bool}
         fields = {**vcpus, "platform": dict, "exits": Entries(str, COUNT), "emulated": Entries(str, COUNT)}
-        check_state(state, "guest", {**fields, "outcome": (str, type(None)), "status": (int, type(None))}, version=2)
+        check_state(state, "guest", {**fields, "outcome": (str, type(None)), "status": (int, type(None))}, version=3)
         with rollback(self):
             self.platform.load(state["platform"])
             for vcpu, saved in zip(self.vcpus, state["vcpus"], strict=True):
                 vcpu.load(saved)
+            for vcpu in self.vcpus:
+                vcpu.relaxed = (
+                    vcpu is self.vcpu and state["relaxed"]
+                )  # of the turn, which the hypervisor has yet to pass on
             if self.turns:
                 self.turns.load(state["turn_end"])
             self.platform.check_time(self.vcpu.retired)
