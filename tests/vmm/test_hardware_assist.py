@@ -156,7 +156,6 @@ def test_the_host_is_chosen_for_what_is_asked():
         ({"memory_virtualization": "none"}, "has 'nested' or 'shadow' alone"),
         ({"memory_virtualization": 3}, "has 'nested' or 'shadow' alone"),
         ({"ept_pages": "8 KiB"}, "no nested pages of '8 KiB'"),
-        ({"cpus": 2, "memory_virtualization": "shadow"}, "not possible yet under vt-x"),
     ],
 )
 def test_what_is_not_possible_is_said(options, text):

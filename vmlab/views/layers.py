@@ -16,13 +16,14 @@ most three a guest).
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import EFER_SVME
-from vmlab.vmm.page_walk import shadow_of
+from vmlab.vmm.page_walk import shadows_of
 from vmlab.vmm.system import System
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _add_vmm(graph: nx.DiGraph, system: System) -> None:
                 "CR3": f"{guest.vcpu.cr3:#010x}",
             },
         )
-        shadow = shadow_of(system, index)
+        shadows = shadows_of(system, index)  # of each of its VCPUs
         graph.add_node(
             f"guest{index}/shadow",
             label=memory_name(system, index),
@@ -217,13 +218,13 @@ def _add_vmm(graph: nx.DiGraph, system: System) -> None:
             layer="vmm",
             guest=index,
             privilege="held by the VMM",
-            counters=dict(sorted(shadow.counters.items())) if shadow else {},
+            counters=dict(sorted(sum((shadow.counters for shadow in shadows), Counter[str]()).items())),
             state={
-                "policy": shadow.policy,
-                "shadow pages": len(shadow.pages.pages),
-                "out of step": len(shadow.traces.out_of_step),
+                "policy": shadows[0].policy,
+                "shadow pages": sum(len(shadow.pages.pages) for shadow in shadows),
+                "out of step": sum(len(shadow.traces.out_of_step) for shadow in shadows),
             }
-            if shadow
+            if shadows
             else {},
         )
 

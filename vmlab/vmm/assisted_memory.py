@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vmlab.vmm.host_memory import HostMemory
     from vmlab.vmm.nested_paging import NestedPaging
     from vmlab.vmm.shadow_paging import ShadowPolicy
+    from vmlab.vmm.shadow_writers import FrameWriters
 
 __all__ = ["AssistedMemory", "NestedMemory", "Resolved", "ShadowMemory"]
 
@@ -55,12 +56,12 @@ class Resolved(NamedTuple):
 
 
 class AssistedMemory(ABC):
-    """The memory of one guest.
+    """The memory of one guest, as one of its VCPUs finds it.
 
     Attributes
     ----------
     vcpu : Processor
-        The guest's.
+        The VCPU.
     name : str
         What its tables are called.
     is_the_guests : bool
@@ -127,7 +128,7 @@ class NestedMemory(AssistedMemory):
     Attributes
     ----------
     paging : NestedPaging
-        The guest's nested page tables.
+        The VCPU's nested page tables.
     """
 
     name = "nested page tables"
@@ -199,16 +200,19 @@ class ShadowMemory(AssistedMemory):
     Attributes
     ----------
     shadow : ShadowPaging
-        The guest's shadow page tables.
+        The VCPU's shadow page tables.
     """
 
     name = "shadow page tables"
     is_the_guests = False
 
-    def __init__(self, vcpu: Processor, window: MemoryWindow, host: HostFrames, policy: ShadowPolicy) -> None:
+    def __init__(
+        self, vcpu: Processor, window: MemoryWindow, host: HostFrames, policy: ShadowPolicy, writers: FrameWriters
+    ) -> None:
         super().__init__(vcpu)
         # Of HostMemory it uses what HostFrames has, too, where the guest is not deprivileged.
-        self.shadow = ShadowPaging(cast("HostMemory", host), vcpu, window, deprivileged=False, policy=policy)
+        frames = cast("HostMemory", host)
+        self.shadow = ShadowPaging(frames, vcpu, window, deprivileged=False, policy=policy, writers=writers)
         self._flushes_seen = 0
         self._root = 0
 

@@ -44,12 +44,6 @@ class EventInjection(Hypervisor):
 
     machines: list[AssistedMachine]
 
-    @property
-    def slot(self) -> int:
-        """Which of `machines` is that of the current guest's VCPU whose turn it is."""
-        guest = self.guest
-        return self.current * len(guest.vcpus) + guest.platform.apics.current
-
     def devices(self, guest: Guest) -> None:
         """Let the virtual devices act, and choose the event that the next VM entry delivers, if there is one."""
         if guest.turns and not self.machines[self.slot].event:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.machine.memory import PAGE_SHIFT
 from vmlab.machine.nested_walk import AddressSpace
 from vmlab.machine.page_tables import table_entries
-from vmlab.vmm.page_walk import guest_space, host_space, reader, shadow_of
+from vmlab.vmm.page_walk import guest_space, host_spaces, reader, shadows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,12 +123,10 @@ def _hypervisor(system: System, frames: dict[int, Frame]) -> None:
     for address in held.free:
         frames[address >> PAGE_SHIFT] = "free", (), None
     for index in range(len(system.guests)):
-        shadow = shadow_of(system, index)
-        for table in shadow.tables() if shadow else ():
+        for table in [table for shadow in shadows_of(system, index) for table in shadow.tables()]:
             frames[table.address >> PAGE_SHIFT] = "shadow", (index,), None
-        host = host_space(system, index)
-        if host:
-            read = reader(system.machine.cpu)
+        read = reader(system.machine.cpu)
+        for host in host_spaces(system, index):
             addresses = [host.top, *(each.target for each in table_entries(host, read) if not each.is_leaf)]
             frames |= dict.fromkeys((address >> PAGE_SHIFT for address in addresses), ("nested", (index,), None))
 

@@ -41,7 +41,7 @@ from vmlab.vmm.host_frames import FIRST, OWN_FRAMES, HostFrames
 from vmlab.vmm.host_memory import GUEST_FRAMES
 from vmlab.vmm.hypervisor import TIMER_VECTOR
 from vmlab.vmm.nested_paging import frames_needed
-from vmlab.vmm.vcpu_turns import VcpuTurns
+from vmlab.vmm.shadow_writers import FrameWriters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,7 +68,7 @@ class HardwareAssist(EventInjection):
     Attributes
     ----------
     memories : list of AssistedMemory
-        How the memory of each guest is virtualized.
+        How the memory of each guest is virtualized, for each of its VCPUs.
     needed : dict
         Features that the host must have, and what they are, by how memory is virtualized.
     exit_names : dict
@@ -86,11 +86,6 @@ class HardwareAssist(EventInjection):
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
         """Build the computer, the hypervisor's tables, and the guests."""
         is_nested = self.memory_virtualization == "nested"
-        if processors != 1 and not is_nested:
-            raise OptionError(
-                f"a guest with {processors} processors is not possible yet under {self.technique} with shadow paging: "
-                "choose memory_virtualization='nested', or give it one"
-            )
         host_model = self.choose_host(model)
         tables = frames_needed(memory_size) if is_nested else GUEST_FRAMES
         guest_model = self.guest_model(model)
@@ -105,21 +100,18 @@ class HardwareAssist(EventInjection):
         self.build_guests(images, memory_size, guest_model, guest_base, processors)
         self.machines = []
         self.memories: list[AssistedMemory] = []
-        for window, vcpu in [
-            (window, vcpu) for guest, window in zip(self.guests, self.windows, strict=True) for vcpu in guest.vcpus
-        ]:
-            host = self.host
-            machine = self.new_machine(vcpu, len(self.machines) + 1)
-            memory: AssistedMemory
-            if is_nested:
-                memory = self.new_nested_memory(vcpu, window)
-            else:
-                memory = ShadowMemory(vcpu, window, host, self.shadow_policy)
-            memory.ask(machine)
-            self.machines.append(machine)
-            self.memories.append(memory)
-        for guest in self.guests if processors > 1 else ():
-            guest.turns = VcpuTurns(guest)
+        for guest, window in zip(self.guests, self.windows, strict=True):
+            writers = FrameWriters()
+            for vcpu in guest.vcpus:
+                machine = self.new_machine(vcpu, len(self.machines) + 1)
+                memory: AssistedMemory
+                if is_nested:
+                    memory = self.new_nested_memory(vcpu, window)
+                else:
+                    memory = ShadowMemory(vcpu, window, self.host, self.shadow_policy, writers)
+                memory.ask(machine)
+                self.machines.append(machine)
+                self.memories.append(memory)
         self._seen = (0, 0)
 
     def choose_host(self, model: CpuModel) -> CpuModel:
@@ -206,8 +198,8 @@ class HardwareAssist(EventInjection):
             self.emulate(guest, reason, found.reason)
 
     def _tell(self) -> None:
-        """Trace what the memory of the current guest has to tell."""
-        for kind, values in self.memories[self.slot].news():
+        """Trace what the memory of the current guest has to tell, that of its other VCPUs, too."""
+        for kind, values in [each for slot in self.slots(self.current) for each in self.memories[slot].news()]:
             if self.trace.on:
                 self.trace.note(kind, self.steps, self.guest.instructions, self.current, 0, *values)
 
@@ -279,8 +271,7 @@ class HardwareAssist(EventInjection):
         return found
 
     def _logged(self, guest: int) -> Iterator[tuple[AssistedMachine, NestedMemory]]:
-        count = len(self.guests[guest].vcpus)
-        for number in range(guest * count, (guest + 1) * count):
+        for number in self.slots(guest):
             memory = self.memories[number]
             if not isinstance(memory, NestedMemory):
                 raise OptionError("dirty pages are logged under nested paging: choose memory_virtualization='nested'")

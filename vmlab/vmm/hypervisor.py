@@ -20,6 +20,7 @@ from vmlab.machine.state import COUNT, Entries, Items, check_state
 from vmlab.machine.trace import ControlWrite, Emulate, Exit, Resume, Switch
 from vmlab.vmm.guest import Guest
 from vmlab.vmm.system import System
+from vmlab.vmm.vcpu_turns import VcpuTurns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,7 @@ TRACED_REGISTERS = ("cr0", "cr3", "cr4")
 
 
 class Hypervisor(System):
-    """A type 1 hypervisor with time-sliced guests, one VCPU each.
+    """A type 1 hypervisor with time-sliced guests.
 
     Attributes
     ----------
@@ -71,6 +72,8 @@ class Hypervisor(System):
             )
             guest.platform.debug_exit.on_exit = partial(guest.end, "exit")
             guest.platform.on_reset = partial(guest.end, "reset")
+            if processors > 1:
+                guest.turns = VcpuTurns(guest)
             self.guests.append(guest)
             self.windows.append(memory)
         self.counters: Counter[str] = Counter()
@@ -95,6 +98,17 @@ class Hypervisor(System):
     def in_vmm(self) -> bool:
         """True while the hypervisor has the CPU."""
         return self.machine.in_host
+
+    def slots(self, guest: int) -> range:
+        """Return the places of a guest's VCPUs in what the hypervisor keeps for each VCPU."""
+        count = len(self.guests[guest].vcpus)
+        return range(guest * count, (guest + 1) * count)
+
+    @property
+    def slot(self) -> int:
+        """The place of the VCPU of the current guest whose turn it is."""
+        guest = self.guest
+        return self.current * len(guest.vcpus) + guest.platform.apics.current
 
     def instructions(self, guest: int = 0) -> int:
         """Return the instructions that a guest has retired by now: while it has the CPU, the processor counts them."""

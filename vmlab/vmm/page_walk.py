@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from vmlab.vmm.system import System
 
 __all__ = [
-    "ACCESSES", "Sight", "Walked", "check_access", "guest_space", "host_space", "look", "look_at", "reader", "runs_as_user",
-    "shadow_format", "shadow_of",
+    "ACCESSES", "Sight", "Walked", "check_access", "guest_space", "host_space", "host_spaces", "look", "look_at", "reader", "runs_as_user",
+    "shadow_format", "shadow_of", "shadows_of",
 ]  # fmt: skip
 
 ACCESSES = ("read", "write", "fetch")
@@ -245,7 +245,7 @@ def guest_space(system: System, guest: int) -> tuple[Processor, AddressSpace | N
     if system.memory_virtualization == "nested" and system.current == guest:
         virtual: Any = system
         if cpu.non_root or virtual.phase == "handle":
-            root, registers = virtual.machines[guest].tables()
+            root, registers = virtual.machines[virtual.slot].tables()
     return vcpu, AddressSpace(vcpu.page_format, root, tuple(registers))
 
 
@@ -258,22 +258,32 @@ def runs_as_user(system: System, guest: int) -> bool:
 
 
 def host_space(system: System, guest: int) -> AddressSpace | None:
-    """Return the tables that map a guest's physical addresses; None where there are none."""
+    """Return the tables that map a guest's physical addresses, for its VCPU whose turn it is; None where there are none."""
+    found = host_spaces(system, guest)
+    return found[system.guests[guest].platform.apics.current] if found else None
+
+
+def host_spaces(system: System, guest: int) -> list[AddressSpace]:
+    """Return the tables that map a guest's physical addresses, for each of its VCPUs; none where there are none."""
     if system.memory_virtualization != "nested":
-        return None
+        return []
     assisted: Any = system
-    space: AddressSpace = assisted.memories[guest].paging.tables.space
-    return space
+    return [assisted.memories[slot].paging.tables.space for slot in assisted.slots(guest)]
 
 
 def shadow_of(system: System, guest: int) -> ShadowPaging | None:
-    """Return the shadow page tables of a guest; None where there are none."""
+    """Return the shadow page tables of a guest's VCPU whose turn it is; None where there are none."""
+    found = shadows_of(system, guest)
+    return found[system.guests[guest].platform.apics.current] if found else None
+
+
+def shadows_of(system: System, guest: int) -> list[ShadowPaging]:
+    """Return the shadow page tables of all VCPUs of a guest; none where there are none."""
     if system.memory_virtualization != "shadow":
-        return None
+        return []
     virtual: Any = system
     held = virtual.worlds if hasattr(system, "worlds") else virtual.memories
-    shadow: ShadowPaging = held[guest].shadow
-    return shadow
+    return [held[slot].shadow for slot in virtual.slots(guest)]
 
 
 def shadow_format(shadow: ShadowPaging, cpu: Processor) -> PageTableFormat:

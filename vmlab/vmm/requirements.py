@@ -28,7 +28,7 @@ from vmlab.machine.page_tables import table_entries
 from vmlab.machine.program import assemble
 from vmlab.vmm.compare import guest_differences, options_of
 from vmlab.vmm.divergence_finder import find_divergence
-from vmlab.vmm.page_walk import host_space, reader, shadow_of
+from vmlab.vmm.page_walk import host_spaces, reader, shadows_of
 from vmlab.vmm.run import Run, run
 from vmlab.vmm.techniques import build, find_technique
 
@@ -303,16 +303,15 @@ def _digest(system: System, frames: list[int]) -> list[bytes]:
 def _reachable(system: System) -> set[int]:
     """Return the frames that are not for the first guest and to which the tables lead that are walked for it."""
     memory: Any = system.guests[0].memory
-    own, shadow, space = set(memory.frames), shadow_of(system, 0), host_space(system, 0)
     monitor: Any = system
-    found: set[int] = set()
-    if space is not None:
+    own, found = set(memory.frames), set[int]()
+    for slot, space in enumerate(host_spaces(system, 0)):
         for entry in table_entries(space, reader(system.machine.cpu)):
             if entry.is_leaf:
                 found.update(range(entry.target >> PAGE_SHIFT, entry.target + entry.span >> PAGE_SHIFT))
-        found -= {address >> PAGE_SHIFT for address in monitor.memories[0].lent}
-    if shadow is not None:
-        mask = system.machine.cpu.model.physical_bits
+        found -= {address >> PAGE_SHIFT for address in monitor.memories[slot].lent}
+    mask = (1 << system.machine.cpu.model.physical_bits - PAGE_SHIFT) - 1
+    for shadow in shadows_of(system, 0):
         for table in shadow.tables():
-            found |= {each.entry >> PAGE_SHIFT & (1 << mask - PAGE_SHIFT) - 1 for each in table.entries if each.leaf}
+            found |= {each.entry >> PAGE_SHIFT & mask for each in table.entries if each.leaf}
     return found - own

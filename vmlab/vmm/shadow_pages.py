@@ -12,7 +12,7 @@ A shadow page has the shape of its guest table, slot by slot, with these entries
     last level     [ XD | frame | 0 | D 1 | A 1 | 0 | U/S | R/W | P ]
 
 The *reverse map* leads from a guest frame to the entries that map it, so that it can be write-protected everywhere.
-The pool of frames is limited, for each guest by itself: the page that was linked longest ago makes room.
+The pool of frames is limited, for each VCPU by itself: the page that was linked longest ago makes room.
 
 Simplified: entries of guest frames that are not RAM, and of the hypervisor's window, are never made.
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["ShadowPage", "ShadowPages"]
 
 MOST_PAGES = GUEST_FRAMES - 64
-"""Shadow pages of one guest, beside its descriptors. No guest can so take the memory that another needs, or change how
+"""Shadow pages of one VCPU, beside its descriptors. No guest can so take the memory that another needs, or change how
 often that one traps."""
 
 LINK = PRESENT | WRITABLE | USER | ACCESSED
@@ -69,7 +69,7 @@ class ShadowPage:
 
 
 class ShadowPages:
-    """The shadow pages of one guest, and the frames that hold them.
+    """The shadow pages of one VCPU, and the frames that hold them.
 
     Parameters
     ----------
@@ -87,7 +87,8 @@ class ShadowPages:
     maps : dict of int to dict
         The reverse map: by guest frame, address and slot of the entries that map it.
     unlinked : bool
-        True where a link has been cut since the processor last forgot all: it may still walk a page that is there no more.
+        True where a link has been cut, or a root made, since the processor last forgot all: it may still walk a page that is
+        there no more.
     evictions : int
         Pages that had to make room.
     """

@@ -39,7 +39,6 @@ from vmlab.vmm.host_memory import WINDOW
 from vmlab.vmm.shadow_pages import ShadowPages
 from vmlab.vmm.shadow_roles import (
     ALL,
-    PAE,
     Role,
     direct_role,
     encode,
@@ -52,6 +51,7 @@ from vmlab.vmm.shadow_roles import (
 )
 from vmlab.vmm.shadow_tables import ShadowTable, shadow_tables
 from vmlab.vmm.shadow_tracing import Revision, TableTraces
+from vmlab.vmm.shadow_writers import FrameWriters
 
 if TYPE_CHECKING:
     from vmlab.machine.costs import CostModel
@@ -92,7 +92,7 @@ class PageFault(NamedTuple):
 
 
 class ShadowPaging:
-    """The shadow tables of one guest, and what keeps them true.
+    """The shadow tables of one VCPU, and what keeps them true.
 
     Whoever owns it calls `fault` at each page fault of the guest, `flush` and `drop` where the guest invalidates its TLB,
     and `root` before the guest goes on; then he makes the processor forget what `changed` and `invalid` say, and reports
@@ -112,6 +112,8 @@ class ShadowPaging:
         IA32_EFER.NXE as the guest.
     policy : {"cached", "traced", "flush"}
         See above.
+    writers : FrameWriters or None
+        What it shares with the shadow paging of the guest's other VCPUs.
 
     Attributes
     ----------
@@ -134,13 +136,21 @@ class ShadowPaging:
         *,
         deprivileged: bool = True,
         policy: ShadowPolicy = "cached",
+        writers: FrameWriters | None = None,
     ) -> None:
         self._vcpu = vcpu
         self._memory = memory
         self.deprivileged = deprivileged
         self.policy = policy
         self.pages = ShadowPages(host, memory)
-        self.traces = TableTraces(self.pages, memory, traces=policy != "flush", may_leave=policy == "cached")
+        self.traces = TableTraces(
+            self.pages,
+            vcpu,
+            memory,
+            writers or FrameWriters(),
+            traces=policy != "flush",
+            may_leave=policy == "cached",
+        )
         self.counters: Counter[str] = Counter()
         self.invalid: list[int] = []
         self._loaded: dict[bool, Role | None] = {False: None, True: None}
@@ -174,6 +184,7 @@ class ShadowPaging:
             self.counters["root hits" if known else "root misses"] += 1
             if page is None:
                 page = self._make(role, set())
+                self.pages.unlinked = True  # where it lies another root may have lain, of another VCPU even
             self._loaded[user] = role
             self.traces.news.append((ShadowRoot, (self._vcpu.cr3, page.address, known)))
         self.pages.touch(page)
@@ -240,28 +251,12 @@ class ShadowPaging:
 
     def _may_write(self, frame: int, *, user: bool) -> bool:
         """Say whether the guest may write to a frame; if need be, a table there leaves step, or is a table no more."""
-        traces = self.traces
-        if frame in traces.guarded or (user and frame in traces.guarded_from_user):
-            return False
-        if not traces.is_protected(frame):
-            return True
-        if traces.let_go(frame):
-            self.counters["unsyncs"] += 1
-            traces.news.append((ShadowUnsync, (frame << PAGE_SHIFT,)))
-            return True
-        if traces.is_flooded(frame) and frame not in self._top_frames():
-            self.counters["floods"] += 1
-            for address in list(self.pages.tables[frame]):
-                self.pages.remove(self.pages.pages[address])
-            traces.settle()
-            return True
-        self.counters["traced writes"] += 1
-        return False
-
-    def _top_frames(self) -> set[int]:
-        """Return the guest frames that hold the uppermost tables now: those are tables for certain."""
-        vcpu = self._vcpu
-        return {each >> PAGE_SHIFT & 0xF_FFFF_FFFF for each in (vcpu.cr3, *(vcpu.pdptes if self.shape == PAE else ()))}
+        may, counted = self.traces.writers.ask(frame, user=user)
+        if counted:
+            self.counters[counted] += 1
+        if counted == "unsyncs":
+            self.traces.news.append((ShadowUnsync, (frame << PAGE_SHIFT,)))
+        return may
 
     def _fill(self, linear: int, gpa: int, steps: tuple[WalkStep, ...], *, write: bool, user: bool) -> bool:
         """Make the entries on the way to a page, each from the guest's; say whether the last one lets the guest write."""
@@ -288,7 +283,7 @@ class ShadowPaging:
             direct = direct_role(base, page.role.level - 1, page.role.shape, rights, deprivileged=self.deprivileged)
             page = self._child(page, slot_of(page.role, linear), source, direct, path)
             source = 0
-        if self.traces.is_protected_in(frame, page.role):
+        if self.traces.writers.is_protected_in(frame, page.role):
             rights &= ~WRITABLE
         self.pages.map(page, slot_of(page.role, linear), source, frame, encode(rights))
         return bool(rights & WRITABLE)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL", "EXECUTE", "PAE", "TWO_LEVEL", "Role", "View", "direct_role", "encode", "entry_access", "granted", "is_for_user", "read_role",
-    "root_role", "shift_of", "slot_of",
+    "root_role", "shift_of", "slot_of", "top_frames",
 ]  # fmt: skip
 
 EXECUTE = 1
@@ -118,6 +118,12 @@ def root_role(vcpu: Processor, *, deprivileged: bool, user: bool) -> Role:
     control = PSE * bool(vcpu.cr4 & CR4_PSE) | SMEP * bool(vcpu.cr4 & CR4_SMEP) | NXE * bool(vcpu.efer & EFER_NXE)
     window = deprivileged and shape == TWO_LEVEL
     return Role(vcpu.cr3 & format_.root_mask, shape, shape, ALL, view, control, direct=False, window=window)
+
+
+def top_frames(vcpu: Processor) -> set[int]:
+    """Return the guest frames that hold the uppermost tables now: those are tables for certain."""
+    is_pae = vcpu.cr0 & CR0_PG and len(vcpu.page_format.levels) == PAE
+    return {each >> PAGE_SHIFT & 0xF_FFFF_FFFF for each in (vcpu.cr3, *(vcpu.pdptes if is_pae else ()))}
 
 
 def direct_role(address: int, level: int, shape: int, access: int, *, deprivileged: bool) -> Role:

@@ -31,9 +31,11 @@ from vmlab.vmm.shadow_roles import View, encode, entry_access, granted, is_for_u
 
 if TYPE_CHECKING:
     from vmlab.machine.memory import MemoryWindow
+    from vmlab.machine.processor import Processor
     from vmlab.machine.trace import Event
     from vmlab.vmm.shadow_pages import ShadowPage, ShadowPages
     from vmlab.vmm.shadow_roles import Role
+    from vmlab.vmm.shadow_writers import FrameWriters
 
 __all__ = ["Revision", "TableTraces"]
 
@@ -55,8 +57,12 @@ class TableTraces:
     ----------
     pages : ShadowPages
         The shadow pages.
+    vcpu : Processor
+        For which they are.
     memory : MemoryWindow
         Guest-physical memory.
+    writers : FrameWriters
+        What it shares with the guest's other VCPUs.
     traces, may_leave : bool
         False for tables that are never in step; False for tables of the last level that never leave it.
 
@@ -70,15 +76,29 @@ class TableTraces:
         Guest frames whose tables are out of step, the last one last.
     exposed : bool
         True where the processor may hold translations that an entry allows no more.
+    lingering : bool
+        True where it may hold translations that were cleared, or have other rights now: as stale as a TLB may be.
     counters : Counter
         `"updates"` and `"zaps"` of entries.
     news : list of Event classes and fields
         What happened, for whoever traces; he empties it.
     """
 
-    def __init__(self, pages: ShadowPages, memory: MemoryWindow, *, traces: bool, may_leave: bool) -> None:
+    def __init__(
+        self,
+        pages: ShadowPages,
+        vcpu: Processor,
+        memory: MemoryWindow,
+        writers: FrameWriters,
+        *,
+        traces: bool,
+        may_leave: bool,
+    ) -> None:
         self.pages = pages
+        self.vcpu = vcpu
         self.memory = memory
+        self.writers = writers
+        writers.members.append(self)
         self.traces = traces
         self.may_leave = may_leave
         self.guarded: set[int] = set()
@@ -87,42 +107,33 @@ class TableTraces:
         self.exposed = False
         self.counters: Counter[str] = Counter()
         self.news: list[tuple[type[Event], tuple[Any, ...]]] = []
-        self._lingering = False
+        self.lingering = False
         self._spied: dict[int, int] = {}
         self._floods: dict[int, int] = {}
 
-    # -- who is write-protected --------------------------------------------------------------------------------------------
+    # -- who is write-protected: see `vmlab.vmm.shadow_writers` ---------------------------------------------------------------
 
-    def is_protected(self, frame: int) -> bool:
-        """Say whether writes to a guest frame trap."""
-        return frame in self.guarded or (self.memory.frames[frame] in self._spied)
+    def is_traced(self, frame: int) -> bool:
+        """Say whether a guest frame holds tables that are in step."""
+        return self.memory.frames[frame] in self._spied
 
     def guard(self, frames: set[int]) -> None:
         """Write-protect these guest frames for the hypervisor's sake, and no others."""
         for frame in sorted(frames - self.guarded):
-            self._protect(frame)
+            self.writers.protect(frame)
         self.guarded = frames
 
     def guard_from_user(self, frames: set[int]) -> None:
         """Write-protect these guest frames where the guest's user could write to them, and no others."""
         for frame in sorted(frames - self.guarded_from_user):
-            if self.pages.protect(frame, is_for_user) or self._lingering:
-                self.exposed = True
+            self.writers.protect(frame, is_for_user)
         self.guarded_from_user = frames
-
-    def is_protected_in(self, frame: int, role: Role) -> bool:
-        """Say whether writes to a guest frame trap that go through shadow pages of a role."""
-        return self.is_protected(frame) or (frame in self.guarded_from_user and is_for_user(role))
-
-    def _protect(self, frame: int) -> None:
-        if self.pages.protect(frame) or self._lingering:
-            self.exposed = True
 
     def watch(self, frame: int) -> None:
         """Trace writes to the tables in a guest frame, from now on; they are in step."""
-        if not self.traces or frame >= len(self.memory.frames) or self.memory.frames[frame] in self._spied:
+        if not self.traces or frame >= len(self.memory.frames) or self.is_traced(frame):
             return
-        self._protect(frame)
+        self.writers.protect(frame)
         self._spy(frame)
 
     def _spy(self, frame: int) -> None:
@@ -145,23 +156,32 @@ class TableTraces:
             for frame in [each for each in known if each not in tables]:
                 known.pop(frame)
 
-    def let_go(self, frame: int) -> bool:
-        """Let the guest write to a table that it begins to change: say whether its write may go on untraced.
+    def _shadows(self, frame: int) -> list[ShadowPage]:
+        return [self.pages.pages[address] for address in self.pages.tables[frame]]
 
-        A table of the last level leaves step. Another one is taken for none any more after some writes in a row.
-        """
-        pages = [self.pages.pages[address] for address in self.pages.tables[frame]]
-        if self.may_leave and all(page.role.level == 1 for page in pages):
-            self.unwatch(frame)
-            self.out_of_step[frame] = None
-            return True
+    def may_let_go(self, frame: int) -> bool:
+        """Say whether a table may leave step: one of the last level."""
+        return self.may_leave and all(page.role.level == 1 for page in self._shadows(frame))
+
+    def let_go(self, frame: int) -> None:
+        """Trace writes to a table no more until it is in step again."""
+        self.unwatch(frame)
+        self.out_of_step[frame] = None
+
+    def flood(self, frame: int) -> None:
+        """Note a write to a table that may not leave step: after some in a row it is taken for a table no more."""
         self._floods[frame] = self._floods.get(frame, 0) + 1
-        return False
 
     def is_flooded(self, frame: int) -> bool:
         """Say whether a table has been written so often that it is likely to be none: of the last level, till it is empty."""
-        pages = [self.pages.pages[address] for address in self.pages.tables[frame]]
-        return self._floods.get(frame, 0) >= FLOOD and not any(page.entries for page in pages if page.role.level == 1)
+        is_last = any(page.entries for page in self._shadows(frame) if page.role.level == 1)
+        return self._floods.get(frame, 0) >= FLOOD and not is_last
+
+    def remove(self, frame: int) -> None:
+        """Take a frame for a table no more."""
+        for page in self._shadows(frame):
+            self.pages.remove(page)
+        self.settle()
 
     def used(self, frame: int) -> None:
         """Note that an entry was filled through a table: it is one."""
@@ -189,11 +209,11 @@ class TableTraces:
         if role.level == 1 and not changed & ~(IGNORED | WRITABLE | USER) and role.view != View.RINGS_WITHOUT_WP:
             access = granted(role.view, role.access & entry_access(new), dirty=bool(new & DIRTY))
             if access is not None and new & ACCESSED:
-                if self.is_protected_in(target, page.role):
+                if self.writers.is_protected_in(target, page.role):
                     access &= ~WRITABLE
                 page.entries[slot] = new, target
                 self.pages.set_rights(page, slot, encode(access))
-                self._lingering = True
+                self.lingering = True
                 self.counters["updates"] += 1
                 return "changed"
         self.clear(page, slot)
@@ -202,7 +222,7 @@ class TableTraces:
     def clear(self, page: ShadowPage, slot: int) -> None:
         """Clear an entry; the processor may go on to hold it."""
         self.pages.clear(page, slot)
-        self._lingering = True
+        self.lingering = True
         self.counters["zaps"] += 1
 
     def _written(self, host: int, offset: int, size: int) -> None:
@@ -266,7 +286,7 @@ class TableTraces:
 
     def flushed(self) -> None:
         """Note that the processor has forgotten all translations."""
-        self.exposed = self.pages.unlinked = self._lingering = False
+        self.exposed = self.pages.unlinked = self.lingering = False
 
     # -- saving ------------------------------------------------------------------------------------------------------------
 
@@ -278,7 +298,7 @@ class TableTraces:
             "guarded_from_user": sorted(self.guarded_from_user),
             "out_of_step": list(self.out_of_step),
             "exposed": self.exposed,
-            "lingering": self._lingering,
+            "lingering": self.lingering,
             "floods": dict(self._floods),
             "counters": dict(self.counters),
         }
@@ -311,5 +331,5 @@ class TableTraces:
             for frame in self.pages.tables:
                 if frame not in self.out_of_step and frame < len(self.memory.frames):
                     self._spy(frame)
-        self.exposed, self._lingering = state["exposed"], state["lingering"]
+        self.exposed, self.lingering = state["exposed"], state["lingering"]
         self.news.clear()
