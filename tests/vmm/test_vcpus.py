@@ -8,7 +8,6 @@ import vmlab
 from tests.machine.several import APIC, CODE, IDT, PRELUDE, STACKS
 from tests.machine.test_random_processors import program
 from tests.vmm.harness import differences, dirty_pages, goes_on_elsewhere, seen
-from vmlab.errors import OptionError
 from vmlab.isa.x86.assembler import assemble
 from vmlab.isa.x86.descriptors import INTERRUPT_GATE32, encode_gate
 from vmlab.isa.x86.registers import EDI, ESP
@@ -18,6 +17,8 @@ WAYS = {
     "vt-x": ("vt-x", {}),
     "vt-x, virtual APIC": ("vt-x", {"host_cpu": "broadwell-ep"}),
     "amd-v": ("amd-v", {}),
+    "vt-x, shadow": ("vt-x", {"memory_virtualization": "shadow"}),
+    "amd-v, shadow": ("amd-v", {"memory_virtualization": "shadow"}),
 }
 HANDLERS = {2: "nmi", 0x40: "tell", 0x41: "tell", 0x42: "tell"}
 
@@ -80,22 +81,24 @@ def test_saved_in_the_middle(way):
     goes_on_elsewhere(lambda: system_of(1, under, **options), all_seen, start=1_000, places=6)
 
 
-@pytest.mark.parametrize("under", ["vt-x", "amd-v"])
-def test_several_guests_with_several_processors(under, monkeypatch):
+@pytest.mark.parametrize("way", ["vt-x", "amd-v", "vt-x, shadow"])
+def test_several_guests_with_several_processors(way, monkeypatch):
+    under, options = WAYS[way]
     monkeypatch.setattr("vmlab.vmm.hypervisor.QUANTUM", 1_500)
     image = vmlab.guests.load("two_cpus")
-    together = build([image, image, vmlab.guests.load("timer")], under, cpus=2)
+    together = build([image, image, vmlab.guests.load("timer")], under, cpus=2, **options)
     together.run()
     for guest, each in zip(together.guests, (image, image, vmlab.guests.load("timer")), strict=True):
-        alone = build(each, under, cpus=2)
+        alone = build(each, under, cpus=2, **options)
         alone.run()
         assert differences(seen(alone.guests[0]), seen(guest)) == []
     assert together.counters["world switches"] > 10
 
 
-@pytest.mark.parametrize("under", ["vt-x", "amd-v"])
-def test_recorded_and_looked_at(under):
-    recording = vmlab.record(vmlab.guests.load("two_cpus"), under, cpus=2)
+@pytest.mark.parametrize("way", ["vt-x", "amd-v", "amd-v, shadow"])
+def test_recorded_and_looked_at(way):
+    under, options = WAYS[way]
+    recording = vmlab.record(vmlab.guests.load("two_cpus"), under, cpus=2, **options)
     length, found = recording.length, {}
     for step in (length, length // 2, length // 3, 10, length // 3, length, 10, length // 2):
         recording.seek(step)
@@ -116,9 +119,3 @@ def test_dirty_pages_are_those_of_all_processors():
     pages = dirty_pages(system, 500)
     symbols = system.guests[0].image.symbols
     assert symbols["shares"] >> 12 in pages
-
-
-@pytest.mark.parametrize("under", ["vt-x", "amd-v"])
-def test_with_shadow_paging_a_guest_has_one_processor(under):
-    with pytest.raises(OptionError, match="memory_virtualization='nested'"):
-        vmlab.run(vmlab.guests.load("two_cpus"), under, cpus=2, memory_virtualization="shadow")
