@@ -29,6 +29,15 @@ def test_any_answer_gets_a_verdict(name, answer):
     assert repr(verdict).startswith("Not yet.")
 
 
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_question_fits_into_a_notebook(name):
+    for seed in SEEDS:
+        problem = exercise(name, seed)
+        assert max(map(len, repr(problem).splitlines())) <= 120
+        assert repr(problem).split() == problem.question.split()
+        assert max(map(len, repr(problem.check(None)).splitlines())) <= 120
+
+
 def test_unknown_names_and_seeds_are_refused():
     with pytest.raises(OptionError, match="did you mean 'count-the-traps'"):
         exercise("count-the-trap")

@@ -50,6 +50,20 @@ def test_scenes_follow_exits_and_entries(recording):
     assert "vmm" in scene["lit"]
 
 
+def test_the_mode_that_lights_up_is_the_processors(recording):
+    """The guest's kernel is in ring 0, as the host is: the ring does not say who has the processor."""
+    writer = SceneWriter(recording)
+    host, guest = {"vt-x": ("root mode", "non-root mode"), "amd-v": ("host mode", "guest mode")}[recording.system.technique]
+    labels = {zone["id"]: zone["label"] for zone in writer.script()["shape"]["zones"]}
+    assert (labels["kernel"], labels["user"]) == (host, guest)
+    exits = [event for event in recording.events if event.kind == "vm-exit"]
+    before, scene, *_ = expand(writer.window(exits[3].step - 1, 4))
+    assert [(each["ring"], each["zone"]) for each in (before, scene)] == [(0, "user"), (0, "kernel")]
+    for scene in expand(writer.window(exits[3].step, 300)):
+        recording.seek(scene["step"])
+        assert scene["zone"] == ("user" if recording.system.machine.cpu.non_root else "kernel")
+
+
 def test_registers_are_the_guests_wherever_they_lie(recording):
     """While the guest runs, right after its exit, and in the VCPU: the same, until an instruction changes them."""
     exits = [event.step for event in recording.events if event.kind == "vm-exit"]

@@ -40,6 +40,7 @@ def test_registers_and_modes_are_the_machines(writer, trapped, start):
             }, name
         assert scene["mode:0"] == guest.mode
         assert scene["ring"] == cpu.cpl
+        assert scene["zone"] == ("kernel" if cpu.cpl == 0 else "user")
         assert scene["in_vmm"] == system.in_vmm
         assert scene["console:0"] == len(guest.console)
         assert scene["guest"] == system.current

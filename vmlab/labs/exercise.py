@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import random
+import textwrap
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 __all__ = ["Exercise", "Verdict"]
+
+WIDTH = 120
+"""Columns of a page: a notebook would break a longer line within a word."""
+
+
+def _folded(text: str) -> str:
+    """Return a text whose long lines are broken between words, each with its indentation."""
+    lines = (
+        textwrap.fill(
+            line,
+            WIDTH,
+            subsequent_indent=line[: len(line) - len(line.lstrip())],
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        if len(line) > WIDTH
+        else line
+        for line in text.split("\n")
+    )
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +47,7 @@ class Verdict:
     message: str
 
     def __repr__(self) -> str:
-        return f"{'Correct.' if self.correct else 'Not yet.'} {self.message}"
+        return _folded(f"{'Correct.' if self.correct else 'Not yet.'} {self.message}")
 
 
 class Exercise(ABC):
@@ -79,4 +100,4 @@ class Exercise(ABC):
         return Verdict(correct=False, message=hints[min(self._tries, len(hints) - 1)])
 
     def __repr__(self) -> str:
-        return self.question
+        return _folded(self.question)

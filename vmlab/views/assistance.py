@@ -14,6 +14,8 @@ class Assistance(NamedTuple):
     ----------
     operation, short : str
         In which a guest runs, at length and in brief.
+    guest_mode, host_mode : str
+        The processor's two modes, in a word or two.
     structure : str
         What describes it.
     leaving, entering : str
@@ -24,6 +26,8 @@ class Assistance(NamedTuple):
 
     operation: str
     short: str
+    guest_mode: str
+    host_mode: str
     structure: str
     leaving: str
     entering: str
@@ -31,7 +35,18 @@ class Assistance(NamedTuple):
 
 
 ASSISTANCE = {
-    "vt-x": Assistance("VMX non-root operation", "VMX non-root", "VMCS", "VM exit", "VM entry", "qualification"),
-    "amd-v": Assistance("SVM guest mode", "SVM guest", "VMCB", "#VMEXIT", "VMRUN", "EXITINFO1"),
+    "vt-x": Assistance(
+        "VMX non-root operation",
+        "VMX non-root",
+        "non-root mode",
+        "root mode",
+        "VMCS",
+        "VM exit",
+        "VM entry",
+        "qualification",
+    ),
+    "amd-v": Assistance(
+        "SVM guest mode", "SVM guest", "guest mode", "host mode", "VMCB", "#VMEXIT", "VMRUN", "EXITINFO1"
+    ),
 }
 """Their words by technique."""

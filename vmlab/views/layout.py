@@ -1,7 +1,7 @@
 """Where the nodes of a layer graph stand on the theatre's stage.
 
 The picture follows Figure 18.2 of *Operating System Concepts* (10th ed.): user mode above, kernel mode below, the
-VCPU inside the monitor; under them the hardware. Positions depend on the system's shape alone (which guests, which
+VCPU inside the monitor; under them the hardware. With hardware assistance the two are the modes for guest and host. Positions depend on the system's shape alone (which guests, which
 layers), so that they stay fixed during a run. Paths are SVG path data, computed here once for browser and static SVG.
 
 Simplified: beyond two guests a guest's shadow tables and virtual devices are not drawn, its VCPU is.
@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vmlab.views.assistance import ASSISTANCE
 from vmlab.views.theme import LAYERS
 
 if TYPE_CHECKING:
@@ -155,9 +156,9 @@ def stage_shape(graph: nx.DiGraph) -> dict[str, Any]:
         column = Box(LEFT + index * (width + GAP), rows["frame"], width, rows["mode"] - rows["frame"] - 8)
         _guest(shape, graph, index, column, rows, virtual=virtual)
     if virtual:
-        direct = graph.graph["technique"] == "paravirtualization"  # the guest's kernel is in ring 1
-        shape.zone("user", "outer rings" if direct else "user mode", 4, rows["mode"] - 4)
-        shape.zone("kernel", "kernel mode", rows["mode"] + 2, 250)
+        guest_mode, host_mode = _modes(graph.graph["technique"])
+        shape.zone("user", guest_mode, 4, rows["mode"] - 4)
+        shape.zone("kernel", host_mode, rows["mode"] + 2, 250)
         _vmm(shape, graph, count, width, rows["mode"] + 2)
     else:
         shape.zone("user", "user mode", 4, rows["mode"] - 4)
@@ -165,6 +166,17 @@ def stage_shape(graph: nx.DiGraph) -> dict[str, Any]:
     shape.zone("hardware", LAYERS["hardware"][1], 256 if virtual else 232, HEIGHT - 2)
     _hardware(shape, graph, virtual=virtual)
     return shape.as_dict()
+
+
+def _modes(technique: str) -> tuple[str, str]:
+    """Name the modes of the processor in which guests run, and the monitor."""
+    words = ASSISTANCE.get(technique)
+    if words is not None:
+        return words.guest_mode, words.host_mode
+    return (
+        "outer rings" if technique == "paravirtualization" else "user mode",
+        "kernel mode",
+    )  # there the kernel has ring 1
 
 
 def _guest(shape: _Shape, graph: nx.DiGraph, index: int, column: Box, rows: dict[str, float], *, virtual: bool) -> None:

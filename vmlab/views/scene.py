@@ -5,7 +5,7 @@ A *window* is a run of scenes, the first whole, the others only what changed; li
 scenes of a window. A *script* is the part that stays during a run: places of the nodes, names, lanes, the overview.
 All three are plain dicts that JSON can carry. Everything in them is read from the machine that the recording replays.
 
-Keys of a scene: `step, lane, guest, ring, in_vmm, cpu, lit, caption, events, motion`; for guest `n` also `vcpu:n,
+Keys of a scene: `step, lane, guest, ring, zone, in_vmm, cpu, lit, caption, events, motion`; for guest `n` also `vcpu:n,
 mode:n, state:n, code:n, console:n`; `sub:node` is the second line of a node.
 """
 
@@ -164,6 +164,7 @@ class SceneWriter:
             "lane": lane,
             "guest": after.current,
             "ring": after.ring,
+            "zone": "kernel" if (after.in_vmm if self.assisted else after.ring == 0) else "user",
             "in_vmm": after.in_vmm,
             "cpu": _shown(after.cpu),
             "long": bool(after.cpu["EFER"] & EFER_LMA),

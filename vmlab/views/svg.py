@@ -85,7 +85,7 @@ def _graph(scene: Mapping[str, Any], script: Mapping[str, Any]) -> str:
     shape = script["shape"]
     parts = []
     for zone in shape["zones"]:
-        here = zone["id"] != "hardware" and (zone["id"] == "kernel") == (scene["ring"] == 0)
+        here = zone["id"] == scene["zone"]
         role = "vmm" if zone["id"] == "kernel" else "user"
         parts.append(
             f'<rect x="1" y="{zone["y"]:g}" width="{shape["width"] - 2:g}" height="{zone["h"]:g}" rx="5" fill="{LIGHT.tint(role) if here else LIGHT.panel}"/>'

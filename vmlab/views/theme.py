@@ -210,7 +210,7 @@ def template(mode: str = "light") -> dict[str, Any]:
             "plot_bgcolor": colours.page,
             "colorway": [colours.line[role] for role in ("user", "kernel", "trap", "emulate", "inject", "shadow")],
             "xaxis": axis,
-            "yaxis": axis,
+            "yaxis": axis | {"ticklabelstandoff": 6},
             "hoverlabel": {"bgcolor": colours.panel, "bordercolor": colours.rule, "font": {"color": colours.text}},
             "margin": {"l": 16, "r": 16, "t": 44, "b": 16},
         }

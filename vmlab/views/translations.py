@@ -192,9 +192,9 @@ class Translations:
         """Say it in words."""
         count = self.counters
         return (
-            f"{self.title}: {len(self.units)} translation units in the cache. So far {count['translations']} were translated, "
+            f"{self.title}: {len(self.units)} translation units in the cache.\nSo far {count['translations']} were translated, "
             f"{count['instructions translated']} instructions, {count['bytes in']} bytes into {count['bytes out']} "
-            f"({self.expansion:.1f} times as many); {count['chains']} jumps chained, {count['landings']} landings of indirect "
+            f"({self.expansion:.1f} times as many);\n{count['chains']} jumps chained, {count['landings']} landings of indirect "
             f"jumps, {count['retranslations']} retranslations, {count['dropped']} units dropped."
         )
 

@@ -173,7 +173,7 @@ function createView(root, store) {
     if (!view.current) return;
     view.current.classList.add("vm-now");
     const top = view.current.offsetTop;
-    if (top < lines.scrollTop + 40 || top > lines.scrollTop + lines.clientHeight - 60) lines.scrollTop = top - lines.clientHeight * 0.4;
+    if (top < lines.scrollTop + 40 || top > lines.scrollTop + lines.clientHeight - 60) lines.scrollTop = top - view.current.offsetHeight * Math.floor((lines.clientHeight * 0.4) / view.current.offsetHeight);
   }
 
   root.addEventListener("keydown", (event) => {

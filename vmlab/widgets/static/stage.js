@@ -320,7 +320,7 @@ function paintGraph(parts, scene, store, animate) {
     setSub(part, scene[`sub:${id}`] ?? part.node.sub);
   }
   for (const [id, zone] of Object.entries(parts.zones)) {
-    const here = id !== "hardware" && (id === "kernel") === (scene.ring === 0);
+    const here = id === scene.zone;
     zone.group.classList.toggle("vm-here", here);
     setText(zone.ring, here ? `ring ${scene.ring}` : "");
   }
@@ -410,7 +410,8 @@ function paintCode(panel, scene, store, guest) {
   row.classList.toggle("vm-trapped", store.script.virtual && isTrap(store, scene));
   const top = row.offsetTop;
   if (top < panel.lines.scrollTop + 20 || top > panel.lines.scrollTop + panel.lines.clientHeight - 44) {
-    panel.lines.scrollTop = top - panel.lines.clientHeight * 0.33;
+    // A whole number of lines, so that none is cut at the upper edge.
+    panel.lines.scrollTop = Math.max(0, top - row.offsetHeight * Math.floor((panel.lines.clientHeight * 0.33) / row.offsetHeight));
   }
 }
 

@@ -135,7 +135,11 @@ function buildToolbar(store) {
   const { walk } = store;
   const bar = make("header", { class: "vm-toolbar" });
   if (!walk.controls.some((control) => control.name === "guest_format")) bar.append(make("strong", { class: "vm-title" }, walk.title));
-  for (const control of walk.controls) bar.append(buildControl(store, control));
+  for (const control of walk.controls) {
+    const page = control.name.endsWith("_page"); // it stays beside the format whose pages it sizes
+    const group = page ? bar.lastElementChild : bar.appendChild(make("span", { class: "vm-choices" }));
+    group.append(buildControl(store, control));
+  }
   for (const [name, label, title] of walk.actions) {
     const button = make("button", { type: "button", class: "vm-button", "data-testid": name, title }, label);
     button.addEventListener("click", () => ask(store, { type: "act", name }));
