@@ -53,7 +53,9 @@ def test_scenes_follow_exits_and_entries(recording):
 def test_the_mode_that_lights_up_is_the_processors(recording):
     """The guest's kernel is in ring 0, as the host is: the ring does not say who has the processor."""
     writer = SceneWriter(recording)
-    host, guest = {"vt-x": ("root mode", "non-root mode"), "amd-v": ("host mode", "guest mode")}[recording.system.technique]
+    host, guest = {"vt-x": ("root mode", "non-root mode"), "amd-v": ("host mode", "guest mode")}[
+        recording.system.technique
+    ]
     labels = {zone["id"]: zone["label"] for zone in writer.script()["shape"]["zones"]}
     assert (labels["kernel"], labels["user"]) == (host, guest)
     exits = [event for event in recording.events if event.kind == "vm-exit"]
