@@ -71,6 +71,20 @@ class CostModel:
     vmm_call_out : int
         A call from translated code into a VMM that knows already which instruction it is to execute: [AA] measure about
         native/15 for `in` under binary translation.
+    managed_bytecode : int
+        An interpreter of bytecode, for one: some ten instructions, among them an indirect jump that goes elsewhere each time. Ertl
+        and Gregg, "The Structure and Performance of Efficient Interpreters", JILP 5, 2003, find that such jumps are mispredicted
+        half of the time and more; a Pentium 4 loses 20 cycles each time [U].
+    managed_call : int
+        The runtime of a managed virtual machine serves one request of its program: registers saved, the service found [U].
+    managed_allocation : int
+        The runtime allocates an object: finds the gap, writes the header; five references (`walk_reference`).
+    managed_visit : int
+        A garbage collector looks at an object, to mark or to sweep it: three references (`walk_reference`).
+    managed_unwind : int
+        The runtime looks for what catches an exception in one frame: five references (`walk_reference`).
+    managed_compile : int
+        The runtime compiles one bytecode, without optimization: 40 times what it takes to interpret it [U].
     vm_transition : int
         A VM exit and the VM entry after it, which the hardware does [U]: Prescott 3963, Merom 1579, Penryn 1266, Nehalem
         1009, Westmere 761, Sandy Bridge 784. That it has become cheaper with each generation is public. Of AMD-V from before
@@ -97,6 +111,12 @@ class CostModel:
     vmm_check_entry: int = 60
     vmm_translate: int = 11_400
     vmm_call_out: int = 3209 // 15
+    managed_bytecode: int = 10 + 20 // 2
+    managed_call: int = 100
+    managed_allocation: int = 5 * 20
+    managed_visit: int = 3 * 20
+    managed_unwind: int = 5 * 20
+    managed_compile: int = 40 * 20
     vm_transition: int = 3963
 
     @property

@@ -1,0 +1,172 @@
+"""The Java virtual machine as a whole: a program, a computer, a runtime; and what a run of it has come to.
+
+Read more: JVMS 5.2 (how a virtual machine starts up).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmlab.errors import OptionError
+from vmlab.jvm.class_path import MAIN, find_program
+from vmlab.jvm.compiled_code import CompiledCode
+from vmlab.jvm.interpreter import run
+from vmlab.jvm.process import Process
+from vmlab.jvm.runtime import Runtime
+from vmlab.machine.disk import Disk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmlab.jvm.collector import Collection
+
+__all__ = ["DEFAULT_BYTECODES", "JavaMachine"]
+
+DEFAULT_HEAP = 1 << 20
+DEFAULT_BYTECODES = 50_000_000
+SMALLEST_HEAP, LARGEST_HEAP = 1 << 16, 1 << 25
+THRESHOLD = 40
+
+
+class JavaMachine:
+    """A Java virtual machine with a program.
+
+    Parameters
+    ----------
+    program : str, path, bytes, or mapping of str to bytes
+        As of `vmlab.java`.
+    jit : bool
+        Whether methods that are called or go round often are compiled.
+    threshold : int
+        Calls, or rounds of its loops, after which a method is compiled; 1 for at once.
+    heap : int
+        Bytes of the heap.
+    disk : Disk or bytes, optional
+        What `vmlab.Machine.read` reads.
+    arguments : sequence of str
+        Of `main`.
+
+    Attributes
+    ----------
+    runtime : Runtime
+        Classes, frames, heap.
+    process : Process
+        The simulated computer on which all of it is.
+
+    Examples
+    --------
+    >>> machine = JavaMachine("Sieve")
+    >>> machine.run()
+    True
+    >>> machine.status
+    0
+    """
+
+    def __init__(
+        self,
+        program: object,
+        *,
+        jit: bool = True,
+        threshold: int = THRESHOLD,
+        heap: int = DEFAULT_HEAP,
+        disk: Disk | bytes | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        if type(jit) is not bool:
+            raise OptionError(f"jit is True or False, not {jit!r}")
+        if type(threshold) is not int or threshold < 1:
+            raise OptionError(f"threshold is a number of calls, 1 or more, not {threshold!r}")
+        if type(heap) is not int or not SMALLEST_HEAP <= heap <= LARGEST_HEAP:
+            raise OptionError(f"a heap has {SMALLEST_HEAP} (64 KiB) to {LARGEST_HEAP} (32 MiB) bytes, not {heap!r}")
+        if isinstance(disk, (bytes, bytearray)):
+            disk = Disk(bytes(disk), pad=True)
+        if disk is not None and not isinstance(disk, Disk):
+            raise OptionError(f"disk is a Disk or bytes, not {disk!r:.60}")
+        if isinstance(arguments, str) or not all(isinstance(each, str) for each in arguments):
+            raise OptionError(f"arguments are a list of texts, as ['3', 'x'], not {arguments!r:.60}")
+        self.files, self.main = find_program(program)
+        self.process = Process(heap - heap % 8, disk)
+        self.compiled_code = CompiledCode(self.process, enabled=jit, threshold=threshold)
+        self.runtime = Runtime(self.process, self.files, self.compiled_code)
+        self.jit = jit
+        self._start(list(arguments))
+
+    def _start(self, arguments: list[str]) -> None:
+        """Do what comes before the first instruction: `main` is called, and its class initialised before."""
+        vm = self.runtime
+        vm.prepare()
+        found = vm.loader.load(self.main)
+        array = vm.loader.load("[Ljava/lang/String;")
+        with vm.handles() as held:
+            held += [vm.string(each) for each in arguments]
+            words = vm.allocate_array(array, len(arguments))
+            vm.store_ints(words, held)
+        vm.push(found.methods[MAIN], [words])
+        vm.initialise(found)
+
+    def run(self, max_bytecodes: int = DEFAULT_BYTECODES) -> bool:
+        """Run the program to its end; False where it has executed so many instructions before.
+
+        Bytecodes that are interpreted and instructions of compiled code count together, from the beginning.
+        """
+        if type(max_bytecodes) is not int or max_bytecodes < 1:
+            raise OptionError(f"max_bytecodes is a number of instructions, 1 or more, not {max_bytecodes!r}")
+        ended = run(self.runtime, max_bytecodes)
+        if ended and self.runtime.status is None:
+            self.runtime.status = 0
+        return ended
+
+    @property
+    def console(self) -> str:
+        """What was sent to the serial port, of both streams."""
+        return self.process.console
+
+    @property
+    def output(self) -> str:
+        """What the program printed on System.out."""
+        return self.runtime.output.decode("utf-8", "replace")
+
+    @property
+    def errors(self) -> str:
+        """What it printed on System.err."""
+        return self.runtime.errors.decode("utf-8", "replace")
+
+    @property
+    def outcome(self) -> str:
+        """Why it ended: `"exit"`; `"running"` while it can go on."""
+        return "running" if self.runtime.frames else "exit"
+
+    @property
+    def status(self) -> int | None:
+        """Exit status, once it has ended: 1 after an exception that nobody has caught."""
+        return None if self.runtime.frames else self.runtime.status
+
+    @property
+    def bytecodes(self) -> int:
+        """Instructions that the interpreter has executed."""
+        return self.runtime.bytecodes
+
+    @property
+    def instructions(self) -> int:
+        """Instructions of compiled code that the processor has retired."""
+        return self.process.compiled_instructions
+
+    @property
+    def collections(self) -> list[Collection]:
+        """What each garbage collection has found."""
+        return self.runtime.collections
+
+    @property
+    def cycles_by_cause(self) -> dict[str, int]:
+        """Cycles by cause: those of the hardware, and those of the runtime's work."""
+        found = self.process.cycles_by_cause()
+        found["interpretation"] = self.bytecodes * self.runtime.costs.managed_bytecode
+        for cause, cycles in sorted(self.runtime.charged.items()):
+            found[cause] = found.get(cause, 0) + cycles
+        return {cause: cycles for cause, cycles in found.items() if cycles}
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of the simulated processor, all together."""
+        return sum(self.cycles_by_cause.values())
+

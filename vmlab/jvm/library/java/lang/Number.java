@@ -1,0 +1,7 @@
+package java.lang;
+
+public abstract class Number {
+    public abstract int intValue();
+
+    public abstract long longValue();
+}
