@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmlab import guests, labs, views
     from vmlab.errors import AssemblyError, ImageError, OptionError, StateError, VmlabError
     from vmlab.isa.x86 import classify, disassemble
+    from vmlab.jvm.run import java
     from vmlab.labs.nanobenchmarks import nanobenchmarks
     from vmlab.machine import when
     from vmlab.machine.cpu_model import CPU_MODELS
@@ -51,7 +52,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
     "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "containers", "debug", "disassemble", "glossary", "guests",
-    "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "requirements", "run", "save",
+    "java", "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "requirements", "run", "save",
     "sensitive", "show", "show_vmcs", "show_walk", "timeline", "translations", "views", "vmcs", "walk", "when",
 ]  # fmt: skip
 
@@ -79,6 +80,7 @@ _PLACES = {
     "debug": "vmlab.widgets",
     "disassemble": "vmlab.isa.x86",
     "glossary": "vmlab.terms.glossary",
+    "java": "vmlab.jvm.run",
     "layers": "vmlab.views.layers",
     "load": "vmlab.machine.image",
     "load_state": "vmlab.vmm.snapshot",

@@ -31,3 +31,27 @@ def test_there_are_enough_programs():
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_the_interpreter_does_as_java_does(name):
     assert result(name, jit=False) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_compiled_code_does_as_java_does(name):
+    assert result(name) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", sorted(set(EXPECTED) - {"Garbage"}))
+def test_all_compiled_does_as_java_does(name):
+    assert result(name, threshold=1) == EXPECTED[name]
+
+
+@needs_java
+def test_the_stored_outputs_are_those_of_java(tmp_path):
+    compile_java.compile_machine(tmp_path)
+    for name in EXPECTED:
+        assert compile_java.run_really(name, compile_java.PROGRAMS, tmp_path) == EXPECTED[name], name
+
+
+@needs_java
+def test_the_sources_compiled_anew_do_the_same(tmp_path):
+    compile_java.compile_programs(tmp_path)
+    for name in ("Shapes", "Switches", "Uncaught"):
+        assert result(tmp_path / f"{name}.class") == EXPECTED[name]

@@ -15,6 +15,7 @@ Read more: JVMS chapter 6.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmlab.errors import ImageError
@@ -202,7 +203,7 @@ def _lookup_switch(reader: Reader, offset: int) -> tuple[int, dict[int, int]]:
     if not 0 <= count < len(reader.data):
         raise ImageError(f"{reader.name}: LOOKUPSWITCH at {offset} with {count} keys: the class file is damaged")
     pairs = [(reader.s4(), offset + reader.s4()) for _ in range(count)]
-    if any(first[0] >= second[0] for first, second in zip(pairs, pairs[1:], strict=False)):
+    if any(first[0] >= second[0] for first, second in pairwise(pairs)):
         raise ImageError(f"{reader.name}: the keys of LOOKUPSWITCH at {offset} are not in order: the file is damaged")
     return default, dict(pairs)
 

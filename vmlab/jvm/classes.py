@@ -177,7 +177,7 @@ class JavaClass:
         self.places: dict[MethodKey, int] = dict(superclass.places) if superclass else {}
         self.references: list[int] = list(superclass.references) if superclass else []
         self.statics: list[int] = []
-        self.size = superclass.size if superclass else HEADER
+        self.size: int = superclass.size if superclass else HEADER
         self.record = 0
         self.state = LINKED
 
@@ -274,7 +274,9 @@ class JavaClass:
         index = self.places.get(key)
         if index is None or self.table[index].is_abstract:
             name, descriptor = key
-            raise ImageError(f"{self.title} has no {spell_method(self.name, name, descriptor)}: compile all classes together")
+            raise ImageError(
+                f"{self.title} has no {spell_method(self.name, name, descriptor)}: compile all classes together"
+            )
         return self.table[index]
 
     def reference_fields(self) -> None:

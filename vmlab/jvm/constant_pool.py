@@ -64,10 +64,10 @@ class Reference(NamedTuple):
 
 
 def decode_text(raw: bytes, name: str) -> str:
-    """Decode modified UTF-8: as UTF-8, but zero is two bytes, and characters above FFFF are two surrogates.
+    r"""Decode modified UTF-8: as UTF-8, but zero is two bytes, and characters above FFFF are two surrogates.
 
-    >>> decode_text(b"a\\xc0\\x80b", "A.class")
-    'a\\x00b'
+    >>> decode_text(b"a\xc0\x80b", "A.class")
+    'a\x00b'
     """
     try:
         return raw.replace(b"\xc0\x80", b"\0").decode("utf-8", "surrogatepass")
@@ -107,9 +107,7 @@ class ConstantPool:
         if tag not in tags:
             wanted = " or ".join(_NAMES[each] for each in tags)
             found = f"a {_NAMES[tag]}" if tag else "nothing"
-            raise ImageError(
-                f"{self.name}: constant {index} must be a {wanted}, there is {found}: the file is damaged"
-            )
+            raise ImageError(f"{self.name}: constant {index} must be a {wanted}, there is {found}: the file is damaged")
         return value
 
     def tag(self, index: int) -> int:

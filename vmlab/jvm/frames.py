@@ -72,15 +72,18 @@ class Segment:
         EIP, ESP and EBP with which it goes on.
     result : int
         EAX with which it goes on.
+    kind : str
+        Type of what its first method returns.
     running : bool
         True where its instructions were used up: it goes on in the midst of them.
     """
 
-    __slots__ = ("base", "frame", "ip", "result", "running", "stack")
+    __slots__ = ("base", "frame", "ip", "kind", "result", "running", "stack")
 
     def __init__(self, base: int = STACK_TOP) -> None:
         self.base = self.stack = base
         self.ip = self.frame = self.result = 0
+        self.kind = "V"
         self.running = False
 
     def give(self, words: tuple[int, ...]) -> None:

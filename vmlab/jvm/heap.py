@@ -22,6 +22,8 @@ from vmlab.jvm.process import HEAP
 from vmlab.machine.state import LONG, Items, check_state
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmlab.jvm.classes import JavaClass
     from vmlab.jvm.process import Process
 
@@ -153,7 +155,7 @@ class Heap:
         self.gaps = [list(gap) for gap in state["gaps"]]
 
 
-NARROW = {
+NARROW: dict[str, Callable[[int], int]] = {
     "B": lambda value: signed(value, 8),
     "S": lambda value: signed(value, 16),
     "C": lambda value: value & 0xFFFF,

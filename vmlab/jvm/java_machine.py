@@ -11,6 +11,7 @@ from vmlab.errors import OptionError
 from vmlab.jvm.class_path import MAIN, find_program
 from vmlab.jvm.compiled_code import CompiledCode
 from vmlab.jvm.interpreter import run
+from vmlab.jvm.listing import MethodView, find_method
 from vmlab.jvm.process import Process
 from vmlab.jvm.runtime import Runtime
 from vmlab.machine.disk import Disk
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmlab.jvm.collector import Collection
+    from vmlab.jvm.compiled_method import CompiledMethod
 
 __all__ = ["DEFAULT_BYTECODES", "JavaMachine"]
 
@@ -157,6 +159,28 @@ class JavaMachine:
         return self.runtime.collections
 
     @property
+    def compiled(self) -> dict[str, CompiledMethod]:
+        """The methods that are compiled now, by name, in the order in which that was done."""
+        return {each.method.title: each for each in self.compiled_code.methods.values()}
+
+    def method(self, name: str) -> MethodView:
+        """Return a method to look at.
+
+        Parameters
+        ----------
+        name : str
+            As `Sieve.count`; with its parameters, as `Sieve.count(int)`, where there are several.
+
+        Raises
+        ------
+        OptionError
+            There is no such method in the classes that the program has used.
+        """
+        found = find_method(self.runtime, name)
+        code = self.compiled_code
+        return MethodView(found, code.methods.get(found.number), code.refused.get(found, ""), self.runtime)
+
+    @property
     def cycles_by_cause(self) -> dict[str, int]:
         """Cycles by cause: those of the hardware, and those of the runtime's work."""
         found = self.process.cycles_by_cause()
@@ -169,4 +193,3 @@ class JavaMachine:
     def cycles(self) -> int:
         """Cycles of the simulated processor, all together."""
         return sum(self.cycles_by_cause.values())
-

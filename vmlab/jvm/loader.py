@@ -234,8 +234,8 @@ class ClassLoader:
             return below[0] in "L[" and above[0] in "L[" and self.is_assignable(below, above)
         if target[0] == "[":
             return False
-        above = self.load(target[1:-1])
-        return above.is_interface or (source[0] == "L" and above.name in self.load(source[1:-1]).supers)
+        wanted = self.load(target[1:-1])
+        return wanted.is_interface or (source[0] == "L" and wanted.name in self.load(source[1:-1]).supers)
 
     def is_instance(self, source: JavaClass, target: JavaClass) -> bool:
         """Say whether objects of a class are instances of another: the rule of INSTANCEOF, CHECKCAST and AASTORE."""
@@ -252,7 +252,7 @@ class ClassLoader:
 
     def common(self, first: str, second: str) -> str:
         """Return the type that stands for references of either type."""
-        if first == second or second == "N":
+        if second in (first, "N"):
             return first
         if first == "N":
             return second

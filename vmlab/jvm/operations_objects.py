@@ -272,7 +272,9 @@ def cast_error(vm: Runtime, source: JavaClass, target: JavaClass) -> Raise:
         said = f"{source.title} and {target.title} are in {places[0]}"
     else:
         said = f"{source.title} is in {places[0]}; {target.title} is in {places[1]}"
-    return Raise("java/lang/ClassCastException", f"class {source.title} cannot be cast to class {target.title} ({said})")
+    return Raise(
+        "java/lang/ClassCastException", f"class {source.title} cannot be cast to class {target.title} ({said})"
+    )
 
 
 def _home(vm: Runtime, found: JavaClass) -> str:
@@ -351,5 +353,3 @@ def _call_interface(vm: Runtime, frame: Frame, operand: tuple[MethodKey, int]) -
     if not words[0]:
         raise null_pointer()
     vm.call(vm.class_of(words[0]).selected(key), words)
-
-

@@ -218,14 +218,18 @@ class Process:
         """Run a routine of system.asm to its end; return EAX."""
         machine = self.machine
         cpu, before = machine.cpu, machine.retired
-        for name, value in registers.items():
-            cpu.registers[_REGISTERS[name]] = value
+        self.set_registers(**registers)
         cpu.ip, cpu.registers[ESP] = _system().symbols[routine], SYSTEM_STACK
         machine.in_host = False
         while not machine.in_host:
             machine.run(PIECE)
         self.system_instructions += machine.retired - before
         return cpu.registers[EAX]
+
+    def set_registers(self, **values: int) -> None:
+        """Set registers by their names."""
+        for name, value in values.items():
+            self.machine.cpu.registers[_REGISTERS[name]] = value
 
     # -- the system's services ---------------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from vmlab.jvm.java_machine import DEFAULT_BYTECODES, JavaMachine
 
 if TYPE_CHECKING:
     from vmlab.jvm.collector import Collection
+    from vmlab.jvm.compiled_method import CompiledMethod
+    from vmlab.jvm.listing import MethodView
 
 __all__ = ["JavaRun", "java"]
 
@@ -69,6 +71,22 @@ class JavaRun:
         return self.machine.collections
 
     @property
+    def compiled(self) -> dict[str, CompiledMethod]:
+        """The methods that were compiled in the end, by name, with their code."""
+        return self.machine.compiled
+
+    def method(self, name: str) -> MethodView:
+        """Return a method to look at: bytecode, x86 code, counts; see `JavaMachine.method`.
+
+        Examples
+        --------
+        >>> view = java("Sieve", threshold=1).method("Sieve.count")
+        >>> print(view.listing().splitlines()[0].partition(";")[0])
+        Sieve.count(int): compiled
+        """
+        return self.machine.method(name)
+
+    @property
     def calls(self) -> Counter[str]:
         """Calls of native methods, by name."""
         return Counter(self.machine.runtime.calls)
@@ -91,6 +109,7 @@ class JavaRun:
             ("program", f"{self.machine.main.replace('/', '.')}: {self.outcome}{status}"),
             ("bytecodes interpreted", f"{self.bytecodes:,}"),
             ("instructions of compiled code", f"{self.instructions:,}"),
+            ("methods compiled", f"{len(self.compiled):,}"),
             ("garbage collections", f"{len(self.collections):,}, {freed:,} objects freed"),
             ("calls of native methods", f"{self.calls.total():,}"),
             ("cycles", f"{self.cycles:,}"),

@@ -248,7 +248,7 @@ class Runtime:
         self.calls[method.title] += 1
         self.charge("native methods", self.costs.managed_call)
         with self.handles() as held:
-            held += self._references(method, words)
+            held.extend(self._references(method, words))
             caller = self.frames[-1] if self.frames else None
             result = native(self, words)
         if caller is not None and self.frames and method.result != "V":
@@ -303,4 +303,3 @@ class Runtime:
     def prepare(self) -> None:
         """Set an OutOfMemoryError aside, for when there is no memory to make one."""
         self.last_resort = make(self, Raise("java/lang/OutOfMemoryError", "Java heap space"))
-

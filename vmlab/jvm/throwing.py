@@ -83,7 +83,7 @@ def methods(vm: Runtime) -> Iterator[tuple[Method, int]]:
             yield frame.method, frame.index
         else:
             for each in vm.compiled.walk(frame):
-                yield each.method, each.index
+                yield each.method, each.instruction
 
 
 def trace(vm: Runtime, reference: int) -> list[int]:

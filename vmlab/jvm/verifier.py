@@ -133,6 +133,7 @@ class Verifier:
 
     def pop(self, descriptor: str) -> str:
         """Take a value of a type from the stack; `A` is any reference. Return what it is."""
+        found = "V"
         for word in reversed(self.words("N" if descriptor == "A" else descriptor)):
             found = self.pop_word()
             if descriptor == "A":
@@ -142,8 +143,10 @@ class Verifier:
             else:
                 right = found == word
             if not right:
-                raise self.refuse(f"{_say(found)} is on the stack where {_say(descriptor)} must be: the file is damaged")
-        return found if descriptor not in ("J", "V") else descriptor
+                raise self.refuse(
+                    f"{_say(found)} is on the stack where {_say(descriptor)} must be: the file is damaged"
+                )
+        return "J" if descriptor == "J" else found
 
     def local(self, index: int, words: int = 1) -> list[str]:
         """Return the words of a local variable."""
@@ -266,8 +269,17 @@ def _whole(types: Types) -> Types:
 
 
 def _say(kind: str) -> str:
-    words = {"I": "an int", "J": "a long", "_": "a half of a long", "T": "nothing usable", "A": "a reference", "N": "null"}
-    return words.get(kind) or ("an object without constructor" if kind[0] == "U" else kind.strip("L;").replace("/", "."))
+    words = {
+        "I": "an int",
+        "J": "a long",
+        "_": "a half of a long",
+        "T": "nothing usable",
+        "A": "a reference",
+        "N": "null",
+    }
+    return words.get(kind) or (
+        "an object without constructor" if kind[0] == "U" else kind.strip("L;").replace("/", ".")
+    )
 
 
 def verify(method: Method, loader: ClassLoader) -> Verified:
