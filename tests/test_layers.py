@@ -10,7 +10,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "vmlab"
 
-LAYERS = ("isa", "machine", "vmm", "fleet", "guests", "jvm", "labs", "terms")
+LAYERS = ("isa", "machine", "vmm", "fleet", "kinds", "guests", "jvm", "labs", "terms")
 """The layers that import with the standard library alone."""
 
 ABSENT = ("ipywidgets", "anywidget", "plotly", "numpy", "networkx", "IPython", "traitlets", "jupyterlab")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vmlab.errors import AssemblyError, ImageError, OptionError, StateError, VmlabError
     from vmlab.isa.x86 import classify, disassemble
     from vmlab.jvm.run import java
+    from vmlab.kinds.matrix import matrix as compare_kinds
+    from vmlab.kinds.presets import PRESETS, preset
     from vmlab.labs.nanobenchmarks import nanobenchmarks
     from vmlab.machine import when
     from vmlab.machine.cpu_model import CPU_MODELS
@@ -50,10 +52,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "CPU_MODELS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError", "Recording", "Run", "Snapshot", "StateError",
-    "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector", "classify", "compare", "console", "containers", "debug", "disassemble", "glossary", "guests",
-    "java", "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "record", "requirements", "run", "save",
-    "sensitive", "show", "show_vmcs", "show_walk", "timeline", "translations", "views", "vmcs", "walk", "when",
+    "CPU_MODELS", "PRESETS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError",
+    "Recording", "Run", "Snapshot", "StateError", "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector",
+    "classify", "compare", "compare_kinds", "console", "containers", "debug", "disassemble", "glossary", "guests",
+    "java", "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "preset", "record",
+    "requirements", "run", "save", "sensitive", "show", "show_vmcs", "show_walk", "timeline", "translations", "views",
+    "vmcs", "walk", "when",
 ]  # fmt: skip
 
 _PLACES = {
@@ -64,6 +68,7 @@ _PLACES = {
     "Image": "vmlab.machine.image",
     "ImageError": "vmlab.errors",
     "OptionError": "vmlab.errors",
+    "PRESETS": "vmlab.kinds.presets",
     "Recording": "vmlab.machine.recording",
     "Run": "vmlab.vmm.run",
     "Snapshot": "vmlab.vmm.snapshot",
@@ -75,6 +80,7 @@ _PLACES = {
     "boot_sector": "vmlab.machine.program",
     "classify": "vmlab.isa.x86",
     "compare": "vmlab.vmm.compare",
+    "compare_kinds": "vmlab.kinds.matrix:matrix",
     "console": "vmlab.widgets",
     "containers": "vmlab.vmm.containers",
     "debug": "vmlab.widgets",
@@ -87,6 +93,7 @@ _PLACES = {
     "memory_map": "vmlab.views.memory_map",
     "nanobenchmarks": "vmlab.labs.nanobenchmarks",
     "page_tables": "vmlab.views.page_tables",
+    "preset": "vmlab.kinds.presets",
     "record": "vmlab.vmm.run",
     "requirements": "vmlab.vmm.requirements",
     "run": "vmlab.vmm.run",
@@ -108,7 +115,8 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands fo
         return importlib.import_module(_MODULES[name])
     if name not in _PLACES:
         raise AttributeError(f"module 'vmlab' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_PLACES[name]), name)
+    place, _, other = _PLACES[name].partition(":")
+    value = getattr(importlib.import_module(place), other or name)
     globals()[name] = value
     return value
 

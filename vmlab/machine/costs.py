@@ -53,6 +53,15 @@ class CostModel:
         Finding the shadow root of a CR3, or a frame for a new one [U].
     vmm_world_switch : int
         Saving one VCPU and loading another [U].
+    host_world_switch : int
+        From the world of a hosted VMM to that of its host, or back: all that the processor holds is exchanged. 4.45 µs on a
+        Pentium III of 733 MHz [U]; that it is "more heavyweight than a normal process switch" is said by Sugerman,
+        Venkitachalam and Lim, "Virtualizing I/O Devices on VMware Workstation's Hosted Virtual Machine Monitor", USENIX 2001.
+    host_user_return : int
+        From a hypervisor in a host's kernel out to its user-mode part and in again: 576 cycles from the `ioctl` to just before
+        VMRUN, and 576 back (M. Roth, linux-kernel, December 2020, on KVM for AMD).
+    host_scheduler : int
+        A general-purpose kernel's choice of another thread, and the switch to it: 1.4 µs at 733 MHz [U].
     vmm_nested_fill : int
         Software of a VMM that fills one entry of the extended page tables: a look at the guest's memory map and one
         write [U].
@@ -105,6 +114,9 @@ class CostModel:
     vmm_sync_entry: int = 40
     vmm_shadow_root: int = 300
     vmm_world_switch: int = 1000
+    host_world_switch: int = 445 * 733 // 100
+    host_user_return: int = 576 + 576
+    host_scheduler: int = 14 * 733 // 10
     vmm_nested_fill: int = 1000
     vmm_hypercall: int = 1228 - 889
     vmm_bounce: int = 889 * 8680 // 3270 - 2 * 889
@@ -118,6 +130,11 @@ class CostModel:
     managed_unwind: int = 5 * 20
     managed_compile: int = 40 * 20
     vm_transition: int = 3963
+
+    @property
+    def host_system_call(self) -> int:
+        """A system call of a host's process, there and back."""
+        return 2 * self.fast_call
 
     @property
     def vmm_exit(self) -> int:

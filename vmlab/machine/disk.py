@@ -101,6 +101,9 @@ class Disk:
 
     # -- sectors -----------------------------------------------------------------------------------------------------
 
+    def announce(self, sector: int, count: int) -> None:
+        """Take note that sectors will be read soon; they need not all be on the disk. Nothing is to be done here."""
+
     def read(self, sector: int, count: int = 1) -> bytes:
         """Read sectors.
 

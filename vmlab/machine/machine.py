@@ -188,7 +188,7 @@ class Machine:
         What a boundary would do where only a device's time has come, or CS has changed, and no event is due.
         """
         cpu = self.cpu
-        if self.outcome is not None or cpu.relaxed or (self.host_entry and not cpu.non_root):
+        if self.outcome is not None or self.in_host or cpu.relaxed or (self.host_entry and not cpu.non_root):
             return 0
         if cpu.deadline == self.platform.clock.deadline and cpu.retired < self._until:
             due = cpu.attention or cpu.halted or cpu.debug_causes or cpu.signals.due
@@ -319,8 +319,8 @@ class Machine:
         self.in_host = True
         vector = self.host_entry.index(cpu.ip)
         if self.trace.on:
-            time, frame = self.guest_time + cpu.retired, cpu.registers[ESP]
-            address, ring = cpu.read_system(frame, 4), cpu.read_system(frame + 4, 2) & 3
+            time, frame, width = self.guest_time + cpu.retired, cpu.registers[ESP], 8 if cpu.long_mode else 4
+            address, ring = cpu.read_system(frame, width), cpu.read_system(frame + width, 2) & 3
             self.trace.emit(Trap(self.steps, time, self.guest, vector, vector_name(vector), None, address, ring, 0))
 
     def _deliver(

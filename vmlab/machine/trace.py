@@ -10,37 +10,17 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, Protocol
 
 from vmlab.errors import OptionError
+from vmlab.machine.event import Event
+from vmlab.machine.paging_events import NestedFill, ShadowFill, ShadowRoot, ShadowSync, ShadowUnsync, ShadowWrite
 
 __all__ = [
-    "KINDS", "ControlWrite", "Detail", "Dma", "Emulate", "End", "Event", "EventSink", "Exit", "FirmwareCall", "Hypercall", "Inject", "Input", "InstructionRetired", "PortAccess", "Resume",
+    "KINDS", "ControlWrite", "Detail", "Dma", "Emulate", "End", "Event", "EventSink", "Exit", "FirmwareCall", "HardwareExit", "Hop", "Hypercall",
+    "Inject", "Input", "InstructionRetired", "NestedFill", "PortAccess", "Resume",
     "ShadowFill", "ShadowRoot", "ShadowSync", "ShadowUnsync", "ShadowWrite", "Signal", "Switch", "Trace", "Trap", "make",
 ]  # fmt: skip
 
 Detail = Literal["none", "events", "instructions"]
 DETAILS: tuple[Detail, ...] = ("none", "events", "instructions")
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Base of all events.
-
-    Attributes
-    ----------
-    step : int
-        Number of the step in which it happened, from the start of the run.
-    time : int
-        Instructions that the guest had retired.
-    guest : int
-        Index of the guest.
-    cpu : int
-        Index of the processor, among those of the computer that runs the guest.
-    """
-
-    kind: ClassVar[str] = "event"
-    step: int
-    time: int
-    guest: int
-    cpu: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,77 +99,6 @@ class Inject(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowFill(Event):
-    """A hypervisor filled an entry of a shadow page table: guest-virtual, guest-physical, host-physical address."""
-
-    kind: ClassVar[str] = "shadow"
-    gva: int
-    gpa: int
-    hpa: int
-    writable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowUnsync(Event):
-    """A hypervisor lets a guest write to a page table unseen; its shadow is out of step until a flush."""
-
-    kind: ClassVar[str] = "unsync"
-    table: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowSync(Event):
-    """A hypervisor brought the shadow of `tables` page tables in step, of whose entries so many were kept, and so on."""
-
-    kind: ClassVar[str] = "sync"
-    tables: int
-    kept: int
-    changed: int
-    cleared: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowWrite(Event):
-    """A write to a page table that is traced: entries of its shadow were changed or cleared with it.
-
-    Attributes
-    ----------
-    table : int
-        Guest-physical address of the table.
-    slot : int
-        The first entry that was written.
-    changed, cleared : int
-        Entries of the shadow.
-    """
-
-    kind: ClassVar[str] = "traced"
-    table: int
-    slot: int
-    changed: int
-    cleared: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowRoot(Event):
-    """A hypervisor took another root of shadow page tables for the guest.
-
-    Attributes
-    ----------
-    cr3 : int
-        The guest's.
-    root : int
-        Host-physical.
-    known : bool
-        True where it had kept the root since the guest used it last.
-    """
-
-    kind: ClassVar[str] = "root"
-    cr3: int
-    root: int
-    known: bool
-
-
-@dataclass(frozen=True, slots=True)
 class HardwareExit(Event):
     """A processor left VMX non-root operation: a VM exit, as the hardware does it.
 
@@ -210,16 +119,6 @@ class HardwareExit(Event):
     qualification: int
     address: int
     ring: int
-
-
-@dataclass(frozen=True, slots=True)
-class NestedFill(Event):
-    """A hypervisor filled an entry of nested page tables: guest-physical, host-physical address, bytes of the page."""
-
-    kind: ClassVar[str] = "nested"
-    gpa: int
-    hpa: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +145,27 @@ class Switch(Event):
 
     kind: ClassVar[str] = "switch"
     previous: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hop(Event):
+    """Control or a request went from one layer to another, in host software around a hypervisor.
+
+    Attributes
+    ----------
+    origin, target : str
+        Nodes of the layer graph.
+    what : str
+        Why, in a few words.
+    cycles : int
+        What the way costs.
+    """
+
+    kind: ClassVar[str] = "hop"
+    origin: str
+    target: str
+    what: str
+    cycles: int
 
 
 @dataclass(frozen=True, slots=True)

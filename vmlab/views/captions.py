@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Exit,
         FirmwareCall,
         HardwareExit,
+        Hop,
         Hypercall,
         Inject,
         Input,
@@ -50,29 +51,9 @@ if TYPE_CHECKING:
 __all__ = ["Moment", "caption", "changes", "main_event", "port_access", "upper"]
 
 WEIGHT = (
-    "end",
-    "vm-exit",
-    "trap",
-    "signal",
-    "switch",
-    "inject",
-    "shadow",
-    "nested",
-    "emulate",
-    "hypercall",
-    "resume",
-    "exit",
-    "traced",
-    "unsync",
-    "sync",
-    "root",
-    "firmware",
-    "port",
-    "control",
-    "input",
-    "dma",
-    "instruction",
-)
+    "end", "vm-exit", "trap", "signal", "switch", "hop", "inject", "shadow", "nested", "emulate", "hypercall", "resume", "exit",
+    "traced", "unsync", "sync", "root", "firmware", "port", "control", "input", "dma", "instruction",
+)  # fmt: skip
 """Kinds of events, the most telling first."""
 
 ASIDES = ("traced", "unsync", "sync", "dma")
@@ -364,6 +345,10 @@ def _firmware(moment: Moment, event: FirmwareCall, events: Sequence[Event]) -> s
     return f"The BIOS does INT {event.vector:02X}h, AH={event.ax >> 8:02X}h, for the guest: {upper(moment.text)} calls its host software."
 
 
+def _hop(moment: Moment, event: Hop, events: Sequence[Event]) -> str:
+    return f"From {event.origin} to {event.target}: {event.what}."
+
+
 def _control(moment: Moment, event: ControlWrite, events: Sequence[Event]) -> str:
     return f"{upper(moment.text)} changes {event.register.upper()} from {event.old:#x} to {event.new:#x}."
 
@@ -393,6 +378,7 @@ SENTENCES: Mapping[str, Callable[..., str]] = MappingProxyType(
         "signal": _signal,
         "firmware": _firmware,
         "port": _port,
+        "hop": _hop,
         "control": _control,
         "input": _input,
         "end": _end,

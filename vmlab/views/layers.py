@@ -23,6 +23,8 @@ import networkx as nx
 
 from vmlab.errors import OptionError
 from vmlab.isa.x86.registers import EFER_SVME
+from vmlab.kinds.running import Running
+from vmlab.views.kind_graph import kind_graph
 from vmlab.vmm.page_walk import shadows_of
 from vmlab.vmm.system import System
 
@@ -40,13 +42,13 @@ __all__ = ["describe", "guest_names", "layers", "monitor", "processor_nodes", "p
 MOST_PROCESSES = 3
 
 
-def layers(of: System | Run | Recording) -> nx.DiGraph:
+def layers(of: System | Run | Recording | Running) -> nx.DiGraph:
     """Return the layer graph of a running system.
 
     Parameters
     ----------
-    of : System, Run or Recording
-        A system, or what holds one: a finished run, or a recording at its cursor. A process is an address space in
+    of : System, Run, Recording or Running
+        A system of any kind, from `vmlab.preset`, whose graph `vmlab.views.kind_graph` describes; or a system, or what holds one: a finished run, or a recording at its cursor. A process is an address space in
         which code has run in user mode: so far, or in a recording at any time.
 
     Returns
@@ -59,6 +61,8 @@ def layers(of: System | Run | Recording) -> nx.DiGraph:
     OptionError
         It is none of these.
     """
+    if isinstance(of, Running):
+        return kind_graph(of)
     holder: Any = of
     system: System = getattr(holder, "system", holder)
     if not isinstance(system, System):

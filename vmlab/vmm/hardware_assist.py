@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vmlab.machine.cpu_model import CpuModel
+    from vmlab.machine.disk import Disk
     from vmlab.machine.image import Image
     from vmlab.machine.memory import MemoryWindow
     from vmlab.machine.processor import Processor
@@ -91,7 +92,7 @@ class HardwareAssist(EventInjection):
         guest_model = self.guest_model(model)
         frames = OWN_FRAMES + len(images) * processors * (tables + PER_GUEST + self.frames_of(guest_model))
         guest_base = -(-(FIRST + (frames << 12)) // LARGE) * LARGE
-        self.machine = Machine(guest_base + len(images) * memory_size, host_model, self.trace)
+        self.machine = Machine(guest_base + len(images) * memory_size, host_model, self.trace, self.host_disks())
         self.machine.counter_vector = TIMER_VECTOR
         self.host = HostFrames(self.machine.memory, frames, host_model.physical_bits)
         self.host.boot(self.machine.cpu)
@@ -113,6 +114,10 @@ class HardwareAssist(EventInjection):
                 self.machines.append(machine)
                 self.memories.append(memory)
         self._seen = (0, 0)
+
+    def host_disks(self) -> Sequence[Disk | None]:
+        """Return the disks of the computer itself, as long as no guest has run: none, but for hypervisors that read them."""
+        return ()
 
     def choose_host(self, model: CpuModel) -> CpuModel:
         """Return the host's processor; OptionError where it cannot run such guests so."""

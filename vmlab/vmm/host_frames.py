@@ -20,6 +20,8 @@ from vmlab.isa.x86.registers import (
     DS,
     EFER_LME,
     ES,
+    ESP,
+    FIXED,
     MSR_EFER,
     SS,
 )  # fmt: skip
@@ -50,9 +52,11 @@ class HostFrames:
     memory : PhysicalMemory
         The computer's.
     count : int
-        How many frames from `FIRST` on are the hypervisor's.
+        How many frames are the hypervisor's.
     physical_bits : int
         Width of the processor's physical addresses.
+    first : int
+        Where they begin.
 
     Attributes
     ----------
@@ -66,9 +70,9 @@ class HostFrames:
         Addresses of the descriptor tables, the task state segment, the end of the stack and the entry point.
     """
 
-    def __init__(self, memory: PhysicalMemory, count: int, physical_bits: int) -> None:
+    def __init__(self, memory: PhysicalMemory, count: int, physical_bits: int, first: int = FIRST) -> None:
         self.memory = memory
-        self.addresses = range(FIRST, FIRST + count * PAGE_SIZE, PAGE_SIZE)
+        self.addresses = range(first, first + count * PAGE_SIZE, PAGE_SIZE)
         self.free = list(reversed(self.addresses))
         tables = PageTables(four_level(physical_bits, no_execute=False, gigabyte_pages=False), memory, self.allocate)
         for address in range(0, memory.size, LARGE):
@@ -83,15 +87,21 @@ class HostFrames:
 
     def boot(self, cpu: Processor) -> None:
         """Do what a host's kernel does: enter 64-bit code on these tables."""
-        cpu.gdtr_base, cpu.gdtr_limit, cpu.idtr_base, cpu.idtr_limit = self.gdt, 0xFFFF, self.idt, 0xFFFF
         cpu.set_cr4(CR4_PAE)
         cpu.write_msr(MSR_EFER, EFER_LME)
-        cpu.set_cr3(self.root)
+        cpu.cr3 = self.root
         cpu.set_cr0(CR0_PE | CR0_PG | CR0_WP | CR0_ET | CR0_NE)
+        self.resume(cpu)
+
+    def resume(self, cpu: Processor) -> None:
+        """Load all that makes the processor this host's: descriptor tables, page tables, task, segments, stack."""
+        cpu.gdtr_base, cpu.gdtr_limit, cpu.idtr_base, cpu.idtr_limit = self.gdt, 0xFFFF, self.idt, 0xFFFF
+        cpu.set_cr3(self.root)
         cpu.segments[CS].set(HOST_CODE, 0, 0xFFFFFFFF, 0x9B, big=False, long=True)
         for segment in (ES, SS, DS):
             cpu.segments[segment].set(HOST_DATA, 0, 0xFFFFFFFF, 0x93, big=True)
         cpu.tr.set(HOST_TASK, self.tss, TASK_BYTES - 1, 0x8B, big=False)
+        cpu.registers[ESP], cpu.ip, cpu.flags = self.stack_top, self.entry, FIXED
         cpu.code_changed()
 
     def allocate(self, size: int = PAGE_SIZE) -> int:

@@ -274,7 +274,7 @@ class Hypervisor(System):
     def _schedule(self) -> None:
         """Round robin: the next guest gets the CPU when this one has used its time, waits, or has ended."""
         guest = self.guest
-        if guest.outcome is None and not guest.is_halted and guest.instructions < self.slice_end:
+        if not guest.is_halted and guest.instructions < self.slice_end and self.can_run(guest):
             return
         count = len(self.guests)
         for distance in range(1, count + 1):

@@ -26,6 +26,7 @@ __all__ = ["DEFAULT_MEMORY", "NO_LIMIT", "System", "system_of"]
 
 DEFAULT_MEMORY = 16 << 20
 NO_LIMIT = 1 << 62
+USER = 3
 IDLE = 20
 """Times its limit of instructions that a guest may sleep: waking at each tick to nothing is an end, too."""
 
@@ -189,6 +190,19 @@ class System(NotCopied, ABC):
     def guest(self) -> Guest:
         """The guest that has the CPU."""
         return self.guests[self.current]
+
+    @property
+    def guest_level(self) -> int:
+        """The privilege level at which the guest that has the CPU believes to run."""
+        direct = self.assisted or not hasattr(self, "vmm")
+        return (self.machine.cpu if direct else self.guest.vcpu).cpl
+
+    @property
+    def in_control(self) -> str:
+        """Who has the processor, as a part of the system: the VMM, or a guest's kernel or program."""
+        if self.in_vmm:
+            return "vmm"
+        return f"guest{self.current}/{'user' if self.guest_level == USER else 'kernel'}"
 
     def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
         """Return the registers of a guest's processor as the guest would find them now: look, do not touch."""

@@ -48,6 +48,9 @@ DMA_COMMANDS = frozenset({0x25, 0x35, 0xC8, 0xC9, 0xCA, 0xCB})
 FASTEST_DMA = 2
 MULTIWORD_DMA = 0x20  # mode 0, in SET FEATURES
 
+READS = frozenset({0x20, 0x21, 0x24, 0x25, 0x29, 0xC4, 0xC8, 0xC9})
+"""Commands that read sectors."""
+
 _FIELDS: dict[str, Any] = {
     "features": WORD, "count": WORD, "low": WORD, "middle": WORD, "high": WORD,  # two deep: previous byte, current byte
     "device": BYTE, "status": BYTE, "error": BYTE, "command": BYTE, "interrupt": bool, "phase": range(DMA_OUT + 1),
@@ -104,6 +107,8 @@ class AtaDisk:
         """Begin a command; one that was moving data is abandoned."""
         self.command, self.interrupt = command, False
         self._be_busy(COMMAND, now)
+        if command in READS and (sector := sector_named(self, extended=self._extended)) is not None:
+            self.disk.announce(sector, self._sectors())
         if self._COMMANDS.get(self.command) is AtaDisk._write:
             self.work()  # a drive's buffer is ready at once, and kernels send the first block without a look at DRQ
 
@@ -211,6 +216,10 @@ class AtaDisk:
     def _by_dma(self) -> bool:
         return self.command in DMA_COMMANDS
 
+    def _sectors(self) -> int:
+        """Return how many sectors the registers ask for."""
+        return self.count or 0x1_0000 if self._extended else self.count & 0xFF or 0x100
+
     def _begin(self) -> bool:
         """Read the address and count of a command that goes over sectors; False if it fails at once."""
         multiple = self.command in (0xC4, 0xC5, 0x29, 0x39)
@@ -218,7 +227,7 @@ class AtaDisk:
             self._abort()
             return False
         self.block = self.multiple if multiple else 1
-        self.remaining = self.count or 0x1_0000 if self._extended else self.count & 0xFF or 0x100
+        self.remaining = self._sectors()
         sector = sector_named(self, extended=self._extended)
         if sector is None:
             self._fail(IDNF)

@@ -1,0 +1,238 @@
+"""Running systems on the x86 computer: natively, under each kind of hypervisor, in partitions.
+
+The parts are read off the running system each time: its guests and whether they live, the rings and modes in which the processor
+runs them, host kernels and processes where the system has them, the devices and whose they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from vmlab.errors import OptionError
+from vmlab.kinds.hosted import Hosted
+from vmlab.kinds.journey import EVENTS, follow_guest
+from vmlab.kinds.part import Part
+from vmlab.kinds.partitioned import Partitioned
+from vmlab.kinds.running import Running
+from vmlab.kinds.served import CONTROL
+from vmlab.machine.memory import PAGE_SIZE
+from vmlab.vmm.hypervisor import Hypervisor
+from vmlab.vmm.xen.notes import is_ported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmlab.kinds.journey import Journey
+    from vmlab.kinds.presets import Preset
+    from vmlab.vmm.guest import Guest
+    from vmlab.vmm.system import System
+
+__all__ = ["X86Running"]
+
+KILLED = "killed"
+UP = "paging is on"
+
+
+class X86Running(Running):
+    """A system on the x86 computer.
+
+    Parameters
+    ----------
+    preset : Preset
+        What it is.
+    build : callable
+        Returns the system; given a number of guests, another with so many.
+
+    Attributes
+    ----------
+    system : System
+        What runs.
+    """
+
+    events = EVENTS
+
+    def __init__(self, preset: Preset, build: Callable[..., System]) -> None:
+        self.preset = preset
+        self._build = build
+        self.system: Any = build()
+
+    # -- going on ----------------------------------------------------------------------------------------------------------
+
+    def advance(self, steps: int) -> None:
+        self.system.advance(steps)
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.system.finished)
+
+    def kill(self, name: str) -> None:
+        """End a guest by one of its parts, a host's process; the process that is a virtual machine takes its guest with it."""
+        system = self.system
+        head, _, tail = self.find(name).name.partition("/")
+        if head == "host" and tail.startswith("process"):
+            system.os.end(system.os.processes[int(tail.removeprefix("process")) - 1], KILLED)
+            return
+        number = head.removeprefix("guest") if head.startswith("guest") else tail.removeprefix("vm")
+        if not number.isdigit():
+            raise OptionError(f"{name!r} cannot be ended: choose a part of a guest, or a process of the host")
+        index = int(number)
+        while isinstance(system, Hypervisor) and not system.in_vmm:
+            system.interrupted(system.current)
+            system.advance(1)
+        if system.guests[index].outcome is None:
+            system.end_guest(index, KILLED)
+        else:
+            system.guests[index].outcome = KILLED
+
+    # -- what there is to see ------------------------------------------------------------------------------------------------
+
+    @property
+    def consoles(self) -> dict[str, str]:
+        found = {f"guest{index}": guest.console for index, guest in enumerate(self.system.guests)}
+        if isinstance(self.system, Hosted):
+            found |= {f"host/process{each.pid}": each.console for each in self.system.os.processes}
+        return found
+
+    @property
+    def modified(self) -> str:  # type: ignore[override] # known when it runs
+        return "the kernel" if any(is_ported(guest.image) for guest in self.system.guests) else "nothing"
+
+    @property
+    def is_up(self) -> bool:
+        return UP in self.system.guests[self.preset.first_guest].console
+
+    @property
+    def booting(self) -> bool:
+        return not all(UP in guest.console for guest in self.system.guests[self.preset.first_guest :])
+
+    @property
+    def footprint(self) -> int:
+        own: int = sum(guest.memory.size for guest in self.system.guests)
+        host = getattr(self.system, "host", None)
+        return own + (0 if host is None else (len(host.addresses) - len(host.free)) * PAGE_SIZE)
+
+    def cycles_by_cause(self) -> dict[str, int]:
+        return dict(self.system.cycles_by_cause())
+
+    @property
+    def in_control(self) -> str:
+        return str(self.system.in_control)
+
+    def follow(self, event: str) -> Journey:
+        """Follow one event of a system with one guest, beside a control domain where there is one."""
+        return follow_guest(lambda: self._build(1), event, self.preset.first_guest)
+
+    # -- parts -------------------------------------------------------------------------------------------------------------
+
+    def parts(self) -> list[Part]:
+        users, kernels = [], []
+        for index, guest in enumerate(self.system.guests):
+            if guest.outcome == KILLED:
+                continue
+            kernels.append(self._kernel(index, guest))
+            if any(vcpu.user_spaces for vcpu in guest.vcpus):
+                users.append(self._user(index, guest))
+        return [*users, *kernels, *self._middle(), *self._hardware()]
+
+    @property
+    def _below(self) -> str:
+        """What carries the guests' kernels."""
+        system = self.system
+        if isinstance(system, Hypervisor):
+            return "vmm"
+        return "hardware/cpu"
+
+    def _user(self, index: int, guest: Guest) -> Part:
+        system, kernel = self.system, f"guest{index}/kernel"
+        virtual = isinstance(system, Hypervisor)
+        mode = "ring 3" + (", non-root" if system.assisted else "")
+        traps = (kernel,) if system.assisted or not virtual else ("vmm",)
+        return Part(
+            f"guest{index}/user", "process", "processes", mode, (kernel,), traps,
+            state={"outcome": guest.outcome} if guest.outcome else {},
+        )  # fmt: skip
+
+    def _kernel(self, index: int, guest: Guest) -> Part:
+        system, preset = self.system, self.preset
+        name = f"guest{index}/kernel"
+        privilege = "ring 0, non-root" if system.assisted else "ring 0"
+        if isinstance(system, Hypervisor) and not system.assisted:
+            privilege = "ring 1" if system.needs_port else "ring 1 or 3, virtual kernel mode"
+        below = f"hardware/cpu{index}" if isinstance(system, Partitioned) else self._below
+        control = preset.first_guest and index == CONTROL
+        label = preset.words["control"] if control else f"{preset.words['guest']} {index}: {guest.image.name}"
+        label = preset.words["guest"] if "global" in preset.words else label
+        state: dict[str, Any] = {"outcome": guest.outcome} if guest.outcome else {}
+        traps = () if below == "hardware/cpu" else ("firmware" if isinstance(system, Partitioned) else "vmm",)
+        return Part(
+            name, label, "guest kernel", privilege, (below,), traps,
+            state=state, counters={"instructions": guest.instructions, **dict(guest.exits.most_common(4))},
+        )  # fmt: skip
+
+    def _middle(self) -> list[Part]:
+        """The hypervisor, the host and its processes, or the firmware."""
+        system, words = self.system, self.preset.words
+        if isinstance(system, Partitioned):
+            zones = {f"partition {n}": f"memory from {start:#x}" for n, start in enumerate(system.zones)}
+            cpus = tuple(f"hardware/cpu{n}" for n, guest in enumerate(system.guests) if guest.outcome != KILLED)
+            firmware = Part("firmware", words["vmm"], "firmware", "below ring 0", cpus)
+            return [replace(firmware, state=zones, counters=dict(system.ways))]
+        if not isinstance(system, Hypervisor):
+            return []
+        mode = "ring 0, root" if system.assisted else "ring 0"
+        below = "host/kernel" if isinstance(system, Hosted) else "hardware/cpu"
+        counters = dict(sorted(system.counters.items())) | dict(getattr(system, "ways", {}))
+        vmm = Part("vmm", words["vmm"], "vmm", mode, (below,), counters=counters)
+        return [vmm, *self._host(system)] if isinstance(system, Hosted) else [vmm]
+
+    def _host(self, system: Hosted) -> list[Part]:
+        """The host's processes, those that are virtual machines first, and its kernel."""
+        word, alive = self.preset.words["process"], enumerate(system.guests)
+        process = Part("", "", "host processes", "ring 3, root", ("host/kernel",), ("host/kernel",))
+        machines = [
+            replace(process, name=f"host/vm{n}", label=f"{word} of guest {n}", state={"thread": "VCPU 0"})
+            for n, guest in alive
+            if guest.outcome != KILLED
+        ]
+        others = [
+            replace(
+                process,
+                name=f"host/process{each.pid}",
+                label=each.name,
+                counters={"instructions": each.instructions, **dict(each.calls)},
+            )
+            for each in system.os.processes
+            if each.outcome is None
+        ]
+        world = {"world": "its own" if system.own_world else "that of the VMM, too"}
+        counters = {**dict(system.os.counters), **dict(system.user_exits)}
+        kernel = Part("host/kernel", self.preset.words["host"], "host kernel", "ring 0, root", ("hardware/cpu",))
+        return [*machines, *others, replace(kernel, state=world, counters=counters)]
+
+    def _hardware(self) -> list[Part]:
+        """Processors and memory, for each partition or for all, and the disk."""
+        system, parts = self.system, []
+        several = isinstance(system, Partitioned)
+        for index, machine in enumerate(system.machines if several else [system.machine]):
+            if several and system.guests[index].outcome == KILLED:
+                continue
+            suffix, owner = (str(index), f"guest{index}/kernel") if several else ("", None)
+            cpu = machine.cpu
+            ring = f"ring {cpu.cpl}" + (", non-root" if cpu.non_root else ", root" if cpu.vmx.on else "")
+            found = Part(f"hardware/cpu{suffix}", f"CPU {suffix}".strip(), "hardware", ring, assigned_to=owner)
+            size = {"size": f"{machine.memory.size >> 20} MiB"}
+            parts += [
+                replace(found, state={"model": cpu.model.name}, counters={"instructions": cpu.retired}),
+                Part(f"hardware/memory{suffix}", f"memory {suffix}".strip(), "hardware", assigned_to=owner, state=size),
+            ]
+        return [*parts, Part("hardware/disk", "disk", "hardware", assigned_to=self._disk_owner())]
+
+    def _disk_owner(self) -> str | None:
+        """The part that drives the disk."""
+        system = self.system
+        if self.preset.first_guest:
+            return f"guest{CONTROL}/kernel" if system.guests[CONTROL].outcome != KILLED else None
+        if isinstance(system, Hosted):
+            return "host/kernel"
+        return "vmm" if isinstance(system, Hypervisor) else "guest0/kernel"
