@@ -108,6 +108,23 @@ def test_a_container_that_is_destroyed_is_gone():
     assert "web: " not in run.console
 
 
+def test_a_container_that_is_stopped_at_the_console_is_empty_and_the_other_goes_on():
+    """Container 1 computes for ever, until 1 is typed; what is no container, the host passes over."""
+    recording = vmlab.record(guests.load("containers", SCRIPT_1=9, SCRIPT_2=0x4444), memory=MEMORY, steps=45_000)
+    recording.seek(45_000)
+    assert all(each.processes for each in vmlab.containers(recording))
+    recording.send("9x1")
+    recording.extend(150_000)
+    for step, processes in ((recording.length, 0), (46_000, 2)):
+        recording.seek(step)
+        assert len(vmlab.containers(recording)["web"].processes) == processes
+    system = recording.system
+    recording.seek(recording.length)
+    assert (system.guests[0].status, vmlab.containers(system)["web"].state) == (1, "configured")
+    assert system.guests[0].console.count("global: stops a container: done\n") == 1
+    assert system.guests[0].console.count("db: binds 10.0.0.3, port 80: done") == 4
+
+
 def test_whatever_lies_in_the_tables_can_be_shown():
     image = guests.load("containers")
     for seed in range(40):

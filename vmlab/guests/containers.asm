@@ -75,6 +75,7 @@ SETHOSTNAME equ 16                      ; address
 UNAME   equ 17                          ; address
 CONTAINERCTL equ 18                     ; operation, container, argument
 DEBUG_POKE equ 19                       ; address, value: the bug
+GETKEY  equ 20                          ; what has been typed at the serial console; 0: nothing
 CREATE  equ 0                           ; operations: address of a configuration; the result is the container
 START   equ 1                           ; and a script
 STOP    equ 2
@@ -430,7 +431,7 @@ align 4
 call_table:
         dd call_exit, call_write, call_getpid, schedule, call_sleep, call_ticks, call_fork, call_exec, call_wait
         dd call_ps, call_kill, call_open, call_read, call_bind, call_sbrk, call_gethostname, call_sethostname
-        dd call_uname, call_containerctl, call_debug_poke
+        dd call_uname, call_containerctl, call_debug_poke, call_getkey
 call_table_end:
 operation_table:
         dd create, launch, halt, destroy, population

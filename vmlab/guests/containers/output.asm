@@ -1,4 +1,4 @@
-; ---- output on the serial port ---------------------------------------------------------------------------------------
+; ---- the serial port ------------------------------------------------------------------------------------------------
 call_write:
         mov al, 0
         call check_user
@@ -21,6 +21,18 @@ call_write:
         call put
         loop .next
 .end:   pop eax
+        ret
+call_getkey:
+        mov eax, -EPERM
+        cmp ebp, containers             ; the console is the global container's
+        jne print.done
+        mov edx, COM1 + 5
+        in al, dx
+        test al, 1                      ; has a character come?
+        mov eax, 0
+        jz print.done
+        mov edx, COM1
+        in al, dx
         ret
 new_line:
         cmp byte [written], 10

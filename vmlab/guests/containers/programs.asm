@@ -147,7 +147,14 @@ host:   system CONTAINERCTL, CREATE, config_1
 .second:
         system CONTAINERCTL, START, 2
 .wait:  system SLEEP, 5
-        system CONTAINERCTL, POPULATION, 1
+        system GETKEY                   ; 1 or 2 at the console stops that container
+        sub eax, '0'
+        jbe .look
+        cmp eax, 2
+        ja .look
+        system CONTAINERCTL, STOP, eax
+        say halt_text
+.look:  system CONTAINERCTL, POPULATION, 1
         mov esi, eax
         system CONTAINERCTL, POPULATION, 2
         add esi, eax
@@ -344,6 +351,7 @@ db_path: db "/zones/db", 0
 data_path: db "/data", 0
 motd_path: db "/etc/motd", 0
 created_text: db "container # is there", 10, 0
+halt_text: db "stops a container: !", 10, 0
 deadline_text: db "this takes too long: all containers stop", 10, 0
 primes_text: db "primes #", 0
 disk_text: db " disk $", 0
