@@ -119,14 +119,22 @@ def store(i: Instruction) -> Operation:
     base, address, back = _address(i)
     size, t = i.row.access, i["rt"]
 
-    def run(cpu: Processor, pc: int) -> int | None:
-        return pc + 4 if cpu.store(address(cpu), size, cpu.x[t]) else None
+    offset = None if "option" in i.fields or back is not None else _offset(i)
+    if offset is not None:
 
-    def write_back(cpu: Processor, pc: int) -> int | None:
+        def plain(cpu: Processor, pc: int) -> None:
+            x = cpu.x
+            cpu.store(x[base] + offset & LONG, size, x[t])
+
+        return _with_stack_check(base, plain)
+
+    def run(cpu: Processor, pc: int) -> None:
+        cpu.store(address(cpu), size, cpu.x[t])
+
+    def write_back(cpu: Processor, pc: int) -> None:
         x = cpu.x
-        outside = cpu.store(address(cpu), size, x[t])
+        cpu.store(address(cpu), size, x[t])
         x[base] = x[base] + (back or 0) & LONG
-        return pc + 4 if outside else None
 
     return _with_stack_check(base, run if back is None else write_back)
 
@@ -150,8 +158,8 @@ def store_as_user(i: Instruction) -> Operation:
     base, address, _ = _address(i)
     size, t = i.row.access, i["rt"]
 
-    def run(cpu: Processor, pc: int) -> int | None:
-        return pc + 4 if cpu.store_as_user(address(cpu), size, cpu.x[t]) else None
+    def run(cpu: Processor, pc: int) -> None:
+        cpu.store_as_user(address(cpu), size, cpu.x[t])
 
     return _with_stack_check(base, run)
 
@@ -183,13 +191,12 @@ def store_pair(i: Instruction) -> Operation:
     base, address, back = _address(i)
     size, t, t2 = i.row.access, i["rt"], i["rt2"]
 
-    def run(cpu: Processor, pc: int) -> int | None:
+    def run(cpu: Processor, pc: int) -> None:
         x, at = cpu.x, address(cpu)
-        outside = cpu.store(at, size, x[t])
-        outside |= cpu.store(at + size & LONG, size, x[t2])
+        cpu.store(at, size, x[t])
+        cpu.store(at + size & LONG, size, x[t2])
         if back is not None:
             x[base] = x[base] + back & LONG
-        return pc + 4 if outside else None
 
     return _with_stack_check(base, run)
 
@@ -213,10 +220,9 @@ def store_exclusive(i: Instruction) -> Operation:
     """STXR and STLXR: 0 in the status register where it was written."""
     base, size, t, s = target_or_stack(i["rn"]), i.row.access, i["rt"], target(i, "rs")
 
-    def run(cpu: Processor, pc: int) -> int:
+    def run(cpu: Processor, pc: int) -> None:
         x = cpu.x
         x[s] = int(not cpu.store_exclusive(x[base], size, x[t]))
-        return pc + 4 & LONG
 
     return _with_stack_check(base, run)
 
@@ -239,10 +245,10 @@ def store_release(i: Instruction) -> Operation:
     """STLR."""
     base, size, t = target_or_stack(i["rn"]), i.row.access, i["rt"]
 
-    def run(cpu: Processor, pc: int) -> int | None:
+    def run(cpu: Processor, pc: int) -> None:
         at = cpu.x[base]
         cpu.check_aligned(at, size, is_write=True)
-        return pc + 4 if cpu.store(at, size, cpu.x[t]) else None
+        cpu.store(at, size, cpu.x[t])
 
     return _with_stack_check(base, run)
 

@@ -28,13 +28,13 @@ class Processor(Protocol):
     def load(self, address: int, size: int) -> int:
         """Read memory, with the rights of the present exception level."""
 
-    def store(self, address: int, size: int, value: int) -> bool:
-        """Write memory; True where that was no RAM, and other things may have changed."""
+    def store(self, address: int, size: int, value: int) -> None:
+        """Write the low bytes of a value to memory, with the rights of the present exception level."""
 
     def load_as_user(self, address: int, size: int) -> int:
         """Read memory with the rights of EL0 (LDTR)."""
 
-    def store_as_user(self, address: int, size: int, value: int) -> bool:
+    def store_as_user(self, address: int, size: int, value: int) -> None:
         """Write memory with the rights of EL0 (STTR)."""
 
     def load_exclusive(self, address: int, size: int) -> int:
@@ -61,7 +61,7 @@ class Processor(Protocol):
     def write_pstate(self, instruction: Instruction) -> None:
         """MSR, with an immediate."""
 
-    def system_operation(self, instruction: Instruction, value: int, pc: int) -> None:
+    def system_operation(self, instruction: Instruction, value: int) -> None:
         """SYS: caches, TLBs, address translation."""
 
     def call(self, instruction: Instruction, pc: int) -> int:

@@ -1,7 +1,6 @@
 """Instructions that ask the processor itself: exceptions, system registers, barriers, hints, waiting.
 
-Which of them are allowed where, and who gets them instead, the processor knows; here they only reach it. All of them give
-the next address, so that a processor looks up again what they may have changed.
+Which of them are allowed where, and who gets them instead, the processor knows; here they only reach it.
 
 Read more: Arm ARM (DDI 0487), C3.1.3 to C3.1.9, C5.1.
 """
@@ -16,7 +15,6 @@ from vmlab.isa.arm64.semantics.registry import Operation, Processor, semantic, t
 if TYPE_CHECKING:
     from vmlab.isa.arm64.instruction import Instruction
 
-LONG = (1 << 64) - 1
 WFE, WFI = 2, 3
 """Numbers of the hints that wait."""
 
@@ -61,9 +59,8 @@ def hint(i: Instruction) -> Operation:
     if i["CRm"] or i["op2"] not in (WFE, WFI):
         return lambda cpu, pc: None
 
-    def run(cpu: Processor, pc: int) -> int:
+    def run(cpu: Processor, pc: int) -> None:
         cpu.wait(i)
-        return pc + 4 & LONG
 
     return run
 
@@ -71,7 +68,7 @@ def hint(i: Instruction) -> Operation:
 @semantic("dsb", "dmb", "isb")
 def barrier(i: Instruction) -> Operation:
     """DMB, DSB and ISB: memory is one sequence already."""
-    return lambda cpu, pc: pc + 4 & LONG
+    return lambda cpu, pc: None
 
 
 @semantic("clrex")
@@ -85,9 +82,8 @@ def read_register(i: Instruction) -> Operation:
     """MRS."""
     t = target(i, "rt")
 
-    def run(cpu: Processor, pc: int) -> int:
+    def run(cpu: Processor, pc: int) -> None:
         cpu.x[t] = cpu.read_system(i)
-        return pc + 4 & LONG
 
     return run
 
@@ -104,9 +100,8 @@ def write_register(i: Instruction) -> Operation:
         return run_immediate
     t = i["rt"]
 
-    def run(cpu: Processor, pc: int) -> int:
+    def run(cpu: Processor, pc: int) -> None:
         cpu.write_system(i, cpu.x[t])
-        return pc + 4 & LONG
 
     return run
 
@@ -116,8 +111,7 @@ def system(i: Instruction) -> Operation:
     """SYS: IC, DC, AT and TLBI."""
     t = i["rt"]
 
-    def run(cpu: Processor, pc: int) -> int:
+    def run(cpu: Processor, pc: int) -> None:
         cpu.system_operation(i, cpu.x[t], pc)
-        return pc + 4 & LONG
 
     return run
