@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vmlab import guests, labs, views
     from vmlab.errors import AssemblyError, ImageError, OptionError, StateError, VmlabError
+    from vmlab.guests.arm64 import arm64
     from vmlab.isa.x86 import classify, disassemble
     from vmlab.jvm.run import java
     from vmlab.kinds.matrix import matrix as compare_kinds
@@ -53,7 +54,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CPU_MODELS", "PRESETS", "TECHNIQUES", "AssemblyError", "Debugger", "Image", "ImageError", "OptionError",
-    "Recording", "Run", "Snapshot", "StateError", "ThinVm", "VmlabError", "WalkLab", "assemble", "boot_sector",
+    "Recording", "Run", "Snapshot", "StateError", "ThinVm", "VmlabError", "WalkLab", "arm64", "assemble", "boot_sector",
     "classify", "compare", "compare_kinds", "console", "containers", "debug", "disassemble", "glossary", "guests",
     "java", "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "preset", "record",
     "requirements", "run", "save", "sensitive", "show", "show_vmcs", "show_walk", "timeline", "translations", "views",
@@ -76,6 +77,7 @@ _PLACES = {
     "VmlabError": "vmlab.errors",
     "ThinVm": "vmlab.vmm.thin_vm",
     "WalkLab": "vmlab.vmm.walk_lab",
+    "arm64": "vmlab.guests.arm64",
     "assemble": "vmlab.machine.program",
     "boot_sector": "vmlab.machine.program",
     "classify": "vmlab.isa.x86",

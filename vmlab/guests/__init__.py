@@ -24,7 +24,7 @@ from vmlab.machine.program import assemble
 if TYPE_CHECKING:
     from vmlab.machine.image import Image
 
-__all__ = ["describe", "load", "names", "source", "workload_disk"]
+__all__ = ["describe", "load", "names", "no_guest", "source", "workload_disk"]
 
 SUFFIX = ".asm"
 _CONSTANT = re.compile(r"^(\w+)\s+equ\s", re.MULTILINE)
@@ -53,10 +53,15 @@ def source(name: object) -> str:
     """
     known = names()
     if not isinstance(name, str) or name not in known:
-        close = difflib.get_close_matches(str(name).lower(), known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(known)}"
-        raise OptionError(f"there is no guest {name!r}: {hint}")
+        raise no_guest(name, known)
     return _read(name)
+
+
+def no_guest(name: object, known: list[str]) -> OptionError:
+    """Return the error that says that there is no guest of a name, and which there are."""
+    close = difflib.get_close_matches(str(name).lower(), known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(known)}"
+    return OptionError(f"there is no guest {name!r}: {hint}")
 
 
 @cache

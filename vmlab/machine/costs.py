@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["AMD_V", "CORE_2", "PENTIUM_4", "SANDY_BRIDGE", "WESTMERE", "CostModel"]
+__all__ = ["AMD_V", "CORE_2", "EMULATOR", "PENTIUM_4", "SANDY_BRIDGE", "WESTMERE", "CostModel", "EmulatorCosts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +151,34 @@ CORE_2 = CostModel(vm_transition=1579)
 WESTMERE = CostModel(vm_transition=761)
 SANDY_BRIDGE = CostModel(vm_transition=784)
 AMD_V = CostModel(vm_transition=(1344 + 1376) // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorCosts:
+    """Host cycles of an interpreter's primitives: an emulator of another processor, as a program of the host.
+
+    Attributes
+    ----------
+    instruction : int
+        Executing one guest instruction that has been decoded before.
+    decode : int
+        Decoding one, and keeping what it does.
+    walk_reference : int
+        One entry of the guest's page tables: a load, and a dozen instructions that look at its bits [U].
+    fill : int
+        Entering a translation into the emulator's table of pages [U].
+    exception : int
+        Taking one of the guest's exceptions: state saved, level and vector found; no exception of the host is needed [U].
+    device : int
+        An access to an emulated device: a call of its function, in the same program [U].
+    """
+
+    instruction: int = 15
+    decode: int = 150
+    walk_reference: int = 20 + 12
+    fill: int = 50
+    exception: int = 100
+    device: int = 100
+
+
+EMULATOR = EmulatorCosts()

@@ -1,4 +1,4 @@
-"""The page-table formats of AArch64 with a granule of 4 KiB, as data: stage 1 of EL1 and EL0, and stage 2.
+"""The page-table formats of AArch64 with a granule of 4 KiB, as data: stage 1 of EL1 and EL0, of EL2, and stage 2.
 
 Stage 1 has two root registers: bit 55 of the address chooses TTBR0 or TTBR1, so they stand here as a table of two
 entries that the processor holds in registers (`ttbr_registers`). An entry that points to a table may take rights away
@@ -13,6 +13,7 @@ Read more: Arm ARM (DDI 0487), D8.2 (translation), D8.3 (descriptors), D8.4 (per
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from vmlab.errors import OptionError
@@ -20,7 +21,7 @@ from vmlab.machine.page_formats import NEVER, bits
 from vmlab.machine.paging import Level, PageTableFormat
 from vmlab.machine.walk_faults import Stage1Abort, Stage2Abort
 
-__all__ = ["aarch64_stage1", "aarch64_stage2", "ttbr_registers"]
+__all__ = ["aarch64_stage1", "aarch64_stage1_el2", "aarch64_stage2", "ttbr_registers"]
 
 # Descriptor of stage 1 that points to a table:
 #  63 NSTable | 62 read-only below | 61 no EL0 below | 60 UXN below | 59 PXN below | address 47:12 | 1 table | 0 valid
@@ -123,6 +124,34 @@ def aarch64_stage1(
         top_shift=width,
         points=VALID | TABLE,
         fault=Stage1Abort.fault,
+    )
+
+
+@cache
+def aarch64_stage1_el2(
+    t0sz: int = 16, *, physical_bits: int = 48, hardware_access_flag: bool = False, hierarchical: bool = True
+) -> PageTableFormat:
+    """Stage 1 of the EL2 regime: one range, one register, one privilege, so that bit 54 is XN and AP[1] says nothing.
+
+    Parameters and errors are those of `aarch64_stage1`.
+    """
+    both = aarch64_stage1(
+        t0sz, physical_bits=physical_bits, hardware_access_flag=hardware_access_flag, hierarchical=hierarchical
+    )
+    takes = tuple((bit, right) for bit, right in HIERARCHY if right in (READ_ONLY, UXN)) if hierarchical else ()
+    levels = tuple(replace(level, takes=takes) for level in both.levels[1:])
+    return replace(
+        both,
+        name="AArch64 stage 1 of EL2",
+        levels=levels,
+        root_mask=ADDRESS,
+        user=0,
+        executable=UXN,
+        user_executable=0,
+        global_=0,
+        inverted=READ_ONLY | UXN | TABLE,
+        barred=0,
+        tops=frozenset({0}),
     )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vmlab.isa.arm64.exceptions import EC_SHIFT, IL, ExceptionClass
 from vmlab.isa.x86.faults import GP, PF, PF_FETCH, PF_PRESENT, PF_RESERVED, PF_USER, PF_WRITE, Fault
 
 if TYPE_CHECKING:
@@ -220,8 +221,7 @@ STATUS = {
     OUTSIDE: TRANSLATION, ABSENT: TRANSLATION, FORBIDDEN: TRANSLATION, RESERVED: ADDRESS_SIZE, UNMARKED: ACCESS_FLAG,
     DENIED: PERMISSION,
 }  # fmt: skip
-EC_SHIFT, IL = 26, 1 << 25
-INSTRUCTION_ABORT, DATA_ABORT, SAME_LEVEL = 0x20, 0x24, 1
+SAME_LEVEL = 1
 S1PTW, WNR = 1 << 7, 1 << 6
 LEVEL_3, LEVEL_BITS = 12, 9
 
@@ -233,7 +233,7 @@ def _status(failure: Failure) -> int:
 
 
 def _syndrome(status: int, *, is_fetch: bool, is_write: bool, same: bool) -> int:
-    kind = INSTRUCTION_ABORT if is_fetch else DATA_ABORT
+    kind = ExceptionClass.INSTRUCTION_ABORT if is_fetch else ExceptionClass.DATA_ABORT
     return (kind | same * SAME_LEVEL) << EC_SHIFT | IL | (0 if is_fetch else is_write * WNR) | status
 
 

@@ -85,18 +85,18 @@ def load(i: Instruction) -> Operation:
 
             def plain(cpu: Processor, pc: int) -> None:
                 x = cpu.x
-                x[t] = cpu.load(x[base] + offset & LONG, size)
+                x[t] = cpu.read(x[base] + offset & LONG, size)
 
             return _with_stack_check(base, plain)
 
         def extend(cpu: Processor, pc: int) -> None:
-            cpu.x[t] = (cpu.load(address(cpu), size) ^ sign) - sign & mask
+            cpu.x[t] = (cpu.read(address(cpu), size) ^ sign) - sign & mask
 
         return _with_stack_check(base, extend)
 
     def write_back(cpu: Processor, pc: int) -> None:
         x = cpu.x
-        value = (cpu.load(address(cpu), size) ^ sign) - sign & mask
+        value = (cpu.read(address(cpu), size) ^ sign) - sign & mask
         x[base] = x[base] + back & LONG
         x[t] = value
 
@@ -108,7 +108,7 @@ def _load_literal(i: Instruction) -> Operation:
     sign, mask = _widen(i)
 
     def run(cpu: Processor, pc: int) -> None:
-        cpu.x[t] = (cpu.load(pc + distance & LONG, size) ^ sign) - sign & mask
+        cpu.x[t] = (cpu.read(pc + distance & LONG, size) ^ sign) - sign & mask
 
     return run
 
@@ -124,16 +124,16 @@ def store(i: Instruction) -> Operation:
 
         def plain(cpu: Processor, pc: int) -> None:
             x = cpu.x
-            cpu.store(x[base] + offset & LONG, size, x[t])
+            cpu.write(x[base] + offset & LONG, size, x[t])
 
         return _with_stack_check(base, plain)
 
     def run(cpu: Processor, pc: int) -> None:
-        cpu.store(address(cpu), size, cpu.x[t])
+        cpu.write(address(cpu), size, cpu.x[t])
 
     def write_back(cpu: Processor, pc: int) -> None:
         x = cpu.x
-        cpu.store(address(cpu), size, x[t])
+        cpu.write(address(cpu), size, x[t])
         x[base] = x[base] + (back or 0) & LONG
 
     return _with_stack_check(base, run if back is None else write_back)
@@ -147,7 +147,7 @@ def load_as_user(i: Instruction) -> Operation:
     sign, mask = _widen(i)
 
     def run(cpu: Processor, pc: int) -> None:
-        cpu.x[t] = (cpu.load_as_user(address(cpu), size) ^ sign) - sign & mask
+        cpu.x[t] = (cpu.read_as_user(address(cpu), size) ^ sign) - sign & mask
 
     return _with_stack_check(base, run)
 
@@ -159,7 +159,7 @@ def store_as_user(i: Instruction) -> Operation:
     size, t = i.row.access, i["rt"]
 
     def run(cpu: Processor, pc: int) -> None:
-        cpu.store_as_user(address(cpu), size, cpu.x[t])
+        cpu.write_as_user(address(cpu), size, cpu.x[t])
 
     return _with_stack_check(base, run)
 
@@ -176,8 +176,8 @@ def load_pair(i: Instruction) -> Operation:
 
     def run(cpu: Processor, pc: int) -> None:
         x, at = cpu.x, address(cpu)
-        first = (cpu.load(at, size) ^ sign) - sign & mask
-        second = (cpu.load(at + size & LONG, size) ^ sign) - sign & mask
+        first = (cpu.read(at, size) ^ sign) - sign & mask
+        second = (cpu.read(at + size & LONG, size) ^ sign) - sign & mask
         if back is not None:
             x[base] = x[base] + back & LONG
         x[t], x[t2] = first, second
@@ -193,8 +193,8 @@ def store_pair(i: Instruction) -> Operation:
 
     def run(cpu: Processor, pc: int) -> None:
         x, at = cpu.x, address(cpu)
-        cpu.store(at, size, x[t])
-        cpu.store(at + size & LONG, size, x[t2])
+        cpu.write(at, size, x[t])
+        cpu.write(at + size & LONG, size, x[t2])
         if back is not None:
             x[base] = x[base] + back & LONG
 
@@ -235,7 +235,7 @@ def load_acquire(i: Instruction) -> Operation:
     def run(cpu: Processor, pc: int) -> None:
         at = cpu.x[base]
         cpu.check_aligned(at, size, is_write=False)
-        cpu.x[t] = cpu.load(at, size)
+        cpu.x[t] = cpu.read(at, size)
 
     return _with_stack_check(base, run)
 
@@ -248,7 +248,7 @@ def store_release(i: Instruction) -> Operation:
     def run(cpu: Processor, pc: int) -> None:
         at = cpu.x[base]
         cpu.check_aligned(at, size, is_write=True)
-        cpu.store(at, size, cpu.x[t])
+        cpu.write(at, size, cpu.x[t])
 
     return _with_stack_check(base, run)
 

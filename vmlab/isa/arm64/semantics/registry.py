@@ -25,16 +25,16 @@ class Processor(Protocol):
     x: list[int]
     nzcv: int
 
-    def load(self, address: int, size: int) -> int:
+    def read(self, address: int, size: int) -> int:
         """Read memory, with the rights of the present exception level."""
 
-    def store(self, address: int, size: int, value: int) -> None:
+    def write(self, address: int, size: int, value: int) -> None:
         """Write the low bytes of a value to memory, with the rights of the present exception level."""
 
-    def load_as_user(self, address: int, size: int) -> int:
+    def read_as_user(self, address: int, size: int) -> int:
         """Read memory with the rights of EL0 (LDTR)."""
 
-    def store_as_user(self, address: int, size: int, value: int) -> None:
+    def write_as_user(self, address: int, size: int, value: int) -> None:
         """Write memory with the rights of EL0 (STTR)."""
 
     def load_exclusive(self, address: int, size: int) -> int:

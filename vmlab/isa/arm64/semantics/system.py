@@ -93,9 +93,8 @@ def write_register(i: Instruction) -> Operation:
     """MSR."""
     if "rt" not in i.fields:
 
-        def run_immediate(cpu: Processor, pc: int) -> int:
+        def run_immediate(cpu: Processor, pc: int) -> None:
             cpu.write_pstate(i)
-            return pc + 4 & LONG
 
         return run_immediate
     t = i["rt"]
@@ -112,6 +111,6 @@ def system(i: Instruction) -> Operation:
     t = i["rt"]
 
     def run(cpu: Processor, pc: int) -> None:
-        cpu.system_operation(i, cpu.x[t], pc)
+        cpu.system_operation(i, cpu.x[t])
 
     return run
