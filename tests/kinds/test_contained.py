@@ -58,11 +58,22 @@ def test_a_disk_read_has_the_shortest_way():
     assert journey.legs[1].part == "guest0/kernel"
 
 
-def test_it_is_the_kernel_that_ends_them():
+def test_a_container_is_stopped_from_the_console():
     running = preset("BSD Jails")
     running.advance(62_000)
-    with pytest.raises(OptionError, match="by its kernel alone"):
-        running.kill("container1")
+    running.kill("container1/process2")
+    assert "container1" not in names(running)
+    assert "container2" in names(running)
+    running.run()
+    assert set(running.results) == {"db"}
+
+
+def test_what_cannot_be_stopped():
+    running = preset("BSD Jails")
+    running.advance(62_000)
+    for name in ("container0", "guest0/kernel", "hardware/disk"):
+        with pytest.raises(OptionError, match="choose container1 or container2"):
+            running.kill(name)
     with pytest.raises(OptionError, match="no part 'container9'"):
         running.kill("container9")
     with pytest.raises(OptionError, match="scenes are 0 to 3, not 4"):

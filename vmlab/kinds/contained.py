@@ -3,14 +3,14 @@
 The kernel is the guest `containers`, on the bare machine. What there is of containers and processes its own tables say
 (`vmlab.vmm.containers`): a container that it stops is no part any more.
 
-Simplified: nobody but the kernel ends a container or a process; the guest's constant SCENE says what happens.
+Containers are made and stopped by the process in the global one, the host's; a process is ended by its kernel alone.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.errors import OptionError
+from vmlab.errors import OptionError, VmlabError
 from vmlab.kinds.journey import DISK_READ, SYSTEM_CALL, follow_guest
 from vmlab.kinds.part import Part
 from vmlab.kinds.x86_running import X86Running
@@ -28,6 +28,8 @@ NUMBERS = {SYSTEM_CALL: 2, DISK_READ: 12}  # GETPID, READ
 UP = "containers: one kernel for all"
 RUNNING = "running"
 KERNEL = "guest0/kernel"
+STOPPABLE = ("1", "2")
+PIECE, LOOKS = 500, 1_000
 
 
 class ContainingSystem(Native):
@@ -74,11 +76,16 @@ class ContainedRunning(X86Running):
         return {name: "\n".join(lines) for name, lines in found.items()}
 
     def kill(self, name: str) -> None:
-        """Refuse: it is the kernel that ends containers and processes."""
-        self.find(name)
-        raise OptionError(
-            f"{name!r} is ended by its kernel alone: choose a scene in which that happens, as SCENE=2 of the guest 'containers'"
-        )
+        """Stop a container, as an administrator does: by a key at the console, which the host's process obeys when it looks."""
+        number = self.find(name).name.partition("/")[0].removeprefix("container")
+        if number not in STOPPABLE:
+            raise OptionError(f"{name!r} is not stopped from the console: choose container1 or container2")
+        self.system.send(number.encode())
+        for _ in range(LOOKS):
+            if self.finished or f"container{number}" not in {part.name for part in self.parts()}:
+                return
+            self.system.advance(PIECE)
+        raise VmlabError(f"the host's process has not stopped container {number}: is it there?")
 
     def follow(self, event: str) -> Journey:
         """Follow one event of a container's process."""

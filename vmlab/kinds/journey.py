@@ -33,6 +33,9 @@ EVENTS = (SYSTEM_CALL, PAGE_FAULT, TIMER, DISK_READ)
 CALL_VECTOR, PAGE_FAULT_VECTOR = 0x80, 14
 NUMBERS = {SYSTEM_CALL: 3, DISK_READ: 6}
 """System calls of the guest `workload`: GETPID, READ."""
+CALLS = {SYSTEM_CALL: "INT 80h: a system call", DISK_READ: "INT 80h: a system call"}
+SILENT = {"guest": "runs its own code", "host": "passes it on"}
+"""What is said of a leg in which nothing was traced, by the beginning of its part's name."""
 LONGEST = 500_000
 LONGEST_SEQUENCE = 6
 BEFORE, SHORTLY = 2_000, 300
@@ -168,7 +171,10 @@ def follow_guest(
         machine.engine = None  # single steps are the interpreter's
     system.trace.detail = "events"
     system.trace.observers.append(watch.events.append)
-    return Journey(event, _compressed(_legs(watch, event)))
+    first, *others = _legs(watch, event)
+    first = replace(first, what=first.what or CALLS.get(event, ""))
+    said = [leg if leg.what else replace(leg, what=SILENT.get(leg.part.partition("/")[0][:5], "")) for leg in others]
+    return Journey(event, _compressed([first, *said]))
 
 
 def _near(system: System, event: str, guest: int) -> int:

@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
 from vmlab.guests import load, workload_disk
+from vmlab.kinds.arm_running import ArmRunning
 from vmlab.kinds.contained import ContainedRunning, ContainingSystem
 from vmlab.kinds.control_domain import ControlDomain
 from vmlab.kinds.hosted import Hosted, OwnWorld
+from vmlab.kinds.java_running import AT_ONCE, USUAL, JavaRunning
 from vmlab.kinds.monolithic import Monolithic
 from vmlab.kinds.particulars import PARTICULARS, Particulars
+from vmlab.kinds.particulars_containment import CONTAINMENT as CONTAINED
+from vmlab.kinds.particulars_containment import ContainmentParticulars
 from vmlab.kinds.partitioned import Partitioned
 from vmlab.kinds.x86_running import X86Running
 from vmlab.machine.cpu_model import CPU_MODELS
@@ -76,9 +80,9 @@ class Preset:
         return {name: least for name, least in {"guests": 1, "processes": 0}.items() if name in self.options}
 
     @property
-    def particulars(self) -> Particulars | None:
+    def particulars(self) -> Particulars | ContainmentParticulars | None:
         """What is documented of the product; None for what is none."""
-        return PARTICULARS.get(self.name)
+        return PARTICULARS.get(self.name) or CONTAINED.get(self.name)
 
     def build(self, **options: int) -> Running:
         """Build the system."""
@@ -178,12 +182,17 @@ def program() -> bytes:
     return segment.data[start - segment.address : end - segment.address]
 
 
+def _managed(threshold: int) -> Callable[..., Running]:
+    return lambda preset: JavaRunning(preset, threshold)
+
+
 def _contained(preset: Preset, scene: int = 0) -> Running:
     if type(scene) is not int or not 0 <= scene <= LAST_SCENE:
         raise OptionError(f"scenes are 0 to {LAST_SCENE}, not {scene!r}")
     return ContainedRunning(preset, lambda _=1: _system(ContainingSystem, [load("containers", SCENE=scene)]))
 
 
+PROGRAMMING = "programming-environment virtualization"
 CONTAINMENT = "application containment"
 VM = {"guest": "VM", "process": "process"}
 PRESETS: dict[str, Preset] = {
@@ -202,6 +211,9 @@ PRESETS: dict[str, Preset] = {
         Preset("VMware Fusion", "type 2", _hosted(OwnWorld), {"guest": "VM", "vmm": "VMM", "host": "macOS kernel with a driver", "process": "vmware-vmx"}),
         Preset("Parallels Desktop", "type 2", _hosted(OwnWorld), {"guest": "VM", "vmm": "VMM", "host": "macOS kernel with a driver", "process": "prl_vm_app"}),
         Preset("Oracle VirtualBox", "type 2", _hosted(Hosted), {"guest": "VM", "vmm": "VMMR0, in the host's kernel", "host": "host OS kernel with vboxdrv", "process": "VirtualBoxVM"}),
+        Preset("Oracle Java", PROGRAMMING, _managed(USUAL), {"guest": "Java program", "vmm": "Java virtual machine (HotSpot)", "host": "host OS kernel"}),
+        Preset("Microsoft .NET", PROGRAMMING, _managed(AT_ONCE), {"guest": "managed program", "vmm": "Common Language Runtime", "host": "host OS kernel"}),
+        Preset("AArch64 emulator", "emulator", ArmRunning, {"vmm": "emulator", "guest": "AArch64 system"}),
         Preset("Oracle Solaris Zones", CONTAINMENT, _contained, {"guest": "Solaris kernel", "global": "global zone", "container": "zone"}),
         Preset("BSD Jails", CONTAINMENT, _contained, {"guest": "FreeBSD kernel", "global": "host", "container": "jail"}),
         Preset("IBM AIX WPAR", CONTAINMENT, _contained, {"guest": "AIX kernel", "global": "global environment", "container": "WPAR"}),
