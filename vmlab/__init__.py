@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from vmlab.vmm.thin_vm import ThinVm
     from vmlab.vmm.vmcs_view import vmcs
     from vmlab.vmm.walk_lab import WalkLab
-    from vmlab.widgets import console, debug, show, show_vmcs, show_walk
+    from vmlab.widgets import console, debug, show, show_layers, show_vmcs, show_walk
 
 __version__ = "0.1.0"
 
@@ -57,7 +57,7 @@ __all__ = [
     "Recording", "Run", "Snapshot", "StateError", "ThinVm", "VmlabError", "WalkLab", "arm64", "assemble", "boot_sector",
     "classify", "compare", "compare_kinds", "console", "containers", "debug", "disassemble", "glossary", "guests",
     "java", "labs", "layers", "load", "load_state", "memory_map", "nanobenchmarks", "page_tables", "preset", "record",
-    "requirements", "run", "save", "sensitive", "show", "show_vmcs", "show_walk", "timeline", "translations", "views",
+    "requirements", "run", "save", "sensitive", "show", "show_layers", "show_vmcs", "show_walk", "timeline", "translations", "views",
     "vmcs", "walk", "when",
 ]  # fmt: skip
 
@@ -102,6 +102,7 @@ _PLACES = {
     "save": "vmlab.vmm.snapshot",
     "sensitive": "vmlab.vmm.sensitive",
     "show": "vmlab.widgets",
+    "show_layers": "vmlab.widgets",
     "show_vmcs": "vmlab.widgets",
     "show_walk": "vmlab.widgets",
     "timeline": "vmlab.views.timeline",

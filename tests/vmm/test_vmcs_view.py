@@ -173,37 +173,6 @@ def test_the_other_guests_lies_in_memory():
     assert block.try_entry().accepted
 
 
-@pytest.mark.parametrize("technique", ["vt-x", "amd-v"])
-def test_each_processor_of_each_guest_has_its_own(technique):
-    image = vmlab.guests.load("two_cpus")
-    system = build([image, image], technique, cpus=2, memory=2 << 20)
-    system.advance(30_000)
-    name = "vpid" if technique == "vt-x" else "asid"
-    assert [vmlab.vmcs(system, guest=n // 2, cpu=n % 2)[name].value for n in range(4)] == [1, 2, 3, 4]
-    for guest in (0, 1):
-        turn = system.guests[guest].platform.apics.current
-        assert vmlab.vmcs(system, guest=guest)[name].value == 2 * guest + turn + 1
-        assert f"processor {turn}, under" in vmlab.vmcs(system, guest=guest).title
-    assert {each.platform.apics.current for each in system.guests} == {0, 1}
-    for cpu in (2, -1, True, "0"):
-        with pytest.raises(OptionError, match="has no processor"):
-            vmlab.vmcs(system, cpu=cpu)
-
-
-def test_natively_it_is_that_of_the_processor_that_has_one():
-    recording = vmlab.record(vmlab.guests.load("thin_hypervisor"), cpu="westmere", cpus=2)
-    recording.seek(exits(recording)[3].step)
-    found = vmlab.vmcs(recording, cpu=0)
-    apics = recording.system.guests[0].platform.apics
-    assert vmlab.vmcs(recording).fields == found.fields
-    apics.current = 1  # which waits for its STARTUP, and has none
-    assert {name: each.value for name, each in vmlab.vmcs(recording.system).fields.items()} == {
-        name: each.value for name, each in found.fields.items()
-    }
-    with pytest.raises(OptionError, match="not in VMX operation"):
-        vmlab.vmcs(recording.system, cpu=1)
-
-
 def test_a_hypervisor_in_a_guest_has_one_of_its_own(thin):
     recording = vmlab.record(vmlab.guests.load("thin_hypervisor"), "vt-x", cpu="westmere", steps=3000)
     recording.seek(2500)

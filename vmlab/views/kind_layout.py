@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import networkx as nx
 
-__all__ = ["ROLES", "Box", "place_parts"]
+__all__ = ["ROLES", "Box", "place_parts", "row_names", "small_words"]
 
 ROWS = {
     "processes": 0, "containers": 1, "guest kernel": 2, "runtime": 2, "vmm": 3, "host processes": 3, "host kernel": 4, "firmware": 5,
@@ -31,6 +31,7 @@ TALL, BETWEEN = 46.0, 16.0
 LETTER = 7.3
 SMALL_LETTER = 5.4
 NARROWEST = 74.0
+ROW_LETTERS = 18
 LABEL = 108.0  # of the rows' names, at the left
 
 
@@ -86,7 +87,10 @@ def place_parts(graph: nx.DiGraph) -> tuple[list[Box], dict[str, float], float, 
 def _words(data: dict[str, Any]) -> float:
     """Return how wide the words of a part are."""
     return max(
-        NARROWEST, LETTER * len(data["label"]) + 16, SMALL_LETTER * len(data["privilege"]) + 16, float(data["least"])
+        NARROWEST,
+        LETTER * (len(data["label"]) + 2) + 16,
+        SMALL_LETTER * len(data["privilege"]) + 16,
+        float(data["least"]),
     )
 
 
@@ -139,3 +143,20 @@ def _hardware(graph: nx.DiGraph, names: list[str], spans: dict[str, tuple[float,
         width = (end - left - 4 * (len(members) - 1)) / len(members)
         for n, name in enumerate(members):
             spans[name] = left + n * (width + 4), left + n * (width + 4) + width
+
+
+def row_names(layers: dict[str, float]) -> list[tuple[str, float]]:
+    """Return the rows' names, and where they are; of two layers in a row the first gives the name, where both are too long."""
+    rows: dict[float, list[str]] = {}
+    for layer, top in layers.items():
+        rows.setdefault(top, []).append(layer)
+    joined = {top: " / ".join(names) for top, names in rows.items()}
+    return [(joined[top] if len(joined[top]) <= ROW_LETTERS else names[0], top) for top, names in rows.items()]
+
+
+def small_words(graph: nx.DiGraph, node: str) -> str:
+    """Return the second line of a part: its mode, or what else there is to say, or whose it is."""
+    data = graph.nodes[node]
+    owners = [target for _, target, edge in graph.out_edges(node, data=True) if edge["relation"] == "assigned to"]
+    said = data["privilege"] or ", ".join(str(value) for value in data["state"].values())
+    return str(said or ", ".join(f"of {graph.nodes[owner]['label']}" for owner in owners))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from vmlab.views.kind_layout import ROLES, Box, place_parts
+from vmlab.views.kind_layout import ROLES, Box, place_parts, row_names, small_words
 from vmlab.views.svg import _text
 from vmlab.views.theme import PLAIN_SANS, Mode, colours_of
 
@@ -40,7 +40,7 @@ def kind_svg(graph: nx.DiGraph, mode: str = "light") -> str:
     boxes, layers, width, height = place_parts(graph)
     title = f"{graph.graph['name']}: {graph.graph['kind']}"
     parts = [_part(graph, box, colours) for box in boxes]
-    rows = [_text(12, top + TITLE + 28, layer, size=10.5, fill=colours.muted) for layer, top in _named(layers)]
+    rows = [_text(12, top + TITLE + 28, layer, size=10.5, fill=colours.muted) for layer, top in row_names(layers)]
     return "".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height + TITLE:g}" width="{width:g}" height="{height + TITLE:g}" style="max-width:100%">',
@@ -55,23 +55,13 @@ def kind_svg(graph: nx.DiGraph, mode: str = "light") -> str:
     )
 
 
-def _named(layers: dict[str, float]) -> list[tuple[str, float]]:
-    """Return the rows' names; two layers in a row share it."""
-    rows: dict[float, list[str]] = {}
-    for layer, top in layers.items():
-        rows.setdefault(top, []).append(layer)
-    return [(" / ".join(names) if len(" / ".join(names)) < 18 else names[0], top) for top, names in rows.items()]
-
-
 def _part(graph: nx.DiGraph, box: Box, colours: Mode) -> str:
     data = graph.nodes[box.name]
     role = ROLES[data["layer"]]
     heavy = data["in_control"]
     y = box.y + TITLE
     words = "▶ " + data["label"] if heavy else data["label"]
-    owners = [target for _, target, edge in graph.out_edges(box.name, data=True) if edge["relation"] == "assigned to"]
-    small = data["privilege"] or ", ".join(str(value) for value in data["state"].values())
-    small = small or ", ".join(f"of {graph.nodes[owner]['label']}" for owner in owners)
+    small = small_words(graph, box.name)
     return "".join(
         [
             f'<g data-part="{escape(box.name, QUOTED)}">',

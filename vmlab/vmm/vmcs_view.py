@@ -44,9 +44,7 @@ NAMED = {field.name: encoding for encoding, field in FIELDS.items()}
 LEFT_OUT = frozenset({"EXECUTIVE_VMCS"})  # of SMM, which is not modelled
 
 
-def vmcs(
-    of: System | Run | Recording | ThinVm, *, guest: int = 0, cpu: int | None = None, own: bool = False
-) -> ControlBlock:
+def vmcs(of: System | Run | Recording | ThinVm, *, guest: int = 0, own: bool = False) -> ControlBlock:
     """Return the VMCS (or VMCB) of a guest as it is now: its fields by group, decoded, with what the last exit changed.
 
     Parameters
@@ -55,9 +53,6 @@ def vmcs(
         Where it is: a running system, a finished run, or a recording at its cursor, which tells what has changed, too.
     guest : int
         Which guest's.
-    cpu : int, optional
-        Which of its processors'; if you say nothing, that whose turn it is (or the first that has one, where the guest itself
-        keeps them).
     own : bool
         Under a hypervisor: that which the guest, a hypervisor itself, keeps for a guest of its own.
 
@@ -69,7 +64,7 @@ def vmcs(
     Raises
     ------
     OptionError
-        No such guest, or no such processor of it; there is no VMCS, now or ever.
+        No such guest; there is no VMCS, now or ever.
 
     Examples
     --------
@@ -86,16 +81,11 @@ def vmcs(
     if isinstance(of, ThinVm):
         return _current(of.cpu, "the guest of a ThinVm", "the host").block()
     system = system_of(of, guest, "vmcs takes a Run, a Recording, a System or a ThinVm")
-    vcpus = system.guests[guest].vcpus
-    if cpu is None:
-        cpu = _turn(system, guest, own=own or not system.assisted)
-    elif type(cpu) is not int or not 0 <= cpu < len(vcpus):
-        raise OptionError(f"the guest has no processor {cpu!r}: it has {len(vcpus)}, counted from 0")
-    found = _find(system, guest, cpu, own=own)
+    found = _find(system, guest, own=own)
     block = found.block()
     if not isinstance(of, Recording) or own:
         return block
-    return _compare(of, guest, cpu, block, runs=found.runs)
+    return _compare(of, guest, block, runs=found.runs)
 
 
 # -- where it is -------------------------------------------------------------------------------------------------------------
@@ -150,31 +140,23 @@ class _Vmcs(NamedTuple):
         return f"{launched}; {where}; {self.whose} runs"
 
 
-def _turn(system: System, guest: int, *, own: bool) -> int:
-    """Return the processor whose turn it is; another one where that has none of its own, as is asked for."""
-    vcpus, current = system.guests[guest].vcpus, system.guests[guest].platform.apics.current
-    having = [n for n, each in enumerate(vcpus) if each.vmx.current is not None or each.svm.vmcb is not None]
-    return having[0] if own and having and current not in having else current
-
-
-def _find(system: System, guest: int, number: int, *, own: bool) -> _Vmcs | FoundVmcb:
-    """Return the VMCS or VMCB of a guest's processor; OptionError where there is none."""
+def _find(system: System, guest: int, *, own: bool) -> _Vmcs | FoundVmcb:
+    """Return the VMCS or VMCB of a guest; OptionError where there is none."""
     virtual: Any = system
-    vcpus = system.guests[guest].vcpus
-    name = (
-        system.guests[guest].name + (f", processor {number}," if len(vcpus) > 1 else "") + f" under {system.technique}"
-    )
+    name = f"{system.guests[guest].name} under {system.technique}"
     if own:
         if not hasattr(system, "vmm"):
             raise OptionError("natively there is no VMCS but the guest's own: leave own= out")
-        return _current(vcpus[number], f"the guest of {name}", "the hypervisor in the guest")
+        return _current(system.guests[guest].vcpu, f"the guest of {name}", "the hypervisor in the guest")
     if not system.assisted:
         if hasattr(system, "vmm"):
             raise OptionError(
                 f"{system.technique} uses no hardware assistance: run the guest under 'vt-x' or 'amd-v'; own=True shows a VMCS that it keeps itself"
             )
-        return _current(vcpus[number], f"the guest of {name}", "the hypervisor")
-    machine = virtual.machines[virtual.slots(guest)[number]]
+        cpus = system.machine.cpus
+        used = next((cpu for cpu in cpus if cpu.vmx.current is not None), cpus[0])
+        return _current(used, f"the guest of {name}", "the hypervisor")
+    machine = virtual.machines[guest]
     cpu = system.machine.cpu
     if isinstance(machine, VmcbMachine):
         return FoundVmcb(name, cpu, machine.vmcb.address, bool(system.guests[guest].exits))
@@ -203,7 +185,7 @@ def _current(cpu: Processor, title: str, whose: str) -> _Vmcs | FoundVmcb:
 # -- what has changed --------------------------------------------------------------------------------------------------------
 
 
-def _compare(recording: Recording, guest: int, cpu: int, block: ControlBlock, *, runs: bool) -> ControlBlock:
+def _compare(recording: Recording, guest: int, block: ControlBlock, *, runs: bool) -> ControlBlock:
     """Tell what has changed since the other side of the last exit."""
     here = recording.position
     last = recording.events.before(here + 1, "vm-exit", lambda event: event.guest == guest)
@@ -211,7 +193,7 @@ def _compare(recording: Recording, guest: int, cpu: int, block: ControlBlock, *,
         return block
     try:
         recording.seek(last.step if runs else last.step - 1)
-        before = _find(recording.system, guest, cpu, own=False).block().fields
+        before = _find(recording.system, guest, own=False).block().fields
     finally:
         recording.seek(here)
     since = (

@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError, VmlabError
+from vmlab.kinds.running import Running
 from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.recording import Recording
 from vmlab.vmm.divergence import Divergence
 from vmlab.vmm.run import record
 from vmlab.vmm.techniques import techniques_for
+from vmlab.widgets.layer_explorer import LayerExplorer, show_layers
 from vmlab.widgets.stage import Stage
 
 if TYPE_CHECKING:
@@ -89,19 +91,20 @@ class Theatre(Stage):
         return int(self.recording.system.instructions())
 
 
-def show(recording: Recording | Divergence, *, step: int | None = None) -> Theatre:
+def show(recording: Recording | Divergence | Running, *, step: int | None = None) -> Theatre | LayerExplorer:
     """Show a recording in a notebook; its menus record the same guests again, otherwise.
 
     Parameters
     ----------
-    recording : Recording or Divergence
-        From `vmlab.record`; or from `vmlab.compare(...).divergence()`: the instruction to blame, and a menu that has both sides.
+    recording : Recording, Divergence or Running
+        From `vmlab.record`; or from `vmlab.compare(...).divergence()`: the instruction to blame, and a menu that has both sides; or
+        from `vmlab.preset`: its layers, as `vmlab.show_layers` shows them.
     step : int, optional
         Where the cursor starts; if not given, at the start, or just before the instruction to blame.
 
     Returns
     -------
-    Theatre
+    Theatre or LayerExplorer
         A widget; the last expression of a cell is displayed.
 
     Raises
@@ -109,6 +112,8 @@ def show(recording: Recording | Divergence, *, step: int | None = None) -> Theat
     OptionError
         It is no recording.
     """
+    if isinstance(recording, Running):
+        return show_layers(recording)
     if isinstance(recording, Divergence):
         return _show_divergence(recording, step)
     if not isinstance(recording, Recording):

@@ -57,13 +57,13 @@ class VmcsFeed(ipywidgets.Widget):
 
 
 class VmcsInspector(anywidget.AnyWidget):
-    """Shows a guest's VMCS or VMCB, and which check refuses an edited one.
+    """Shows a guest's VMCS, and which check refuses an edited one.
 
     Parameters
     ----------
     of : System, Run, Recording or ThinVm
         As for `vmlab.vmcs`.
-    guest, cpu, own
+    guest, own
         As there.
 
     Notes
@@ -76,19 +76,17 @@ class VmcsInspector(anywidget.AnyWidget):
 
     feed = traitlets.Instance(VmcsFeed).tag(sync=True, **ipywidgets.widget_serialization)
 
-    def __init__(
-        self, of: System | Run | Recording | ThinVm, *, guest: int = 0, cpu: int | None = None, own: bool = False
-    ) -> None:
-        self.of, self.guest, self.cpu, self.own = of, guest, cpu, own
+    def __init__(self, of: System | Run | Recording | ThinVm, *, guest: int = 0, own: bool = False) -> None:
+        self.of, self.guest, self.own = of, guest, own
         self.views_ready = 0
-        self.block = vmcs(of, guest=guest, cpu=cpu, own=own)
+        self.block = vmcs(of, guest=guest, own=own)
         super().__init__(feed=VmcsFeed())
         self.feed.on_msg(self._on_message)
         self._show()
 
     def refresh(self) -> None:
         """Take the block anew, as it is now, and drop what was edited."""
-        self.block = vmcs(self.of, guest=self.guest, cpu=self.cpu, own=self.own)
+        self.block = vmcs(self.of, guest=self.guest, own=self.own)
         self._show()
 
     def _show(self) -> None:
@@ -198,10 +196,8 @@ def _verdict(block: ControlBlock, edits: Mapping[str, object]) -> dict[str, Any]
     }  # fmt: skip
 
 
-def show_vmcs(
-    of: System | Run | Recording | ThinVm, *, guest: int = 0, cpu: int | None = None, own: bool = False
-) -> VmcsInspector:
-    """Show a guest's VMCS or VMCB in a notebook: fields by group, what the last exit changed, and a trial of an entry.
+def show_vmcs(of: System | Run | Recording | ThinVm, *, guest: int = 0, own: bool = False) -> VmcsInspector:
+    """Show a guest's VMCS in a notebook: fields by group, what the last exit changed, and a trial of an entry.
 
     Parameters
     ----------
@@ -209,8 +205,6 @@ def show_vmcs(
         As for `vmlab.vmcs`; a recording can be gone through from exit to exit.
     guest : int
         Which guest's.
-    cpu : int, optional
-        Which of its processors'; if you say nothing, that whose turn it is, at each exit anew.
     own : bool
         That which the guest, a hypervisor itself, keeps for a guest of its own.
 
@@ -224,4 +218,4 @@ def show_vmcs(
     OptionError
         As of `vmlab.vmcs`.
     """
-    return VmcsInspector(of, guest=guest, cpu=cpu, own=own)
+    return VmcsInspector(of, guest=guest, own=own)
