@@ -68,7 +68,7 @@ def test_what_is_wrong_is_said_in_the_pane_and_nothing_changes():
     for message in (
         {"type": "choose", "pane": 0, "name": "DOS box"},
         {"type": "follow", "pane": 0, "event": "lunch"},
-        {"type": "kill", "pane": 0, "part": "container1"},
+        {"type": "kill", "pane": 0, "part": "container0"},
         {"type": "kill", "pane": 7, "part": "nobody"},
     ):
         pane = send(explorer, **message)[0]
