@@ -4,9 +4,10 @@
 ; containers it sees nothing; what it shares with them is this kernel. Container 0, `global`, sees and may do all.
 ;
 ; Simplified: time is charged by the tick, to whoever runs when it comes, and memory when it is asked for (a page frame
-; is found at the first touch). The kernel is never interrupted but when it is idle. As minios, it keeps away from the
-; instructions that are sensitive but do not trap. The files in the folder of its name are its parts: processes, files
-; and addresses, containers, output; and the programs that run in ring 3.
+; is found at the first touch). The kernel is interrupted where it is idle, and between two steps of long work: there a
+; tick is counted, but nobody else runs. As minios, it keeps away from the instructions that are sensitive but do not
+; trap. The files in the folder of its name are its parts: processes, files and addresses, containers, the serial port;
+; and the programs that run in ring 3.
 bits 32
 org 0x100000
 
@@ -263,9 +264,11 @@ system_call:
         mov edx, [ebx + P_FRAME]
         mov [edx + 28], eax
         cmp eax, -ERRORS
-        jb resume
+        jb finish
         mov ebp, [ebx + P_CONTAINER]
         inc dword [ebp + C_REFUSED]
+finish: cmp dword [turn_over], 0        ; a tick came while the kernel worked
+        jne schedule
 resume: mov ebx, [current]
         mov esp, [ebx + P_FRAME]
         popad
@@ -284,14 +287,26 @@ timer:  mov al, 0x20                    ; end of interrupt
 .idle:  inc dword [idle_ticks]
 .period:
         dec dword [period_left]
-        jnz schedule                    ; whoever ran has had its turn
+        jnz .return
         mov dword [period_left], PERIOD
         mov ebp, containers             ; all may run again
-.again: mov dword [ebp + C_USED], 0
+.again: mov eax, [ebp + C_USED]
+        sub eax, [ebp + C_SHARE]        ; what the kernel's work for it took too much, it takes less now
+        jae .debt
+        xor eax, eax
+.debt:  mov [ebp + C_USED], eax
         add ebp, C_SIZE
         cmp ebp, containers_end
         jb .again
-        jmp schedule
+.return:
+        test ebx, ebx
+        jz schedule
+        test byte [esp + 44], 3
+        jnz schedule                    ; whoever ran has had its turn
+        mov dword [turn_over], 1        ; the kernel works for it: it ends that first
+        popad
+        add esp, 8
+        iret
 fault:  inc dword [faults]
         mov edi, cr2
         cmp eax, 14
@@ -303,7 +318,7 @@ fault:  inc dword [faults]
         cmp edi, [ebx + P_BREAK]
         jae .kill
         call map_page
-        jmp resume
+        jmp finish
 .kill:  push edi                        ; CR2, the address of the last page fault
         push eax
         push dword [ebx + P_VPID]
@@ -319,6 +334,7 @@ call_exit:
         call end_process
         jmp schedule
 panic:  mov dword [panicked], 1
+        mov dword [current], 0
         push dword [esp + 40]           ; EIP
         push eax
         call new_line
@@ -330,6 +346,7 @@ panic:  mov dword [panicked], 1
 
 ; ---- scheduler: round robin among those whose container has not used up its share ------------------------------------
 schedule:
+        mov dword [turn_over], 0
         mov ebx, [last]
         mov ecx, SLOTS
         xor esi, esi
@@ -354,7 +371,7 @@ schedule:
         test esi, esi
         jz shutdown
         mov esp, BOOT_STACK
-        sti                             ; the only place where the kernel lets itself be interrupted
+        sti                             ; with nothing to do it waits for the timer
 .idle:  hlt
         jmp .idle
 run:    mov [current], ebx
@@ -364,6 +381,9 @@ run:    mov [current], ebx
         mov [TSS + 4], eax              ; ESP0
         mov eax, [ebx + P_DIRECTORY]
         mov cr3, eax
+        xor eax, eax                    ; nothing of another process is left in the processor
+        mov fs, eax
+        mov gs, eax
         jmp resume
 shutdown:
         call new_line
@@ -463,6 +483,7 @@ last:   dd processes                    ; the process that ran last
 free:   dd 0                            ; the first free page frame
 next_pid: dd 1
 period_left: dd PERIOD
+turn_over: dd 0                         ; 1: whoever runs has had its turn
 panicked: dd 0                          ; 1: the kernel has come to its end, and all with it
 bug:    dd BUG | SCENE >> 1
 ticks:  dd 0

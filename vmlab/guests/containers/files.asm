@@ -138,7 +138,8 @@ call_read:
         inc edx
         mov al, 0x20                    ; READ SECTORS
         out dx, al
-.busy:  in al, dx
+.busy:  call breathe
+        in al, dx
         test al, al
         js .busy                        ; BSY
         test al, 8                      ; DRQ: there is data; else an error, or no drive

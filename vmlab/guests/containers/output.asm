@@ -3,9 +3,9 @@ call_write:
         mov al, 0
         call check_user
         jc print.done
-        cmp ecx, 256                    ; at most so much at once
+        cmp ecx, 100                    ; at most so much at once: no more than a tick's time
         jbe .begin
-        mov ecx, 256
+        mov ecx, 100
 .begin: cmp [writer], ebp
         je .same
         call new_line                   ; nobody goes on with another's line

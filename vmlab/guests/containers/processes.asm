@@ -140,10 +140,20 @@ take_frame:
         mov ecx, 0x400
         xor eax, eax
         rep stosd
+        call breathe
         pop eax
         pop ecx
         pop edi
         ret
+
+; Let the timer interrupt long work: the tick is charged to whom the kernel works for.
+breathe:
+        cmp dword [current], 0
+        je .no
+        sti
+        nop                             ; it comes behind this
+        cli
+.no:    ret
 
 ; Give the process EBX a frame for the page with the address EDI.
 map_page:
@@ -164,7 +174,9 @@ map_page:
 free_pages:
         pushad
         mov esi, [edi + P_TABLE]
-        mov ecx, 0x400
+        mov ecx, [edi + P_BREAK]
+        sub ecx, PRIVATE
+        shr ecx, 12
 .next:  lodsd
         test al, PRESENT
         jz .none
@@ -338,7 +350,9 @@ call_fork:
         mov edi, [esp]
         mov edx, [ebx + P_TABLE]
         mov ebp, [edi + P_TABLE]
-        mov ecx, 0x400
+        mov ecx, [ebx + P_BREAK]
+        sub ecx, PRIVATE
+        shr ecx, 12
 .page:  test byte [edx], PRESENT
         jz .next
         call take_frame
@@ -350,6 +364,7 @@ call_fork:
         push ecx
         mov ecx, 0x400
         rep movsd
+        call breathe
         pop ecx
 .next:  add edx, 4
         add ebp, 4
@@ -371,7 +386,7 @@ call_exec:
         mov eax, esi
         mov edx, ecx
         call enter_program
-        jmp resume
+        jmp finish
 call_wait:
         call find_process
         jc .no
