@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from tests.machine.arm64.physical import Physical
 from tests.machine.nested import Frames
 from vmlab.isa.arm64 import assemble
 from vmlab.isa.arm64.system_names import REGISTERS
@@ -99,25 +100,12 @@ def wild_word(rng: random.Random) -> int:
     return word
 
 
-class Tables:
-    """Memory at its physical address, for a builder of page tables."""
-
-    def __init__(self, machine: Arm64Machine) -> None:
-        self.memory = machine.board.memory
-
-    def read(self, address: int, size: int) -> int:
-        return self.memory.read(address - RAM, size)
-
-    def write(self, address: int, size: int, value: int) -> None:
-        self.memory.write(address - RAM, size, value)
-
-
 def add_tables(machine: Arm64Machine, rng: random.Random) -> None:
     """Map everything to where it is: stage 1 of EL1&0 and of EL2, and stage 2; switch some of them on."""
     system, frames = machine.state.system, Frames(RAM + 0x2_0000)
     roots = []
     for format_ in (aarch64_stage1(25), aarch64_stage1_el2(25), aarch64_stage2(25, 1)):
-        tables = PageTables(format_, Tables(machine), frames)
+        tables = PageTables(format_, Physical(machine.board), frames)
         code = {LOAD, LOAD + 0x1000, HANDLERS}
         for page in (*range(RAM, RAM + (1 << 20), 0x1000), 0x0800_0000, 0x0801_0000, 0x0900_0000, 0x0A00_0000):
             if rng.random() < 0.97 or page in code:
