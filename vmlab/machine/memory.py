@@ -71,7 +71,7 @@ class PhysicalMemory:
         `if pages[address >> 12] != WRITTEN: touch(address >> 12)`, for each page written.
     decoded : dict
         Page number to that page's cache of decoded instructions. Fill through `code_page()`; a write to its code
-        (see `mark_code`) empties and drops it.
+        (see `mark_code`) empties and drops it; what is still true may be in another one then.
     quick_pages, quick_maps : set of int, list of dict
         Pages that someone writes without a look at `pages`, because they are WRITTEN and the bytes written are no code,
         and where they know them from: emptied as soon as this is no longer so.
@@ -169,7 +169,7 @@ class PhysicalMemory:
         flags = self.pages[page]
         self.pages[page] = flags | WRITTEN
         if flags & CODE and self.is_code(page, offset, size):
-            self._drop_code(page)
+            self._drop_code(page, offset, size)
         if flags & WATCHED:
             self._listeners.call(page, offset, size)
 
@@ -194,10 +194,15 @@ class PhysicalMemory:
         """Return where lines of `size` bytes begin on which no decoded instructions depend."""
         return self._code.others(page, size) if self.pages[page] & CODE else range(0, PAGE_SIZE, size)
 
-    def _drop_code(self, page: int) -> None:
-        self.pages[page] &= ~CODE & 0xFF
-        self._code.drop(page)
-        self.decoded.pop(page, {}).clear()  # not only dropped: a processor in the middle of this page may hold the dict
+    def _drop_code(self, page: int, offset: int = 0, size: int = PAGE_SIZE) -> None:
+        decoded = self.decoded.pop(page, {})
+        kept = self._code.survivors(page, decoded, offset, size)
+        if kept:
+            self.decoded[page] = kept
+        else:
+            self.pages[page] &= ~CODE & 0xFF
+            self._code.drop(page)
+        decoded.clear()  # not only dropped: a processor in the middle of this page may hold the dict
 
     def _end_quick(self) -> None:
         self.quick_pages.clear()  # everyone looks at `pages` again before writing

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["CodeBytes", "Listeners", "Memory"]
 
 PAGE_SIZE = 0x1000
+REGIONS = 0x10000
+"""Keys of a page's decoded instructions below this are offsets; from here on they are translated regions, or tell of them."""
+LONGEST_WRITE, MOST_WRITES = 16, 64
+"""Bytes of a write that may leave other instructions of a page decoded, and how many such writes there may be."""
 
 
 class Memory(Protocol):
@@ -42,10 +46,11 @@ class Memory(Protocol):
 class CodeBytes:
     """Which bytes of pages were decoded."""
 
-    __slots__ = ("_free", "_marks")
+    __slots__ = ("_free", "_marks", "_writes")
 
     def __init__(self) -> None:
         self._marks: dict[int, bytearray] = {}
+        self._writes: dict[int, int] = {}  # how many have left others decoded, by page
         self._free: dict[tuple[int, int], list[int]] = {}  # what `others` found
 
     def mark(self, page: int, offset: int, size: int) -> None:
@@ -72,7 +77,36 @@ class CodeBytes:
     def drop(self, page: int) -> None:
         """Forget a page."""
         self._marks.pop(page, None)
+        self._writes.pop(page, None)
         self._free.clear()
+
+    def survivors(self, page: int, decoded: dict[int, Any], offset: int, size: int) -> dict[int, Any]:
+        """Return what a write to bytes of a page leaves true of what was decoded; nothing where it is better all anew.
+
+        Code that is patched here and there keeps the rest of its page; a page that is overwritten word by word does not pay
+        for each of them.
+        """
+        marks, writes = self._marks.get(page), self._writes.get(page, 0)
+        if marks is None or size > LONGEST_WRITE or writes >= MOST_WRITES:
+            return {}
+        self._writes[page] = writes + 1
+        end = offset + size
+        marks[offset:end] = bytes(min(size, PAGE_SIZE - offset))
+        self._free.clear()
+        kept = decoded.copy()
+        for key in [key for key, value in decoded.items() if _depends(key, value, offset, end)]:
+            del kept[key]
+        return kept
+
+
+def _depends(key: int, value: Any, offset: int, end: int) -> bool:  # noqa: ANN401 - an instruction, a region, or a number
+    """Say whether what is kept with a page may be another after a write from one offset to another."""
+    if key < REGIONS:
+        at = key & PAGE_SIZE - 1
+        return at < end and at + value[2] > offset
+    if value is None:  # what was not worth translating may be now
+        return True
+    return value.__class__ is not int and value.contains(offset, end)
 
 
 class Listeners:

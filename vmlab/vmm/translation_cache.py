@@ -5,8 +5,9 @@ of memory shows to ring 3, and its user's does not. The guest itself can neither
 its data segments end where the window begins. A full cache is emptied as a whole.
 
 A unit is true as long as the guest's code, and the page that it is on, are what they were. Pages with translated code are
-write-protected; after a write the code is compared. After a flush of the guest's TLB the mapping of each page is, and a page
-whose accessed bits are clear is taken to be another, so that the guest finds them set as on the bare machine.
+write-protected; after a write the code is compared. After a flush of the guest's TLB the mapping of each page is. A page whose
+accessed bits are clear then *sleeps*: no way leads to its units until the guest's code comes there, and the hypervisor walks
+the guest's page tables as the processor would have done, so that the guest finds the bits set as on the bare machine.
 
 Read more: Adams and Agesen, ASPLOS 2006, 3.1.
 """
@@ -20,18 +21,19 @@ from vmlab.errors import StateError
 from vmlab.isa.x86.faults import Fault
 from vmlab.isa.x86.registers import CR0_PG, ECX, ESP, IF
 from vmlab.machine.memory import PAGE_SHIFT, PAGE_SIZE
-from vmlab.machine.paging import ACCESSED
 from vmlab.machine.state import COUNT, LONG, Entries, Items, check_state
+from vmlab.vmm.translated_pages import TranslatedPages, frame_of
 from vmlab.vmm.translation_adaptation import Adaptation, read_copies
+from vmlab.vmm.translation_chains import Chains
 from vmlab.vmm.translation_code import (
     AT_GOAL,
     CALL_OUT,
     GOAL,
     IN_ECX,
+    JUMP_BYTES,
     SAVED_ECX,
     TABLE,
     TABLE_BYTES,
-    UNCHAINED,
     VIRTUAL_IF,
     WAITING,
     Copy,
@@ -90,11 +92,13 @@ class TranslationCache:
         What generated instructions are to the guest.
     jumps : dict of int to int
         Direct jumps by address in the cache, and where the guest would go.
+    pages : TranslatedPages
+        Pages of the guest's code, and their units.
     adaptation : Adaptation
         Which instructions are translated in another way than most.
     counters : Counter
         `"translations"`, `"instructions translated"`, `"bytes in"`, `"bytes out"`, `"look-ups"`, `"hits"`, `"chains"`,
-        `"landings"`, `"call-outs"`, `"retranslations"`, `"dropped"`, `"flushes"`.
+        `"landings"`, `"call-outs"`, `"retranslations"`, `"dropped"`, `"flushes"`, and `"woken"` pages.
     """
 
     def __init__(self, host: HostMemory, world: World, uncounted: set[int]) -> None:
@@ -120,8 +124,8 @@ class TranslationCache:
         self.jumps: dict[int, int] = {}
         self.begins: dict[int, int] = {}
         self.landings: dict[int, int] = {}
-        self._chained: dict[int, int] = {}
-        self._pages: dict[int, tuple[int, list[int]]] = {}
+        self._chains = Chains(self._host)
+        self.pages = TranslatedPages()
         self._host.write_bytes(self.data + TABLE, start.to_bytes(4, "little") * (TABLE_BYTES // 4))
 
     # -- looking up ------------------------------------------------------------------------------------------------------
@@ -136,8 +140,7 @@ class TranslationCache:
         return found
 
     def _translate(self, vcpu: Processor) -> int | None:
-        ip = vcpu.ip
-        gpa = ip
+        ip = gpa = vcpu.ip
         if vcpu.cr0 & CR0_PG:
             try:
                 found = vcpu.page_walk(ip, write=False, user=False, fetch=True)
@@ -148,6 +151,10 @@ class TranslationCache:
             gpa = found.frame | ip & PAGE_SIZE - 1
         if not vcpu.bus.is_ram(gpa):
             return None
+        if ip >> PAGE_SHIFT in self.pages.asleep:
+            self._wake(ip >> PAGE_SHIFT, gpa >> PAGE_SHIFT)
+            if ip in self.entries:
+                return self.entries[ip]
         source = self._world.memory.read_bytes(gpa, PAGE_SIZE - (gpa & PAGE_SIZE - 1))
         unit = translate(ip, source, self.data, self.adaptation.trapping, self.adaptation.copies)
         if unit is None:
@@ -171,10 +178,10 @@ class TranslationCache:
         for offset, goal in unit.jumps.items():  # what is there already need not be chained later
             known = self.entries.get(goal)
             if known is not None:
-                code[offset : offset + len(UNCHAINED)] = jump_to(address + offset, known)
-                self._chained[address + offset] = known
+                code[offset : offset + JUMP_BYTES] = jump_to(address + offset, known)
+                self._chains.goals[address + offset] = known
         self._host.write_bytes(address, bytes(code))
-        self._world.guard_code({frame for frame, _ in self._pages.values()})
+        self._world.guard_code(self.pages.frames)
         return address
 
     def _install(self, unit: Unit, address: int, frame: int) -> None:
@@ -182,7 +189,7 @@ class TranslationCache:
         self.next = address + len(unit.code)
         self.units[address] = unit
         if unit.starts:
-            self._pages.setdefault(unit.ip >> PAGE_SHIFT, (frame, []))[1].append(address)
+            self.pages.add(unit.ip >> PAGE_SHIFT, frame, address)
         for ip, offset in unit.starts.items():
             self.entries.setdefault(ip, address + offset)
             self.begins[address + offset] = ip
@@ -192,9 +199,8 @@ class TranslationCache:
 
     def chain(self, stub: int, address: int) -> None:
         """Let a direct jump lead to where its goal has been translated, if it is still there."""
-        if stub in self.jumps and stub not in self._chained:
-            self._host.write_bytes(stub, jump_to(stub, address))
-            self._chained[stub] = address
+        if stub in self.jumps and stub not in self._chains.goals:
+            self._chains.add(stub, address)
             self.counters["chains"] += 1
 
     def remember(self, ip: int) -> None:
@@ -220,8 +226,8 @@ class TranslationCache:
         return self._host.read_bytes(address, len(self.units[address].code))
 
     def is_chained(self, stub: int) -> bool:
-        """Say whether a direct jump leads on within the cache."""
-        return stub in self._chained
+        """Say whether a direct jump leads on within the cache now."""
+        return self._host.read_bytes(stub, len(CALL_OUT)) != CALL_OUT
 
     # -- the guest's registers ---------------------------------------------------------------------------------------------
 
@@ -262,7 +268,7 @@ class TranslationCache:
 
     def _translate_anew(self, ip: int) -> None:
         self.counters["retranslations"] += 1
-        for address in list(self._pages.get(ip >> PAGE_SHIFT, (0, ()))[1]):
+        for address in self.pages.units(ip >> PAGE_SHIFT):
             if ip in self.units[address].starts:
                 self._drop(address)
 
@@ -270,8 +276,8 @@ class TranslationCache:
         """Drop what the guest has changed: its code, or where its code is."""
         written = self._world.written
         if written:
-            for frame, addresses in list(self._pages.values()):
-                for address in list(addresses) if frame in written else ():
+            for address, frame in self.pages.placed():
+                if frame in written:
                     unit = self.units[address]
                     gpa = frame << PAGE_SHIFT | unit.ip & PAGE_SIZE - 1
                     if self._world.memory.read_bytes(gpa, len(unit.source)) != unit.source:
@@ -279,12 +285,13 @@ class TranslationCache:
             written.clear()
         if invalidated or vcpu.tlb.flushes != self._flushes_seen:
             self._flushes_seen = vcpu.tlb.flushes
-            for page, (frame, addresses) in list(self._pages.items()):
-                if self._frame_of(vcpu, page) != frame:
-                    for address in list(addresses):
-                        self._drop(address)
-            apic = vcpu.interrupts.base >> PAGE_SHIFT
-            self._forget_copies(lambda copy: self._frame_of(vcpu, copy.linear >> PAGE_SHIFT) != apic)
+            moved, tired = self.pages.look(vcpu)
+            for address in moved:
+                self._drop(address)
+            if tired:
+                self._sleep(tired)
+            apic = vcpu.interrupts.base >> PAGE_SHIFT, True
+            self._forget_copies(lambda copy: frame_of(vcpu, copy.linear >> PAGE_SHIFT) != apic)
 
     def forget_copies(self) -> None:
         """Read no copies of a device's registers any more."""
@@ -294,52 +301,59 @@ class TranslationCache:
         for ip in self.adaptation.forget_copies(which):
             self._translate_anew(ip)
 
-    @staticmethod
-    def _frame_of(vcpu: Processor, page: int) -> int | None:
-        linear = page << PAGE_SHIFT
-        if vcpu.cr0 & CR0_PG:
-            try:
-                found = vcpu.page_walk(linear, write=False, user=False, fetch=True, mark=False)
-            except Fault:
-                return None
-            if not all(step.in_register or step.entry & ACCESSED for step in found.steps):
-                return None
-            linear = found.frame
-        return linear >> PAGE_SHIFT
+    def _stubs(self, page: int) -> set[int]:
+        return {address + offset for address in self.pages.units(page) for offset in self.units[address].jumps}
+
+    def _sleep(self, pages: set[int]) -> None:
+        """Let no way lead to the units of pages from without."""
+        for ip in [ip for ip in self.entries if ip >> PAGE_SHIFT in pages]:
+            del self.entries[ip]
+        self._chains.switch({page: self._stubs(page) for page in pages}, self.begins, on=False)
+        self.pages.asleep |= pages
+
+    def _wake(self, page: int, frame: int) -> None:
+        """Let all ways lead to the units of a page again; drop them if it is not in the frame in which it was."""
+        if frame != self.pages.frame(page):
+            for address in self.pages.units(page):
+                self._drop(address)
+            return
+        for address in self.pages.units(page):
+            for ip, offset in self.units[address].starts.items():
+                self.entries.setdefault(ip, address + offset)
+        self._chains.switch({page: self._stubs(page)}, self.begins, on=True)
+        self.pages.asleep.discard(page)
+        self.counters["woken"] += 1
 
     def _drop(self, address: int) -> None:
         unit = self.units.pop(address)
         span = range(address, address + len(unit.code))
-        page = unit.ip >> PAGE_SHIFT
-        self._pages[page][1].remove(address)
-        if not self._pages[page][1]:
-            del self._pages[page]
+        self.pages.remove(unit.ip >> PAGE_SHIFT, address)
         for ip in unit.starts:
             if self.entries.get(ip) in span:
                 del self.entries[ip]
-        for offset in unit.jumps:
-            del self.jumps[address + offset]
-            self._chained.pop(address + offset, None)
-        for stub in [stub for stub, goal in self._chained.items() if goal in span]:
-            self._host.write_bytes(stub, UNCHAINED)
-            del self._chained[stub]
+        stubs = [address + offset for offset in unit.jumps]
+        for stub in stubs:
+            del self.jumps[stub]
+        self._chains.forget(stubs)
+        self._chains.drop(span)
         self.counters["dropped"] += 1
 
     # -- saving ------------------------------------------------------------------------------------------------------------
 
     def save(self) -> dict[str, Any]:
         """Save what is not in memory: units are their source, and made again from it."""
-        frames = {address: frame for frame, addresses in self._pages.values() for address in addresses}
+        frames = dict(self.pages.placed())
         return {
-            "version": 1,
+            "version": 2,
             "next": self.next,
             "units": [
                 [address, unit.ip, frames.get(address, 0), unit.source, *self.adaptation.part(unit.starts)]
                 for address, unit in self.units.items()
             ],
-            "pages": list(self._pages),
+            "pages": list(self.pages),
             "entries": dict(self.entries),
-            "chained": dict(self._chained),
+            "chained": dict(self._chains.goals),
+            "asleep": sorted(self.pages.asleep),
             "landings": dict(self.landings),
             "adaptation": self.adaptation.save(),
             "counters": dict(self.counters),
@@ -351,32 +365,31 @@ class TranslationCache:
         words = Entries(LONG, LONG)
         check_state(state, "translation cache", {
             "next": self.addresses, "units": Items(list), "pages": Items(LONG), "entries": words, "chained": words,
-            "landings": words, "adaptation": dict, "counters": Entries(str, COUNT), "flushes": int,
-        })  # fmt: skip
+            "landings": words, "adaptation": dict, "counters": Entries(str, COUNT), "flushes": int, "asleep": Items(LONG),
+        }, version=2)  # fmt: skip
         table = self._host.read_bytes(self.data + TABLE, TABLE_BYTES)
         self._clear()
         self._host.write_bytes(self.data + TABLE, table)
         for row in state["units"]:
             self._load_unit(row)
-        if {*state["pages"]} != {*self._pages}:
+        if {*state["pages"]} != {*self.pages}:
             raise StateError("translation cache: saved pages are not those of the saved units")
+        if not {*state["asleep"]} <= {*self.pages}:
+            raise StateError("translation cache: a saved page sleeps that has no units")
+        if not {*state["chained"].values()} <= {*self.begins}:
+            raise StateError("translation cache: a saved jump leads to where no translation begins")
         self.adaptation.load(state["adaptation"])
-        self._pages = {page: self._pages[page] for page in state["pages"]}
-        self.entries, self._chained = dict(state["entries"]), dict(state["chained"])
+        self.pages.arrange(state["pages"])
+        self.entries, self._chains.goals = dict(state["entries"]), dict(state["chained"])
+        self.pages.asleep = set(state["asleep"])
         self.landings, self.next = dict(state["landings"]), state["next"]
         self.counters, self._flushes_seen = Counter(state["counters"]), state["flushes"]
         for address, unit in self.units.items():  # decoded instructions do not know which of them are counted
             self._host.write_bytes(address, self._host.read_bytes(address, len(unit.code)))
 
     def _load_unit(self, row: list[Any]) -> None:
-        fields = {
-            "address": self.addresses,
-            "ip": LONG,
-            "frame": COUNT,
-            "source": bytes,
-            "trapping": Items(LONG),
-            "copies": Items(LONG),
-        }
+        fields = {"address": self.addresses, "ip": LONG, "frame": COUNT, "source": bytes}
+        fields |= {"trapping": Items(LONG), "copies": Items(LONG)}
         if len(row) != len(fields):
             raise StateError(f"translation cache: a saved unit has {len(fields)} parts, not {len(row)}")
         check_state({"version": 1} | dict(zip(fields, row, strict=True)), "translation unit", fields)

@@ -17,6 +17,7 @@ from vmlab.machine.translator.region import ENDING, Region, discover
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from vmlab.isa.x86.instruction import Instruction
     from vmlab.machine.translator.function import Run
@@ -60,7 +61,11 @@ class Translated:
     careful: Special
     missed: int = 0
 
-    def is_of(self, page: bytes, uncounted: frozenset[int] | None) -> bool:
+    def contains(self, start: int, end: int) -> bool:
+        """Say whether some of its code is between two offsets."""
+        return any(first < end and first + len(code) > start for first, code in self.ranges)
+
+    def is_of(self, page: bytes, uncounted: AbstractSet[int] | None) -> bool:
         """Say whether it was made from what is on a page now."""
         if any(page[start : start + len(code)] != code for start, code in self.ranges):
             return False
@@ -87,10 +92,10 @@ def is_kept(entry: int, *, own: bool = False) -> bool:
     return (entry, OWN if own else ORDINARY) in _KEPT
 
 
-def _within(places: frozenset[int], page: int, ranges: tuple[tuple[int, bytes], ...]) -> frozenset[int]:
+def _within(places: AbstractSet[int], page: int, ranges: tuple[tuple[int, bytes], ...]) -> frozenset[int]:
     """Return those addresses that lie in some of the ranges of a page."""
-    return frozenset().union(
-        *(places.intersection(range(page + start, page + start + len(code))) for start, code in ranges)
+    return frozenset(
+        place for start, code in ranges for place in range(page + start, page + start + len(code)) if place in places
     )
 
 

@@ -13,6 +13,8 @@ from vmlab.isa.x86.registers import CS, FS, GS
 from vmlab.machine.translator.region import COUNTED
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from vmlab.isa.x86.instruction import Instruction
     from vmlab.machine.translator.writer import Writer
 
@@ -66,14 +68,14 @@ class Special(NamedTuple):
         Their accesses may be unaligned, or wrap around at 4 GiB.
     outside : frozenset of int
         They are left to the interpreter's semantics: their accesses go to devices, or next to code.
-    uncounted : frozenset of int or None
+    uncounted : set of int or None
         The processor does not count them as retired. Where this is not None the code is a hypervisor's, and all of its
         accesses through GS lead to memory of the hypervisor's own.
     """
 
     careful: frozenset[int] = frozenset()
     outside: frozenset[int] = frozenset()
-    uncounted: frozenset[int] | None = None
+    uncounted: AbstractSet[int] | None = None
 
 
 def transfers(i: Instruction, *, own: bool = False) -> bool:

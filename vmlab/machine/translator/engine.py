@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmlab.machine.memory_parts import REGIONS
 from vmlab.machine.page_maps import FULL
 from vmlab.machine.translator.cache import ORDINARY, Translated, is_kept, translate
 from vmlab.machine.translator.strings import BULK, repeat
@@ -36,9 +37,6 @@ SHORT = 32
 
 LONGEST = 15
 """Bytes of the longest instruction."""
-
-REGION = 0x10000
-"""Added to an EIP, the key of a region among the decoded instructions of a page, whose keys are smaller."""
 
 BREAKPOINTS = 0xFF
 """Enable bits of DR7: what looks at single accesses is the interpreter's."""
@@ -110,7 +108,7 @@ class Engine:
                 cpu.fetch()
                 page = code.get(ip >> 12)
             if page:  # empty where its code has been written to: it is not the page's any more
-                found = page.get(ip + REGION, 0)
+                found = page.get(ip + REGIONS, 0)
                 if found.__class__ is Translated:
                     if found.longest <= budget:
                         missed = found.run(cpu, budget)
@@ -120,9 +118,9 @@ class Engine:
                         ip = cpu.ip
                 elif entered and found is not None and budget >= SHORT:
                     if found >= WARM or (not found and is_kept(ip, own=ip in cpu.uncounted.code)):
-                        page[ip + REGION] = self.translate(cpu, ip)
+                        page[ip + REGIONS] = self.translate(cpu, ip)
                         continue
-                    page[ip + REGION] = found + 1
+                    page[ip + REGIONS] = found + 1
             decoded = page.get(ip & 0xFFF) if page else None
             bulk = BULK.get(decoded[0]) if decoded else None
             if decoded and bulk and bulk(cpu, decoded[1], cpu.horizon - cpu.retired):
@@ -145,22 +143,20 @@ class Engine:
             return
         found.missed = 0
         page = cpu.code_pages.get(found.entry >> 12)
-        if page is None or page.get(found.entry + REGION) is not found:
+        if page is None or page.get(found.entry + REGIONS) is not found:
             return
         if ip not in special.careful and (key & 3 or not 0 <= key <= MASK):
             special = special._replace(careful=special.careful | {ip})
         else:
             special = special._replace(outside=special.outside | {ip})
-        page[found.entry + REGION] = self.translate(cpu, found.entry, special)
+        page[found.entry + REGIONS] = self.translate(cpu, found.entry, special)
 
     def translate(self, cpu: Processor, ip: int, careful: Special = ORDINARY) -> Translated | None:
         """Translate the region at an address of the present code page."""
         start = cpu.ram_address(cpu.translate(ip, write=False, user=cpu.cpl == 3, fetch=True)) & -PAGE
         executed = cpu.ram.decoded.get(start >> 12) if WARM else None
         if ip in cpu.uncounted.code:
-            first = ip & -PAGE
-            own = cpu.uncounted.places.intersection(range(first, first + PAGE))
-            careful = careful._replace(uncounted=frozenset(own))
+            careful = careful._replace(uncounted=cpu.uncounted.places)
         region, new = translate(bytes(cpu.ram.data[start : start + PAGE]), ip, careful, executed)
         self.regions += new
         if region is not None:
