@@ -67,7 +67,7 @@ class AddressTranslation(PageMaps):
     """
 
     __slots__ = (
-        "_counts_hits", "_format", "_host_walks", "_repeats", "_reports_fetch", "_walks", "control_loads", "exits_io", "horizon", "host_space", "lacked",
+        "_counts_hits", "_format", "_host_walks", "_nested_walks", "_repeats", "_reports_fetch", "_walks", "control_loads", "exits_io", "horizon", "host_space", "lacked",
         "model", "non_root", "on_control", "walk_references",
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ class AddressTranslation(PageMaps):
         self.lacked: dict[str, str] = {}
         self.on_control: Callable[[str, int, int], None] | None = None
         self._counts_hits = model.tlb.counts_hits
-        self._host_walks = KnownWalks()
+        self._host_walks: KnownWalks[Translation] = KnownWalks()
         self._mode_changed()
 
     def has(self, feature: str) -> bool:
@@ -100,9 +100,10 @@ class AddressTranslation(PageMaps):
             self._levels = (), ()
         self._format = self.page_format
         # Walks are kept where they depend on nothing but what is in RAM: not on registers, on AC, on a guest's window.
-        self._walks = KnownWalks()
-        plain = self.host_space is None and not self._window and not self.walk_caches
-        self._repeats = plain and not cr4 & CR4_SMAP and not self._format.levels[0].in_registers
+        self._walks: KnownWalks[Translation] = KnownWalks()
+        self._nested_walks: KnownWalks[NestedTranslation] = KnownWalks()
+        plain = not self._window and not self.walk_caches and not self._format.levels[0].in_registers
+        self._repeats = plain and (self.host_space is not None or not cr4 & CR4_SMAP)
         self._reports_fetch = bool(cr4 & CR4_SMEP or (cr4 & CR4_PAE and self.efer & EFER_NXE))
 
     # -- translation -----------------------------------------------------------------------------------------------------
@@ -244,8 +245,9 @@ class AddressTranslation(PageMaps):
             registers=self.pdptes,
             cache=self.walk_caches.guest if self.walk_caches and mark else None,
         )
-        if self._repeats and mark and all(self.bus.is_ram(step.address) for step in found.steps):
-            self._walks.keep(key, found, self._format.entry_bytes, self.ram.read)
+        if self._repeats and mark:
+            size = self._format.entry_bytes
+            self._walks.keep(key, found, ((step.address, size, step.entry) for step in found.steps), self._read_ram)
         return found
 
     def _read_entry(self, physical: int, size: int) -> int:
@@ -253,6 +255,10 @@ class AddressTranslation(PageMaps):
         if self.bus.is_ram(physical):
             return self.ram.read(self._window.host_address(physical) if self._window else physical, size)
         return self.bus.read(physical, size)
+
+    def _read_ram(self, physical: int, size: int) -> int:
+        """Read an entry of a table in the host's RAM; one that is elsewhere is never what it was."""
+        return self.ram.read(physical, size) if self.bus.is_ram(physical) else -1
 
     def walk_rules(self, *, user: bool, fetch: bool = False) -> dict[str, bool]:
         """Return what else a walk depends on, as `walk` takes it: CR0.WP, SMEP and SMAP, and what an error code tells."""

@@ -5,29 +5,30 @@ Nothing is told when a table changes: the entries are compared each time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
-    from vmlab.machine.paging import Translation
+    from collections.abc import Callable, Hashable, Iterable
 
     Read = Callable[[int, int], int]
+    Entry = tuple[int, int, int]
 
 __all__ = ["KnownWalks"]
 
 MOST = 4096
+Found = TypeVar("Found")
+"""What a walk results in."""
 
 
-class KnownWalks:
+class KnownWalks(Generic[Found]):
     """Results of walks, by all that they depend on beside the entries."""
 
     __slots__ = ("_walks",)
 
     def __init__(self) -> None:
-        self._walks: dict[Hashable, tuple[Translation, tuple[tuple[int, int, int], ...]]] = {}
+        self._walks: dict[Hashable, tuple[Found, tuple[Entry, ...]]] = {}
 
-    def find(self, key: Hashable, read: Read) -> Translation | None:
+    def find(self, key: Hashable, read: Read) -> Found | None:
         """Return the result of a walk, None where it has to be made."""
         known = self._walks.get(key)
         if known is None:
@@ -38,10 +39,17 @@ class KnownWalks:
                 return None
         return found
 
-    def keep(self, key: Hashable, found: Translation, size: int, read: Read) -> None:
-        """Keep the result of a walk over entries of so many bytes; one that has marked an entry differs from what it read."""
-        entries = tuple((step.address, size, step.entry) for step in found.steps)
-        if all(read(address, size) == entry for address, _, entry in entries):
-            if len(self._walks) >= MOST:
-                self._walks.clear()
-            self._walks[key] = found, entries
+    def keep(self, key: Hashable, found: Found, entries: Iterable[Entry], read: Read) -> None:
+        """Keep the result of a walk that has read entries: address, bytes, value.
+
+        One that has marked an entry would read another the next time, and is not kept.
+        """
+        kept = []
+        for each in entries:
+            address, size, entry = each
+            if read(address, size) != entry:
+                return
+            kept.append(each)
+        if len(self._walks) >= MOST:
+            self._walks.clear()
+        self._walks[key] = found, tuple(kept)

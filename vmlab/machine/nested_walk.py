@@ -123,6 +123,13 @@ class NestedTranslation(NamedTuple):
         count = sum(host.references for host in self.hosts)
         return count + self.guest.references if self.guest else count
 
+    def entries(self, guest_bytes: int, host_bytes: int) -> Iterator[tuple[int, int, int]]:
+        """Yield address, bytes and value of each entry that was read, where none was in a register or a cache."""
+        for step, host in zip(self.guest.steps if self.guest else (), self.hosts, strict=False):
+            yield host.frame | step.address & OFFSET, guest_bytes, step.entry
+        for step in dict.fromkeys(step for host in self.hosts for step in host.steps):
+            yield step.address, host_bytes, step.entry
+
     @property
     def steps(self) -> tuple[NestedStep, ...]:
         """All tables, in the order in which they were read."""
@@ -166,7 +173,7 @@ def walk_nested(  # noqa: PLR0913 - as `walk`
     reports_fetch: bool = False,
     caches: NestedCaches | None = None,
     trail: list[NestedStep] | None = None,
-    known: KnownWalks | None = None,
+    known: KnownWalks[Translation] | None = None,
 ) -> NestedTranslation:
     """Translate an address of a guest to a host-physical one.
 
@@ -231,7 +238,7 @@ def walk_nested(  # noqa: PLR0913 - as `walk`
         if nested_tlb:
             nested_tlb.enter(physical, found)
         if known:
-            known.keep(key, found, format_.entry_bytes, read)
+            known.keep(key, found, ((step.address, format_.entry_bytes, step.entry) for step in found.steps), read)
         return found
 
     def read_entry(physical: int, size: int) -> int:

@@ -8,13 +8,13 @@ VCPU, which is such a state, too. CR0, CR3, CR4, IA32_EFER and what blocks event
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.registers import ESP, MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP
 from vmlab.machine.vmx import fields as f
 
 if TYPE_CHECKING:
-    from vmlab.isa.x86.descriptors import SegmentRegister
     from vmlab.machine.cpu_state import CpuState
 
 __all__ = ["UNUSABLE", "load_state", "store_state"]
@@ -29,35 +29,40 @@ SYSENTER = (
 )
 
 
-def access_rights(register: SegmentRegister) -> int:
-    """Return the access rights of a segment register, as a VMCS has them."""
-    rights = register.access | register.long * LONG | register.big * BIG
-    return rights | (GRANULAR if register.limit > 0xFFFFF else 0) | (0 if register.access else UNUSABLE)
+_SEGMENTS = tuple(
+    (f.GUEST_ES + at, f.GUEST_ES_BASE + at, f.GUEST_ES_LIMIT + at, f.GUEST_ES_ACCESS + at) for at in range(0, 16, 2)
+)
+"""Selector, base, limit and access rights of ES to GS, LDTR and TR."""
+_segments = itemgetter(*(field for fields in _SEGMENTS for field in fields))
+_PDPTES = f.GUEST_PDPTE0, f.GUEST_PDPTE1, f.GUEST_PDPTE2, f.GUEST_PDPTE3
+_pdptes = itemgetter(*_PDPTES)
 
 
 def store_state(state: CpuState, fields: dict[int, int]) -> None:
     """Write a processor's state into the fields."""
-    for n, register in enumerate((*state.segments, state.ldtr, state.tr)):
-        fields[f.GUEST_ES + 2 * n] = register.selector
-        fields[f.GUEST_ES_BASE + 2 * n] = register.base
-        fields[f.GUEST_ES_LIMIT + 2 * n] = register.limit
-        fields[f.GUEST_ES_ACCESS + 2 * n] = access_rights(register)
+    for register, (selector, base, limit, rights) in zip(
+        (*state.segments, state.ldtr, state.tr), _SEGMENTS, strict=True
+    ):
+        access, last = register.access, register.limit
+        fields[selector], fields[base], fields[limit] = register.selector, register.base, last
+        fields[rights] = (
+            (access or UNUSABLE) | register.long * LONG | register.big * BIG | (GRANULAR if last > 0xFFFFF else 0)
+        )
     fields[f.GUEST_GDTR_BASE], fields[f.GUEST_GDTR_LIMIT] = state.gdtr_base, state.gdtr_limit
     fields[f.GUEST_IDTR_BASE], fields[f.GUEST_IDTR_LIMIT] = state.idtr_base, state.idtr_limit
     fields[f.GUEST_RIP], fields[f.GUEST_RSP], fields[f.GUEST_RFLAGS] = state.ip, state.registers[ESP], state.flags
     fields[f.GUEST_DR7] = state.debug[7]
     for number, field in SYSENTER:
         fields[field] = state.msrs.get(number, 0)
-    for n in range(4):
-        fields[f.GUEST_PDPTE0 + 2 * n] = state.pdptes[n]
+    fields.update(zip(_PDPTES, state.pdptes, strict=True))
 
 
 def load_state(state: CpuState, fields: dict[int, int]) -> None:
     """Load a processor's state from the fields."""
-    for n, register in enumerate((*state.segments, state.ldtr, state.tr)):
-        at = 2 * n
-        rights = fields[f.GUEST_ES_ACCESS + at]
-        selector, base, limit = fields[f.GUEST_ES + at], fields[f.GUEST_ES_BASE + at], fields[f.GUEST_ES_LIMIT + at]
+    parts = iter(_segments(fields))
+    for register, selector, base, limit, rights in zip(
+        (*state.segments, state.ldtr, state.tr), parts, parts, parts, parts, strict=True
+    ):
         access = 0 if rights & UNUSABLE else rights & 0xFF
         register.become(selector, base, limit, access, big=bool(rights & BIG), long=bool(rights & LONG))
     state.gdtr_base, state.gdtr_limit = fields[f.GUEST_GDTR_BASE], fields[f.GUEST_GDTR_LIMIT]
@@ -67,4 +72,4 @@ def load_state(state: CpuState, fields: dict[int, int]) -> None:
     for number, field in SYSENTER:
         if fields[field] or number in state.msrs:
             state.msrs[number] = fields[field]
-    state.pdptes[:] = [fields[f.GUEST_PDPTE0 + 2 * n] for n in range(4)]
+    state.pdptes[:] = _pdptes(fields)

@@ -91,7 +91,9 @@ class NonRoot(EventDelivery):
                 self.walk_caches.flush_guests()
             self.contexts.pop(0, None)
             return
-        derived = self._levels, self._format, self._walks, self._repeats, self._reports_fetch
+        derived = (
+            self._levels, self._format, self._walks, self._nested_walks, self._repeats, self._reports_fetch,
+        )  # fmt: skip
         space, mode = self.host_space, self._paging_mode
         self.contexts[self.vpid] = Context(space, mode, self.tlb, self._maps, derived)
 
@@ -116,7 +118,9 @@ class NonRoot(EventDelivery):
         if context.mode != self._paging_mode:
             self._mode_changed()
             return
-        self._levels, self._format, self._walks, self._repeats, self._reports_fetch = context.derived
+        (
+            self._levels, self._format, self._walks, self._nested_walks, self._repeats, self._reports_fetch,
+        ) = context.derived  # fmt: skip
         self._use_maps(context.maps)
 
     def extended_tables(self, pointer: int) -> AddressSpace:
@@ -236,20 +240,28 @@ class NonRoot(EventDelivery):
         self._load_pdptes(self.cr3)
 
     def _walk_nested(self, linear: int, *, paged: bool, mark: bool, **access: Any) -> NestedTranslation:  # noqa: ANN401 - as of walk_nested
-        """Walk in two dimensions; where the host's tables refuse, that is a VM exit."""
+        """Walk in two dimensions; where the host's tables refuse, that is a VM exit.
+
+        As in one dimension, a walk that would read the same entries as one before has its result.
+        """
         host = self.host_space
         assert host is not None
+        logs = mark and self.vmx.secondary & c.ENABLE_PML
+        repeats = self._repeats and paged and mark and not logs
+        key = self.cr3, linear >> 12, self.apic_page, *access.values()
+        known = self._nested_walks.find(key, self.ram.read) if repeats else None
+        if known is not None:
+            return known
         guest = AddressSpace(self._format, self.cr3, self.pdptes) if paged else None
 
         def walk(marking: bool) -> NestedTranslation:
             return walk_nested(
-                guest, host, linear, self.bus.read, self.bus.write if marking else None,
+                guest, host, linear, self._read_entry, self.bus.write if marking else None,
                 write_protect=bool(self.cr0 & CR0_WP), reports_fetch=self._reports_fetch,
                 caches=self.walk_caches if mark else None, known=None if self.walk_caches else self._host_walks, **access,
             )  # fmt: skip
 
         try:
-            logs = mark and self.vmx.secondary & c.ENABLE_PML
             found = logged_walk(self.vmx.fields, self.bus, walk) if logs else walk(mark)
         except HostFault as fault:
             raise self._host_fault(fault) from None
@@ -258,7 +270,11 @@ class NonRoot(EventDelivery):
                 raise refuse_fetch(linear)
             found = found._replace(executable=False)
         # No write may go by what the TLB holds to a page that the host protects, whatever CR0.WP says.
-        return found if found.hosts[-1].writable else found._replace(dirty=False)
+        found = found if found.hosts[-1].writable else found._replace(dirty=False)
+        if repeats:
+            entries = found.entries(self._format.entry_bytes, host.format.entry_bytes)
+            self._nested_walks.keep(key, found, entries, self._read_ram)
+        return found
 
     def walk_host(self, physical: int, *, write: bool, fetch: bool) -> NestedTranslation:
         """Walk the extended page tables for a guest-physical address, without a mark; VmExit where they refuse."""
