@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.platform import Platform
 
-__all__ = ["Processor"]
+__all__ = ["Decoded", "Processor"]
 
 Decoded = tuple["Semantic", "Instruction", int]
 MODE_KEYS = {32: 0, 16: 0x1000, 64: 0x2000}
@@ -281,11 +281,11 @@ class Processor(GuestMode):
             return self.memory.read_bytes(physical, count)
         return bytes(self.bus.read(physical + n, 1) for n in range(count))
 
-    def execute(self) -> None:
-        """Execute one instruction to its end, or raise `Fault` with the state as before it."""
+    def execute(self, decoded: Decoded | None = None) -> None:
+        """Execute one instruction to its end, or raise `Fault` with the state as before it; where it is `decoded`, that one."""
         start = self.ip
-        cache = self._code.get(start >> 12)
-        decoded = cache.get(start & 0xFFF | self._mode) if cache else None
+        if not decoded and (cache := self._code.get(start >> 12)):
+            decoded = cache.get(start & 0xFFF | self._mode)
         handler, instruction, length = decoded or self.fetch()
         self.ip = start + length & self.address_mask
         try:
@@ -295,12 +295,12 @@ class Processor(GuestMode):
             raise
         self.retired += 1
 
-    def step(self) -> None:
-        """Execute one instruction, and note whether TF asks for a trap after it."""
+    def step(self, decoded: Decoded | None = None) -> None:
+        """Execute one instruction, as `execute` does, and note whether TF asks for a trap after it."""
         flags, delivered, controls = self.flags, self.delivered, self.vmx.primary
         self.debug_causes, self.steps_late = 0, False
         self.stop_before()
-        self.execute()
+        self.execute(decoded)
         self.flags &= ~(flags & RF)  # it is for one instruction
         # A load of SS holds back the trap as it does interrupts (SDM vol. 3, 6.8.3); the shadow of STI, which comes
         # with a change of IF, does not. An instruction that entered a handler (INT n) has cleared TF on its way.

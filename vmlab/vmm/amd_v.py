@@ -85,6 +85,7 @@ class AmdV(HardwareAssist):
         ExitCode.VINTR: HardwareAssist.go_on,
         ExitCode.SHUTDOWN: HardwareAssist.shut_down,
         ExitCode.MSR: access_msr,
+        ExitCode.IOIO: HardwareAssist.access_port,
     }
 
     # -- back to a guest -------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from vmlab.machine.state import LONG, Items, check_state
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vmlab.machine.processor import Processor
+    from vmlab.machine.processor import Decoded, Processor
     from vmlab.vmm.assisted_memory import AssistedMemory
 
 __all__ = ["AssistedMachine"]
@@ -93,6 +93,10 @@ class AssistedMachine(ABC):
     @abstractmethod
     def reason(self) -> tuple[int, bool]:
         """Return why the guest has left, and whether it has run at all."""
+
+    @abstractmethod
+    def port_access(self) -> Decoded | None:
+        """Return IN or OUT that was the reason of the exit; None where the processor has not told all of it."""
 
     @abstractmethod
     def leave(self, memory: AssistedMemory) -> None:

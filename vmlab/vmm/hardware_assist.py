@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from vmlab.machine.disk import Disk
     from vmlab.machine.image import Image
     from vmlab.machine.memory import MemoryWindow
-    from vmlab.machine.processor import Processor
+    from vmlab.machine.processor import Decoded, Processor
     from vmlab.vmm.assisted_machine import AssistedMachine
     from vmlab.vmm.guest import Guest
 
@@ -219,7 +219,13 @@ class HardwareAssist(EventInjection):
         guest.vcpu.flags &= ~RF  # of what would have been pushed
         self.end_guest(self.current, "triple-fault")
 
-    def emulate(self, guest: Guest, reason: int, cause: ExitReason | None = None) -> None:
+    def access_port(self, guest: Guest, reason: int) -> None:
+        """Execute IN or OUT, of which the processor tells all there is to know."""
+        self.emulate(guest, reason, decoded=self.machines[self.slot].port_access())
+
+    def emulate(
+        self, guest: Guest, reason: int, cause: ExitReason | None = None, decoded: Decoded | None = None
+    ) -> None:
         """Execute the guest's next instruction on the VCPU, or what was being delivered; a fault is the guest's own."""
         machine, vcpu = self.machines[self.slot], guest.vcpu
         before, address = self.control_registers(vcpu), vcpu.linear_ip
@@ -230,7 +236,7 @@ class HardwareAssist(EventInjection):
             self.deliver(guest)
             return
         try:
-            instruction, text = self.execute(guest)
+            instruction, text = self.execute(guest, decoded)
         except GuestExit as exit_:
             self.count_exit(cause, "of its own guest")
             self.hand_on(guest, exit_)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vmlab.errors import StateError
 from vmlab.machine.memory import PAGE_SHIFT, MemoryWindow
 from vmlab.machine.platform import Platform
-from vmlab.machine.processor import Processor
+from vmlab.machine.processor import Decoded, Processor
 from vmlab.machine.state import COUNT, Entries, Items, check_state
 from vmlab.machine.trace import ControlWrite, Emulate, Exit, Resume, Switch
 from vmlab.vmm.guest import Guest
@@ -161,8 +161,10 @@ class Hypervisor(System):
 
     # -- emulation -------------------------------------------------------------------------------------------------------
 
-    def execute(self, guest: Guest) -> tuple[Instruction, str]:
+    def execute(self, guest: Guest, decoded: Decoded | None = None) -> tuple[Instruction, str]:
         """Execute the guest's next instruction on the VCPU; return it, and its text where events are wanted.
+
+        It is read from the guest's memory, unless the processor has told which it is, and so it is `decoded`.
 
         Raises
         ------
@@ -170,11 +172,13 @@ class Hypervisor(System):
             It faults; the fault is the guest's own.
         """
         vcpu = guest.vcpu
-        vcpu.forget_translations()  # the VCPU's own must not outlive an exit: the guest's TLB is elsewhere
-        instruction = vcpu.fetch()[1]
+        if decoded is None:
+            vcpu.forget_translations()  # the VCPU's own must not outlive an exit: the guest's TLB is elsewhere
+            decoded = vcpu.fetch()
+        instruction = decoded[1]
         text = vcpu.disassemble(instruction) if self.trace.on else ""
         start = vcpu.ip
-        vcpu.step()
+        vcpu.step(decoded)
         if instruction.repeat and instruction.mnemonic in STRING_IO and vcpu.ip == start:
             self._repeat(guest)
         return instruction, text

@@ -43,12 +43,13 @@ from vmlab.machine.vmx.guest_state import MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLO
 from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason
 from vmlab.vmm.assisted_machine import AssistedMachine
 from vmlab.vmm.host_frames import HOST_CODE, HOST_DATA, HOST_TASK
+from vmlab.vmm.port_exits import port_instruction
 from vmlab.vmm.task_priority import TaskPriority
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmlab.machine.processor import Processor
+    from vmlab.machine.processor import Decoded, Processor
     from vmlab.vmm.assisted_memory import AssistedMemory
     from vmlab.vmm.host_frames import HostFrames
 
@@ -59,6 +60,7 @@ REASON = 0xFFFF
 ONE_ADDRESS, ONE_VPID = 0, 1  # types of INVVPID
 NO_TASK = 0x8B, 0  # access byte and limit of the task that a VCPU without one gets
 SWAPPED = (MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_KERNEL_GS_BASE, MSR_TSC_AUX)
+IO_SIZE, IO_IN, IO_STRING, IO_IMMEDIATE, IO_PORT_SHIFT = 7, 8, 16, 64, 16  # exit qualification of an I/O instruction
 CR8_EXITING = c.CR8_LOAD_EXITING | c.CR8_STORE_EXITING
 
 PIN = c.EXTERNAL_INTERRUPT_EXITING | c.NMI_EXITING | c.VIRTUAL_NMIS
@@ -266,6 +268,14 @@ class VirtualMachine(AssistedMachine):
     def reason(self) -> tuple[int, bool]:
         reason = self.read(f.EXIT_REASON)
         return BasicReason(reason & REASON), not reason & ENTRY_FAILURE
+
+    def port_access(self) -> Decoded | None:
+        qualification, length = self.read(f.EXIT_QUALIFICATION), self.read(f.EXIT_INSTRUCTION_LENGTH)
+        if qualification & IO_STRING:
+            return None
+        width, port = (qualification & IO_SIZE) + 1, qualification >> IO_PORT_SHIFT
+        immediate = port if qualification & IO_IMMEDIATE else None
+        return port_instruction(self._vcpu, width, immediate, length, is_in=bool(qualification & IO_IN))
 
     def leave(self, memory: AssistedMemory) -> None:
         """Save VMCS and processor into the VCPU after a VM exit."""

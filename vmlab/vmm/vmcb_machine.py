@@ -38,12 +38,13 @@ from vmlab.machine.svm.operation import V_IGN_TPR, V_INTR_MASKING, V_IRQ
 from vmlab.machine.svm.run import FLUSH_ALL, FLUSH_GUEST
 from vmlab.machine.svm.vmcb import CONTROL, FIELDS, Control, Vmcb
 from vmlab.vmm.assisted_machine import AssistedMachine
+from vmlab.vmm.port_exits import port_instruction
 from vmlab.vmm.task_priority import threshold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from vmlab.machine.processor import Processor
+    from vmlab.machine.processor import Decoded, Processor
     from vmlab.vmm.assisted_memory import AssistedMemory
     from vmlab.vmm.host_frames import HostFrames
 
@@ -51,6 +52,7 @@ __all__ = ["VmcbMachine"]
 
 ALL_ONES = (1 << 64) - 1
 EXITCODE = FIELDS["EXITCODE"].offset
+IO_IN, IO_STRING, IO_SIZE_SHIFT = 1, 4, 4  # EXITINFO1 of an I/O instruction: bits 6:4 are its bytes
 V_CR8 = 0xF  # of the virtual task priority
 E = ExitCode
 ALWAYS = (
@@ -227,6 +229,15 @@ class VmcbMachine(AssistedMachine):
     def reason(self) -> tuple[int, bool]:
         code = self.vmcb.read("EXITCODE")
         return code, code != INVALID
+
+    def port_access(self) -> Decoded | None:
+        """Of IN and OUT with the port behind the opcode a VMCB does not tell that it is there: their length gives them away."""
+        information = self.vmcb.read("EXITINFO1")
+        if information & IO_STRING:
+            return None
+        length = self.vmcb.read("EXITINFO2") - self._vcpu.ip
+        width = information >> IO_SIZE_SHIFT & 7
+        return port_instruction(self._vcpu, width, None, length, is_in=bool(information & IO_IN))
 
     def leave(self, memory: AssistedMemory) -> None:
         """Save VMCB and processor into the VCPU: VMSAVE first."""

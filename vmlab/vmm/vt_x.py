@@ -59,6 +59,7 @@ class VtX(HardwareAssist):
         BasicReason.TPR_BELOW_THRESHOLD: HardwareAssist.go_on,
         BasicReason.TRIPLE_FAULT: HardwareAssist.shut_down,
         BasicReason.NOTIFY: HardwareAssist.stuck,
+        BasicReason.IO_INSTRUCTION: HardwareAssist.access_port,
     }
 
     def switch_on(self) -> None:

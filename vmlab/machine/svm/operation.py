@@ -146,7 +146,8 @@ class Svm:
     @property
     def watched(self) -> frozenset[str]:
         """Mnemonics of instructions that must be looked for one by one."""
-        return frozenset(name for name, code in WATCHED.items() if self.intercepts >> code & 1)
+        wanted = self.intercepts
+        return frozenset(name for name, code in WATCHED.items() if wanted >> code & 1) if wanted else frozenset()
 
     @property
     def masks(self) -> bool:

@@ -18,7 +18,15 @@ from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.checks import bad_controls_or_host, bad_guest_state
 from vmlab.machine.vmx.exit import fail_entry, load_msrs
-from vmlab.machine.vmx.guest_state import HALTED, MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLOCKING, load_state
+from vmlab.machine.vmx.guest_state import (
+    HALTED,
+    MOV_SS_BLOCKING,
+    NMI_BLOCKING,
+    STI_BLOCKING,
+    fit_width,
+    load_state,
+    swap_segments,
+)
 from vmlab.machine.vmx.reasons import BasicReason
 from vmlab.machine.vmx.timing import start_timer
 
@@ -94,7 +102,9 @@ def fields_have_pdptes(cpu: Processor) -> bool:
 def _load(cpu: Processor) -> None:
     """Load the processor from the guest-state area."""
     fields = cpu.vmx.fields
+    swap_segments(cpu)
     load_state(cpu, fields)
+    fit_width(cpu)
     cpu.cr0 = fields[f.GUEST_CR0] & ~KEPT_CR0 | cpu.cr0 & KEPT_CR0
     cpu.cr3, cpu.cr4 = fields[f.GUEST_CR3], fields[f.GUEST_CR4]
     entry = fields[f.ENTRY_CONTROLS]

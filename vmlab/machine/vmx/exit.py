@@ -36,7 +36,9 @@ from vmlab.machine.vmx.guest_state import (
     MOV_SS_BLOCKING,
     NMI_BLOCKING,
     STI_BLOCKING,
+    fit_width,
     store_state,
+    swap_segments,
 )
 from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason, VmExit
 from vmlab.machine.vmx.timing import save_timer
@@ -65,6 +67,7 @@ def leave(cpu: Processor, exit_: VmExit) -> None:
     fields[f.ENTRY_INTERRUPTION] &= ~VALID
     _store_msrs(cpu, fields[f.EXIT_MSR_STORE_ADDRESS], fields[f.EXIT_MSR_STORE_COUNT])
     cpu.signals.block_nmi(blocked=cpu.vmx.root_blocks_nmi)
+    swap_segments(cpu)
     _load_host(cpu)
 
 
@@ -112,13 +115,13 @@ def _load_host(cpu: Processor) -> None:
     for n, index in enumerate((ES, CS, SS, DS, FS, GS)):
         selector = fields[f.HOST_ES + 2 * n]
         if index == CS:
-            cpu.segments[CS].set(selector, 0, FLAT, CODE, big=not long, long=long)
+            cpu.segments[CS].become(selector, 0, FLAT, CODE, big=not long, long=long)
             continue
         base = fields[f.HOST_FS_BASE + 2 * (index - FS)] if index in (FS, GS) else 0
         access = DATA if selector else 0
-        cpu.segments[index].set(selector, base, FLAT, access, big=True)
-    cpu.tr.set(fields[f.HOST_TR], fields[f.HOST_TR_BASE], TASK_LIMIT, BUSY_TASK, big=False)
-    cpu.ldtr.set(0, 0, 0, 0, big=False)
+        cpu.segments[index].become(selector, base, FLAT, access, big=True, long=False)
+    cpu.tr.become(fields[f.HOST_TR], fields[f.HOST_TR_BASE], TASK_LIMIT, BUSY_TASK, big=False, long=False)
+    cpu.ldtr.become(0, 0, 0, 0, big=False, long=False)
     cpu.gdtr_base, cpu.idtr_base = fields[f.HOST_GDTR_BASE], fields[f.HOST_IDTR_BASE]
     cpu.gdtr_limit = cpu.idtr_limit = TABLE_LIMIT
     cpu.cr0, cpu.cr3, cpu.cr4 = fields[f.HOST_CR0], fields[f.HOST_CR3], fields[f.HOST_CR4]
@@ -129,6 +132,7 @@ def _load_host(cpu: Processor) -> None:
     cpu.msrs[MSR_SYSENTER_ESP], cpu.msrs[MSR_SYSENTER_EIP] = fields[f.HOST_SYSENTER_ESP], fields[f.HOST_SYSENTER_EIP]
     cpu.debug[7] = DR7_RESET
     cpu.ip, cpu.registers[ESP], cpu.flags = fields[f.HOST_RIP], fields[f.HOST_RSP], FIXED
+    fit_width(cpu)
     cpu.halted, cpu.debug_causes, cpu.shadow_at, cpu.injected = False, 0, -1, None
     load_msrs(cpu, fields[f.EXIT_MSR_LOAD_ADDRESS], fields[f.EXIT_MSR_LOAD_COUNT])
     cpu.choose_operation(non_root=False)

@@ -12,16 +12,18 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.registers import ESP, MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP
+from vmlab.machine.cpu_state import CpuState
 from vmlab.machine.vmx import fields as f
 
 if TYPE_CHECKING:
-    from vmlab.machine.cpu_state import CpuState
+    from vmlab.machine.processor import Processor
 
-__all__ = ["UNUSABLE", "load_state", "store_state"]
+__all__ = ["UNUSABLE", "fit_width", "load_state", "store_state", "swap_segments"]
 
 UNUSABLE, GRANULAR, BIG, LONG = 1 << 16, 1 << 15, 1 << 14, 1 << 13
 STI_BLOCKING, MOV_SS_BLOCKING, NMI_BLOCKING = 1, 2, 8  # interruptibility state (table 24-3)
 ACTIVE, HALTED = 0, 1  # activity state
+DOUBLEWORD, QUADWORD = (1 << 32) - 1, (1 << 64) - 1
 SYSENTER = (
     (MSR_SYSENTER_CS, f.GUEST_SYSENTER_CS),
     (MSR_SYSENTER_ESP, f.GUEST_SYSENTER_ESP),
@@ -36,6 +38,23 @@ _SEGMENTS = tuple(
 _segments = itemgetter(*(field for fields in _SEGMENTS for field in fields))
 _PDPTES = f.GUEST_PDPTE0, f.GUEST_PDPTE1, f.GUEST_PDPTE2, f.GUEST_PDPTE3
 _pdptes = itemgetter(*_PDPTES)
+
+
+def swap_segments(cpu: Processor) -> None:
+    """Use the other set of segment registers; whatever it holds, all of it is loaded next, and `fit_width` called."""
+    vmx, state = cpu.vmx, CpuState() if cpu.vmx.aside is None else None
+    other = vmx.aside if state is None else (state.segments, state.ldtr, state.tr, False)
+    assert other is not None
+    vmx.aside = cpu.segments, cpu.ldtr, cpu.tr, cpu.code_64
+    cpu.segments, cpu.ldtr, cpu.tr, cpu.code_64 = other
+
+
+def fit_width(cpu: Processor) -> None:
+    """Let addresses and general registers be as wide as the code for which the segment registers are set up."""
+    cpu.address_mask = QUADWORD if cpu.code_64 else DOUBLEWORD
+    if not cpu.code_64:
+        cpu.registers[:8] = [register & DOUBLEWORD for register in cpu.registers[:8]]
+        cpu.ip &= DOUBLEWORD
 
 
 def store_state(state: CpuState, fields: dict[int, int]) -> None:

@@ -26,6 +26,7 @@ from vmlab.machine.vmx.fields import FIELDS, HIGH
 from vmlab.machine.vmx.vmcs import LAUNCH_STATE, read_region, write_region
 
 if TYPE_CHECKING:
+    from vmlab.isa.x86.descriptors import SegmentRegister
     from vmlab.machine.processor import Processor
 
 __all__ = ["Vmx"]
@@ -75,10 +76,13 @@ class Vmx:
         Slot of virtual time in which the VMX-preemption timer of the guest that runs expires.
     contexts : dict of int to Context
         By VPID, the translations of guests that do not run.
+    aside : tuple or None
+        Segment registers, LDTR and TR that were in use before the last VM entry or exit, and whether in 64-bit mode: what is
+        loaded into them the next time is mostly there already.
     """
 
     __slots__ = (
-        "apic_write", "contexts", "cpu", "current", "fields", "launched", "on", "pin", "primary", "region", "root_blocks_nmi", "secondary",
+        "apic_write", "aside", "contexts", "cpu", "current", "fields", "launched", "on", "pin", "primary", "region", "root_blocks_nmi", "secondary",
         "timer_end", "trap_pending",
     )  # fmt: skip
 
@@ -92,6 +96,7 @@ class Vmx:
         self.apic_write: int | None = None
         self.timer_end: int | None = None
         self.contexts: dict[int, Context] = {}
+        self.aside: tuple[list[SegmentRegister], SegmentRegister, SegmentRegister, bool] | None = None
 
     # -- VMX operation ---------------------------------------------------------------------------------------------------
 
