@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from vmlab.errors import OptionError, StateError
 from vmlab.machine.memory import CODE, WRITTEN, MemoryWindow, PhysicalMemory
+from vmlab.machine.memory_parts import MOST_WRITES, REGIONS
 
 SIZE = 1 << 16
 PAGES = SIZE >> 12
@@ -76,6 +77,42 @@ def test_a_write_drops_the_decoded_instructions_of_its_pages(memory):
     memory.code_page(1)[0] = "nop"
     memory.write(0x1000, 1, 0x90)
     assert 1 not in memory.decoded, "also when the page was dirty before it was decoded"
+
+
+def test_a_small_write_leaves_the_other_instructions_decoded(memory):
+    """A new cache has them: who holds the old one must look again."""
+
+    class Region:
+        def __init__(self, *spans):
+            self.spans = spans
+
+        def contains(self, start, end):
+            return any(first < end and last > start for first, last in self.spans)
+
+    before = memory.code_page(1)
+    before.update({0: ("a", "nop", 4), 4: ("b", "nop", 2), 0x1004: ("b, of 16 bits", "nop", 1), 6: ("c", "nop", 1)})
+    inside, outside = Region((0, 2), (5, 6)), Region((0, 4), (6, 7))
+    before.update({REGIONS + 0x5000: inside, REGIONS + 0x5001: outside, REGIONS + 0x5002: 7, REGIONS + 0x5003: None})
+    memory.mark_code(1, 0, 7)
+    memory.write(0x1005, 1, 0x90)
+    after = memory.code_page(1)
+    assert before == {}
+    assert {*after} == {0, 0x1004, 6, REGIONS + 0x5001, REGIONS + 0x5002}
+    assert [memory.is_code(1, place, 1) for place in range(8)] == [True] * 5 + [False, True, False]
+    memory.write_bytes(0x1003, bytes(20))
+    assert 1 not in memory.decoded, "a long one leaves nothing"
+
+
+def test_a_page_that_is_written_to_again_and_again_is_dropped_as_a_whole(memory):
+    memory.code_page(1)
+    for place in range(0, 0x200, 2):
+        memory.code_page(1)[place] = ("a", "nop", 1)
+        memory.mark_code(1, place, 1)
+    writes = 0
+    while 1 in memory.decoded:
+        memory.write(0x1000 + 2 * writes, 1, 0x90)
+        writes += 1
+    assert writes == MOST_WRITES + 1
 
 
 def test_watchers_hear_of_every_write_after_it(memory):

@@ -206,6 +206,98 @@ main:   mov edx, 90
 """)
 
 
+SPACES = """
+main:   call paging_on
+        mov edi, FREE                   ; two directories, and their tables for 0-4 MiB, with no accessed bit set
+        mov dword [edi], FREE + 0x2007
+        mov dword [edi + 0x1000], FREE + 0x3007
+        mov dword [edi + 4], TABLE_1 + 7
+        mov dword [edi + 0x1004], TABLE_1 + 7
+        mov eax, 7
+.entry: mov [edi + 0x2000], eax
+        mov [edi + 0x3000], eax
+        add edi, 4
+        add eax, 0x1000
+        cmp eax, 0x400000
+        jb .entry
+        mov edx, 64
+.next:  mov eax, edx
+        and eax, 1
+        shl eax, 12
+        add eax, FREE
+        mov cr3, eax
+        test edx, 6                     ; not in each space at once
+        jnz .skip
+        call far_one
+        mov ecx, far_two
+        call ecx
+.skip:  mov ecx, far_one                ; the accessed bits of the other page, in both
+        shr ecx, 12
+        mov eax, [FREE + 0x2000 + ecx * 4]
+        mov ebx, [FREE + 0x3000 + ecx * 4]
+        mov [FREE + 0x10000 + edx * 8], eax
+        mov [FREE + 0x10004 + edx * 8], ebx
+        test edx, 15
+        jnz .on
+        and dword [FREE + 0x3000 + ecx * 4], ~0x20
+.on:    dec edx
+        jnz .next
+        call quit
+align 4096
+far_one: call .in
+        ret
+.in:    inc dword [FREE + 0x5000]
+        ret
+far_two: add dword [FREE + 0x5000], 3
+        ret
+"""
+
+
+def test_code_sleeps_until_the_guest_comes_there_in_other_page_tables():
+    """So that it finds the accessed bits as on the bare machine; and nothing is translated twice for that."""
+    system, cache = translated(SPACES)
+    count = cache.counters
+    assert count["woken"] >= 8
+    assert not count["dropped"]
+    assert count["translations"] == len({unit.ip for unit in cache.units.values() if unit.starts})
+    assert system.guests[0].exits["translation-cache miss"] < 150
+
+
+def test_code_that_sleeps_is_saved_and_may_be_elsewhere_when_it_wakes():
+    image = kernel(SPACES)
+    whole = finish(image, "binary-translation")
+    first = build(image, "binary-translation", memory=8 << 20, max_instructions=200_000)
+    while not (first.caches[0].pages.asleep and first.caches[0].counters["woken"]):
+        assert not first.finished
+        first.advance(1)
+    second = build(image, "binary-translation", memory=8 << 20, max_instructions=200_000)
+    second.machine.memory.load(first.machine.memory.save())
+    second.load(first.save())
+    assert second.caches[0].save() == first.caches[0].save()
+    second.run()
+    assert not differences(seen(whole.guests[0]), seen(second.guests[0]))
+    assert second.caches[0].counters == whole.caches[0].counters
+    moved = SPACES.replace(  # the page that sleeps is mapped to a copy of its code, which adds otherwise
+        "test edx, 15\n        jnz .on",
+        """cmp edx, 30
+        jne .on
+        lea esi, [ecx * 4]
+        shl ecx, 12
+        mov edi, 0x300000
+        mov ebx, esi
+        mov esi, ecx
+        mov ecx, 1024
+        rep movsd
+        mov byte [0x300000 + far_two + 6 - far_one], 5
+        mov dword [FREE + 0x2000 + ebx], 0x300007
+        mov dword [FREE + 0x3000 + ebx], 0x300007
+        mov ecx, ebx
+        shr ecx, 2""",
+    )
+    _, cache = translated(moved)
+    assert cache.counters["dropped"]
+
+
 def test_a_full_cache_is_emptied(monkeypatch):
     monkeypatch.setattr(translation_cache, "CODE_PAGES", 1)
     body = "\n".join(f"mov ecx, .a{n}\n call ecx\n jmp .b{n}\n.a{n}: add eax, {n}\n ret\n.b{n}:" for n in range(60))
