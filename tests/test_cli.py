@@ -197,6 +197,17 @@ def test_a_term(ask):
     assert ask("glossary", "--search", "VMCB")[1] == repr(vmlab.glossary().search("VMCB")) + "\n"
 
 
+def test_options_of_jupyter_reach_it(ask, monkeypatch):
+    commands = []
+    monkeypatch.setattr("subprocess.call", lambda command: commands.append(command) or 0)
+    for given in ([], ["--port=8899"], ["--port", "8899", "--no-browser", "--ip=127.0.0.1"]):
+        assert ask("lab", *given) == (0, "", "")
+        command = commands.pop()
+        assert command[1:3] == ["-m", "jupyterlab"]
+        assert command[len(command) - len(given) :] == given
+    assert ask("doctor", "--port=8899")[0] == 2  # nobody else's
+
+
 def test_help(ask):
     for arguments in (["--help"], ["run", "--help"], ["compare", "--help"]):
         code, out, err = ask(*arguments)

@@ -275,8 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--under", default="native,trap-and-emulate", help="techniques, with commas (%(default)s)")
     compare.add_argument("--ported", metavar="IMAGE", help="the guest's port, which runs under paravirtualization")
     compare.set_defaults(action=_compare)
-    lab = commands.add_parser("lab", help="open the notebooks in JupyterLab")
-    lab.add_argument("jupyter", nargs=argparse.REMAINDER, help="options for jupyter lab")
+    lab = commands.add_parser("lab", help="open the notebooks in JupyterLab; other options are jupyter lab's own")
     lab.set_defaults(action=_lab)
     glossary = commands.add_parser("glossary", help="say what a term of the chapter means, in English and in Korean")
     glossary.add_argument("term", nargs="*", help="the term, in either language (default: the list of all)")
@@ -297,7 +296,11 @@ def _one_line(error: VmlabError, image: str | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest and parsed.action is not _lab:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    parsed.jupyter = rest
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a guest may print what this terminal cannot
