@@ -1,4 +1,4 @@
-"""Shadow pages: the page tables that the hardware walks, each the twin of a guest's table (textbook 18.4.3).
+"""Shadow pages: the page tables that the hardware walks, each the twin of a guest's table (textbook 18.4.2).
 
 A shadow page is found by its *role*: which guest table it shadows, at which level, and for whom. One guest table has
 several, where it is reached with several rights, is used at two levels (a directory that maps itself), or is seen from

@@ -1,4 +1,4 @@
-"""Shadow paging: the hardware walks tables of the hypervisor's in place of the guest's (textbook 18.4.3).
+"""Shadow paging: the hardware walks tables of the hypervisor's in place of the guest's (textbook 18.4.2).
 
 An entry of a shadow page maps a guest-virtual page straight to host memory. It is filled when the guest first uses the
 page (a *hidden* page fault), from the guest's own tables; where they do not allow the access, the page fault is a *true*
@@ -12,7 +12,7 @@ What is done about changes of the guest's tables is a policy:
     traced    the same, but every write to a table traps.
     flush     no write traps; at each flush everything is thrown away. A very large TLB, and the definition of the others.
 
-The textbook's *nested page tables* in software (18.4.3: "the VMM maintains nested page tables that represent the guest's
+The textbook's *nested page tables* in software (18.4.2: "the VMM maintains nested page tables that represent the guest's
 page-table state") are these: the NPT of a guest is the set of its shadow pages, the VCPU's CR3 chooses the root, and "the
 VMM watches for changes" by tracing.
 
