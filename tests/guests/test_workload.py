@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from unicorn import UC_ARCH_X86, UC_HOOK_INTR, UC_MODE_32, Uc
 from unicorn.x86_const import UC_X86_REG_EAX, UC_X86_REG_EBX, UC_X86_REG_ECX, UC_X86_REG_ESP
@@ -20,7 +22,7 @@ UNDER = [
     ("binary-translation", None),
     *((technique, memory) for technique in ("vt-x", "amd-v") for memory in ("nested", "shadow")),
 ]
-VIRTUAL, HEAP, USER_TABLE = 0x40_0000, 0x40_2000, 0x11_2000
+VIRTUAL, HEAP = 0x40_0000, 0x40_2000
 EXIT, PRINT, PUTCHAR, GETPID, TICKS, SLEEP, READ, MORE = range(8)
 REFUSED = 0xFFFF_FFFF
 
@@ -99,45 +101,65 @@ def test_a_disk_that_cannot_be_read_is_said(disks):
     assert (guest.console, guest.status) == (BANNER + "workload: the disk cannot be read\n", 3)
 
 
-# -- the kernel's calls ----------------------------------------------------------------------------------------------------
+# -- the calls of both kernels, the original and its port -----------------------------------------------------------------
+
+KERNELS = {"workload": "native", "workload_pv": "paravirtualization"}
+BOTH = pytest.mark.parametrize("kernel", KERNELS)
 
 
-def with_program(source):
-    """Return the image of the kernel with another program."""
-    text, found, _ = guests.source("workload").partition("align 4096\nprogram:\n")
+@cache
+def with_program(kernel, source):
+    """Return the image of a kernel with another program."""
+    text, found, _ = guests.source(kernel).partition("align 4096\nprogram:\n")
     assert found
     return vmlab.assemble(f"{text}{found}{source}\n times 4096 - ($ - program) db 0\nprogram_end:\n", "program")
 
 
-def calls(*rows, before="", **options):
-    """Run a program that makes some calls; return what they gave, and the guest."""
+def calls(kernel, *rows, before="", after="", **options):
+    """Run a program that makes some calls; return what they gave, the guest, and 512 bytes of its buffer."""
     made = "\n".join(
         f"system {', '.join(map(str, row))}\n mov [AT results + {4 * number}], eax" for number, row in enumerate(rows)
     )
     image = with_program(
-        f"{before}\n{made}\nsystem EXIT, 0\nalign 4\nresults: times {len(rows)} dd 0x55\n"
-        "text: db 'text', 10, 0\nalign 4\nbuffer: times 512 db 0x55"
+        kernel,
+        f"{before}\n{made}\n{after}\nsystem EXIT, 0\nalign 4\nresults: times {len(rows)} dd 0x55\n"
+        "text: db 'text', 10, 0\nalign 4\nbuffer: times 512 db 0x55",
     )
-    guest = run(image, **options).guests[0]
-    place = image.symbols["results"]
-    return [guest.memory.read(place + 4 * n, 4) for n in range(len(rows))], guest, image.symbols
+    guest = run(image, KERNELS[kernel], **options).guests[0]
+    place, buffer = image.symbols["results"], image.symbols["buffer"]
+    results = [guest.memory.read(place + 4 * n, 4) for n in range(len(rows))]
+    return results, guest, guest.memory.read_bytes(buffer, 512)
 
 
-def test_calls_give_what_they_promise():
-    results, guest, symbols = calls(
+@BOTH
+def test_calls_give_what_they_promise(kernel):
+    results, guest, buffer = calls(
+        kernel,
         ("GETPID",), ("TICKS",), ("SLEEP", 3), ("TICKS",), ("SLEEP", 0), ("PUTCHAR", "'x'"), ("PRINT", "AT text"),
-        ("READ", 3, "AT buffer"), ("MORE", 2), ("MORE", 0), ("MORE", 1), ("READ", 2, HEAP + 0xFF0), ("PRINT", HEAP),
+        ("READ", 3, "AT buffer"), ("MORE", 2), ("MORE", 0), ("MORE", 1),
     )  # fmt: skip
     before, after = results[1], results[3]
     assert after >= before + 3
-    rest = [0, 0, 0, 0, HEAP, HEAP + 0x2000, HEAP + 0x2000, 0, 0]
-    assert results == [1, before, 0, after, *rest]
+    assert results == [1, before, 0, after, 0, 0, 0, 0, HEAP, HEAP + 0x2000, HEAP + 0x2000]
     assert guest.console == BANNER + "xtext\n"
-    assert guest.memory.read_bytes(symbols["buffer"], 512) == DATA[3 * 512 : 4 * 512]
-    # The disk's data came to two pages that nobody had touched: by faults within REP INS.
-    first, second = (guest.memory.read(USER_TABLE + 4 * n, 4) & ~0xFFF for n in (2, 3))
-    found = guest.memory.read_bytes(first + 0xFF0, 16) + guest.memory.read_bytes(second, 496)
-    assert found == DATA[2 * 512 : 3 * 512]
+    assert buffer == DATA[3 * 512 : 4 * 512]
+
+
+@BOTH
+def test_the_kernel_itself_may_touch_a_page_first(kernel):
+    results, guest, buffer = calls(
+        kernel,
+        ("MORE", 4),
+        ("READ", 2, HEAP + 0xFF0),  # over the border of two pages
+        ("PRINT", HEAP + 0x2FFF),  # an empty text in a third
+        ("TICKS",),
+        after=f"mov esi, {HEAP + 0xFF0}\n mov edi, AT buffer\n mov ecx, 512\n rep movsb\n system SLEEP, 2",
+    )
+    assert results[:3] == [HEAP, 0, 0]
+    assert buffer == DATA[2 * 512 : 3 * 512]
+    assert (guest.console, guest.status) == (BANNER, 1)
+    image = with_program(kernel, "")
+    assert guest.memory.read(image.symbols["faults"], 4) == 3
 
 
 BAD = [
@@ -149,20 +171,41 @@ BAD = [
 ]  # fmt: skip
 
 
-def test_what_cannot_be_is_refused():
+@BOTH
+def test_what_cannot_be_is_refused(kernel):
     # The stack is filled, up to its end, with what is no text's end.
     before = "mov edi, 0x401000\n mov ecx, 1024\n mov eax, -1\n rep stosd\nunended equ program + 0x1FF0\n"
-    results, guest, symbols = calls(*BAD, ("READ", 7, "AT buffer"), before=before)
+    results, guest, buffer = calls(kernel, *BAD, ("READ", 7, "AT buffer"), before=before)
     assert results == [REFUSED] * len(BAD) + [0]
     assert (guest.console, guest.status) == (BANNER, 1)
-    assert guest.memory.read_bytes(symbols["buffer"], 512) == DATA[7 * 512 :]
+    assert buffer == DATA[7 * 512 :]
 
 
-@pytest.mark.parametrize(("memory", "pages"), [(2 << 20, 233), (3 << 20, 489), (8 << 20, 745)])
-def test_memory_is_promised_no_further_than_there_is(memory, pages):
-    results, guest, _ = calls(("MORE", pages + 1), ("MORE", pages), ("MORE", 1), memory=memory)
+def free_pages(kernel, memory):
+    """Return how many pages a kernel has to give away, by its layout."""
+    if kernel == "workload":
+        return (min(memory, 4 << 20) - 0x11_7000) >> 12
+    # Behind the image the P2M table, then the start info, two rings, a page directory, a page table, a stack.
+    end = -(-with_program(kernel, "").end >> 12) + -(-(memory >> 12) * 4 // 4096) + 6
+    return (min(memory, 4 << 20) >> 12) - end
+
+
+@BOTH
+@pytest.mark.parametrize("memory", [3 << 20, 8 << 20])
+def test_memory_is_promised_no_further_than_there_is(kernel, memory):
+    pages = free_pages(kernel, memory)
+    results, guest, _ = calls(kernel, ("MORE", pages + 1), ("MORE", pages), ("MORE", 1), memory=memory)
     assert results == [REFUSED, HEAP, REFUSED]
-    assert guest.status == 1
+    assert (guest.console, guest.status) == (BANNER, 1)
+
+
+@BOTH
+def test_all_memory_that_is_promised_is_there(kernel):
+    pages = free_pages(kernel, 2 << 20)
+    touch = f"mov ecx, {pages}\n mov edi, {HEAP}\n.touch: add [edi], ecx\n add edi, 0x1000\n loop .touch"
+    _, guest, _ = calls(kernel, ("MORE", pages), after=touch, memory=2 << 20, max_instructions=400_000)
+    assert (guest.console, guest.status) == (BANNER, 1)
+    assert guest.memory.read(with_program(kernel, "").symbols["faults"], 4) == pages
 
 
 @pytest.mark.parametrize(
@@ -177,13 +220,22 @@ def test_memory_is_promised_no_further_than_there_is(memory, pages):
         ("ud2", 6, 0, None),
     ],
 )
-@pytest.mark.parametrize("under", ["native", "trap-and-emulate", "binary-translation"])
+@pytest.mark.parametrize("under", ["native", "trap-and-emulate", "binary-translation", "paravirtualization"])
 def test_a_program_that_faults_ends(source, vector, code, address, under):
-    guest = run(with_program(source), under).guests[0]
+    kernel = "workload_pv" if under == "paravirtualization" else "workload"
+    guest = run(with_program(kernel, source), under).guests[0]
     said = guest.console.removeprefix(BANNER)
     assert said.startswith(f"exception {vector:08x}, error code {code:08x}, CR2 ")
     assert address is None or said.endswith(f" {address:08x}\n")
     assert guest.status == 3
+
+
+@BOTH
+def test_ticks_may_come_at_any_instruction(kernel):
+    # Each length of the period lets the ticks fall on other instructions.
+    for period in (61, 62, 67) if kernel == "workload" else (51_117, 52_001, 56_003):
+        guest = run(guests.load(kernel, PERIOD=period), KERNELS[kernel]).guests[0]
+        assert (guest.console, guest.status) == (CONSOLE, 1)
 
 
 # -- another kernel ------------------------------------------------------------------------------------------------------

@@ -103,9 +103,13 @@ class Paravirtualization(Hypervisor):
             raise OptionError(
                 f"a guest with {processors} processors is not possible under paravirtualization: give it one, or run it natively"
             )
-        if any(text for _, text in self.keys) or any(self.disks):
+        if any(text for _, text in self.keys):
             raise OptionError(
-                "a paravirtualized guest has neither keyboard nor disks: type at its console (input=), and leave keys and disks out"
+                "a paravirtualized guest has no keyboard: type at its console (input=), and leave keys out"
+            )
+        if sum(each is not None for each in self.disks) > 1:
+            raise OptionError(
+                "a paravirtualized guest has one disk at most, behind its block ring: leave the others out"
             )
         guest_base = HOST_BASE + host_bytes(len(images))
         self.machine = Machine(guest_base + len(images) * memory_size, self.host_model, self.trace)
@@ -124,7 +128,8 @@ class Paravirtualization(Hypervisor):
     def make_guest(self, name: str, image: Image, memory: MemoryWindow, model: CpuModel, processors: int) -> Domain:
         """Return a guest on the computer's own memory; its frames lie in it from the last one down, as Xen hands them out."""
         memory.frames.reverse()
-        platform = Platform(self.machine.memory, self.copy_disks(image), masters=False)
+        disks = self.copy_disks(image)
+        platform = Platform(self.machine.memory, disks, masters=False)
         number, shared = len(self.domains), self.switcher.host.allocate()
 
         def build(domain: Domain) -> None:
@@ -135,6 +140,9 @@ class Paravirtualization(Hypervisor):
             return (self.machine.cpu if running else domain.vcpu).cpl
 
         domain = Domain(name, image, [Processor(platform, model)], platform, memory, shared, build, ring)
+        disk = next(filter(None, disks), None)
+        if disk:
+            domain.add_disk(disk, self.frames, number)
         self.domains.append(domain)
         return domain
 
@@ -254,9 +262,9 @@ class Paravirtualization(Hypervisor):
     # -- back to a guest -------------------------------------------------------------------------------------------------
 
     def can_run(self, guest: Guest) -> bool:
-        """Say whether a guest runs, or will wake by itself: by its timer, or by what is typed."""
+        """Say whether a guest runs, or will wake by itself: by its timer or its disk, or by what is typed."""
         domain = self.domains[self.guests.index(guest)]
-        wakes = domain.timer.next_event() is not None or domain.console_ring.can_feed
+        wakes = domain.wakes or domain.console_ring.can_feed
         return guest.outcome is None and (wakes or not guest.vcpu.halted)
 
     def can_enter(self, guest: Guest) -> bool:
@@ -288,9 +296,9 @@ class Paravirtualization(Hypervisor):
             bounce(self, domain, GP, 0)
 
     def _wait(self, domain: Domain) -> None:
-        """Pass the time of a blocked guest until an event comes; without a timer, another guest must send it."""
+        """Pass the time of a blocked guest until an event comes; where time sends none, another guest must."""
         vcpu, platform = domain.vcpu, domain.platform
-        if domain.timer.next_event() is not None:
+        if domain.wakes:
             platform.await_interrupt(vcpu.retired, lambda: not vcpu.halted)
         if platform.idle > self.most_idle:
             self.end_guest(self.current, "limit")
@@ -350,9 +358,11 @@ class Paravirtualization(Hypervisor):
         """Check that each end of a loaded event channel has another end."""
         for number, domain in enumerate(self.domains, 1):
             for port, channel in domain.channels.bound.items():
-                if channel.kind is not ChannelKind.INTERDOMAIN or channel.target == abi.DOMAIN_0:
+                if channel.kind is not ChannelKind.INTERDOMAIN:
                     continue
-                other = self.domains[channel.target - 1] if channel.target <= len(self.domains) else None
+                if channel.target == abi.DOMAIN_0 and channel.port in domain.back_ends:
+                    continue
+                other = self.domains[channel.target - 1] if 0 < channel.target <= len(self.domains) else None
                 if other is None or other.channels.bound.get(channel.port) != (ChannelKind.INTERDOMAIN, number, port):
                     raise StateError(
                         f"paravirtualization: a saved event channel of guest {number - 1} has no other end"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 from collections import Counter
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vmm.xen.ported import MEMORY, audit, kernel, started
+from vmlab import guests
 from vmlab.vmm.techniques import build
 from vmlab.vmm.xen.abi import FAST_TRAP
 
@@ -46,6 +48,7 @@ script: times 32 * 8 dd 0
 buffers: times 32 * 32 dd 0             ; 128 bytes each
 """
 ACTIONS, BUFFER = 32, 128
+PORT = 2  # of the block ring
 DATA = ("page_1", "page_2", "page_3", "page_4")
 BITS = (0, 1, 1, 3, 3, 5, 7, 7, 0x61, 0x67, 0x81, 0x101, 0xE03)
 
@@ -59,6 +62,7 @@ class Script:
         self.symbols = guest.image.symbols
         frames, pages = guest.memory.frames, {name: self.symbols[name] >> 12 for name in (*DATA, "shared", "main")}
         domain = system.domains[0]
+        self.memory, self.ring = system.machine.memory, domain.block.ring
         directory = frames.index(domain.base >> 12)
         self.tables = [directory, directory + 1]
         self.pages = [*pages.values(), *self.tables, directory - 1, 1, 900]
@@ -109,6 +113,25 @@ class Script:
         self.write(self.symbols["script"] + 32 * self.count, [kind, *registers])
         self.count += 1
         self.guest.memory.write(self.symbols["script_end"], 4, self.symbols["script"] + 32 * self.count)
+
+    # -- the block ring: requests lie in it from the start, and are answered while their frames change ------------------
+
+    def ask(self, chance) -> None:
+        memory, ring = self.memory, self.ring
+        memory.write_bytes(ring, struct.pack("<IIII", 32, 1, 0, chance.randrange(32)))
+        for slot in range(32):
+            frame = chance.choice(self.frames)
+            request = struct.pack("<BBHQQIBB", 0, 1, 0, slot, chance.randrange(8), frame, slot % 8, slot % 8)
+            memory.write_bytes(ring + 64 + 108 * slot, request)
+        place = self.symbols["buffers"]
+        self.write(place, [PORT])
+        self.append(0, [32, 4, place, 0, 0, 0])
+
+    def answers(self) -> Counter:
+        """Return which sectors were read and which not, unless the guest itself has written to the ring since."""
+        count = self.memory.read(self.ring + 8, 4)
+        rows = [self.memory.read_bytes(self.ring + 64 + 108 * slot, 12) for slot in range(count if count <= 32 else 0)]
+        return Counter(("sector", struct.unpack("<QBxh", row)[2] == 0) for row in rows)
 
     # -- parts -----------------------------------------------------------------------------------------------------------
 
@@ -221,8 +244,9 @@ def host_digest(system) -> str:
 def attack(seed: int) -> Counter:
     """Let a guest do a list of random things; return what came of its hypercalls."""
     chance = random.Random(seed)
-    system = started(PLAYER, 2, detail="events")
+    system = started(PLAYER, 2, detail="events", disks=[guests.workload_disk()])
     script = Script(system)
+    script.ask(chance)
     while script.count < ACTIONS:
         script.add(chance)
     system.end_guest(1, "halt")  # so that whatever changes in it, it has not done itself
@@ -239,6 +263,7 @@ def attack(seed: int) -> Counter:
     audit(system)
     assert system.guests[1].memory.digest() == neighbour
     assert host_digest(system) == host
+    results.update(script.answers())
     return results
 
 
@@ -257,6 +282,8 @@ def test_random_hypercalls():
         assert results[name, True] >= 3, name
     for name in ("mmu_update", "update_va_mapping", "mmuext_op", "event_channel_op"):
         assert results[name, False] >= 3, name
+    assert results["sector", True] >= 3
+    assert results["sector", False] >= 3
 
 
 # -- random code ------------------------------------------------------------------------------------------------------------

@@ -36,6 +36,13 @@ DOMAIN_0 = 0
 """Number of the domain with the back ends: here a part of the hypervisor. The guests are numbered from 1 on."""
 
 
+class BackEnd(IntEnum):
+    """The back ends in domain 0, as event channels know them by the other end's port."""
+
+    CONSOLE = 0
+    BLOCK = 1
+
+
 class Errno(IntEnum):
     """Error numbers; a hypercall returns them negated."""
 
@@ -70,10 +77,11 @@ PORTS = 1024
 
 # start_info: 0 magic, 32 frames of memory, 36 address of shared_info, 40 flags, 44 and 48 the store, 52 frame and 56 event
 # channel of the console, 60 page directory (linear), 64 number of frames with page tables, 68 P2M table (linear), 72 and 76
-# module, 80 command line
+# module, 80 command line, 1104 and 1108 the P2M table's frames; here also 1112 frame and 1116 event channel of the block ring
 START_MAGIC = b"xen-3.0-x86_32"
 START_FRAMES, START_SHARED, START_CONSOLE, START_CONSOLE_PORT = 32, 36, 52, 56
 START_DIRECTORY, START_TABLES, START_P2M = 60, 64, 68
+START_BLOCK, START_BLOCK_PORT = 1112, 1116
 
 # The console's ring: 1024 bytes to the guest, 2048 from it, then four indices that only grow
 RING_IN, RING_OUT = 1024, 2048

@@ -1,7 +1,7 @@
 """The domain builder: what a paravirtualized kernel finds when it starts.
 
 Its image lies in pseudo-physical memory; behind it, each on pages of its own, the P2M table, the start info, the console's
-ring, the page tables, a stack. Paging is on already: all of this is mapped, from the base that the kernel has asked for to
+ring, the ring of a disk, the page tables, a stack. Paging is on already: all of this is mapped, from the base that the kernel has asked for to
 the next 4 MiB, the page tables for reading alone. Registers: ESI the start info, ESP the stack's end, EIP the entry.
 
 Read more: Xen, xen/include/public/xen.h ("Start-of-day memory layout").
@@ -59,7 +59,8 @@ def build_domain(domain: Domain, frames: FrameTypes, guest: int) -> None:
     pages = window.size >> PAGE_SHIFT
     p2m = -(-end // PAGE_SIZE)
     info = p2m + -(-pages * 4 // PAGE_SIZE)
-    ring, directory = info + 1, info + 2
+    ring, block = info + 1, info + 2
+    directory = block + 1 if domain.block else block
     tables = 1
     while -(-(((directory + tables + 2) << PAGE_SHIFT) + PADDING) // REGION) > tables:
         tables += 1
@@ -84,6 +85,11 @@ def build_domain(domain: Domain, frames: FrameTypes, guest: int) -> None:
     domain.base = window.frames[directory] << PAGE_SHIFT
     domain.console_ring.ring = window.frames[ring] << PAGE_SHIFT
     domain.console_port = domain.channels.allocate(Channel(ChannelKind.INTERDOMAIN, abi.DOMAIN_0))
+    block_port = 0
+    if domain.block:
+        domain.block.ring = window.frames[block] << PAGE_SHIFT
+        channel = Channel(ChannelKind.INTERDOMAIN, abi.DOMAIN_0, abi.BackEnd.BLOCK)
+        block_port = domain.channels.allocate(channel)
     domain.channels.masked = True
     fields = {
         abi.START_FRAMES: pages,
@@ -93,6 +99,8 @@ def build_domain(domain: Domain, frames: FrameTypes, guest: int) -> None:
         abi.START_DIRECTORY: notes.base + (directory << PAGE_SHIFT),
         abi.START_TABLES: 1 + tables,
         abi.START_P2M: notes.base + (p2m << PAGE_SHIFT),
+        abi.START_BLOCK: window.frames[block] if domain.block else 0,
+        abi.START_BLOCK_PORT: block_port,
     }
     window.write_bytes(info << PAGE_SHIFT, abi.START_MAGIC)
     for offset, value in fields.items():

@@ -14,7 +14,8 @@ from vmlab.errors import StateError
 from vmlab.machine.memory import PAGE_SHIFT
 from vmlab.machine.state import BYTE, COUNT, LONG, Items, check_state, rollback
 from vmlab.vmm.guest import Guest
-from vmlab.vmm.xen.abi import INFO_CR2, TIME_SYSTEM, TIME_TSC, TIME_VERSION, Virq
+from vmlab.vmm.xen.abi import DOMAIN_0, INFO_CR2, TIME_SYSTEM, TIME_TSC, TIME_VERSION, BackEnd, Virq
+from vmlab.vmm.xen.block import BlockRing
 from vmlab.vmm.xen.console import ConsoleRing
 from vmlab.vmm.xen.event_channels import ChannelKind, EventChannels
 from vmlab.vmm.xen.timer import VirtualTimer, nanoseconds
@@ -22,10 +23,12 @@ from vmlab.vmm.xen.timer import VirtualTimer, nanoseconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from vmlab.machine.disk import Disk
     from vmlab.machine.image import Image
     from vmlab.machine.memory import MemoryWindow, PhysicalMemory
     from vmlab.machine.platform import Platform
     from vmlab.machine.processor import Processor
+    from vmlab.vmm.xen.frame_types import FrameTypes
 
 __all__ = ["Domain", "TrapHandler"]
 
@@ -67,6 +70,8 @@ class Domain(Guest):
         Its console's back end.
     console_port : int
         The event channel of its console.
+    block : BlockRing or None
+        The back end of its disk, if it has one.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class Domain(Guest):
         self.timer = VirtualTimer(platform.clock, self._tick)
         self.console_ring = ConsoleRing(self.machine_memory, platform, 0)
         self.console_port = 0
+        self.block: BlockRing | None = None
 
     @property
     def machine_memory(self) -> PhysicalMemory:
@@ -110,7 +116,11 @@ class Domain(Guest):
     @property
     def device_names(self) -> list[str]:
         """What it has in place of devices: those of a PC it cannot reach."""
-        return ["console", "timer", "event-channels"]
+        return ["console", "timer", "event-channels", *(["block"] if self.block else [])]
+
+    def add_disk(self, disk: Disk, frames: FrameTypes, guest: int) -> None:
+        """Give it a disk, before it is built."""
+        self.block = BlockRing(guest, disk, frames, self.platform.clock, self._answered)
 
     def boot(self, command_line: str = "") -> None:
         """Let the domain builder do its work: there is no firmware and no boot loader."""
@@ -124,6 +134,28 @@ class Domain(Guest):
         port = self.channels.port_of(ChannelKind.VIRQ, Virq.TIMER)
         if port is not None:
             self.channels.send(port)
+
+    def _answered(self) -> None:
+        port = self.channels.port_of(ChannelKind.INTERDOMAIN, DOMAIN_0, BackEnd.BLOCK)
+        if port is not None:
+            self.channels.send(port)
+
+    @property
+    def back_ends(self) -> list[BackEnd]:
+        """What serves it in domain 0."""
+        return [BackEnd.CONSOLE, *([BackEnd.BLOCK] if self.block else [])]
+
+    def hear(self, end: int) -> None:
+        """Let a back end in domain 0 hear an event that the guest has sent."""
+        if end == BackEnd.CONSOLE:
+            self.console_ring.drain()
+        elif self.block:
+            self.block.hear()
+
+    @property
+    def wakes(self) -> bool:
+        """True where time alone may send it an event."""
+        return self.timer.next_event() is not None or (self.block is not None and self.block.due is not None)
 
     # -- what is told in the shared page ---------------------------------------------------------------------------------
 
@@ -142,14 +174,15 @@ class Domain(Guest):
     # -- saving ----------------------------------------------------------------------------------------------------------
 
     @property
-    def held(self) -> tuple[int, int]:
-        """Frames that are held writable as long as it lives: the shared page and the console's ring."""
-        return self.shared >> PAGE_SHIFT, self.console_ring.ring >> PAGE_SHIFT
+    def held(self) -> list[int]:
+        """Frames that are held writable as long as it lives: the shared page and the rings."""
+        pages = [self.shared, self.console_ring.ring, *([self.block.ring] if self.block else [])]
+        return [page >> PAGE_SHIFT for page in pages]
 
     def save(self) -> dict[str, Any]:
         """Save all but memory as plain data."""
         own = {
-            "version": 1,
+            "version": 2,
             "traps": [[vector, *handler] for vector, handler in sorted(self.traps.items())],
             "event_handler": self.event_handler,
             "failsafe": self.failsafe,
@@ -157,6 +190,7 @@ class Domain(Guest):
             "base": self.base,
             "channels": self.channels.save(),
             "timer": self.timer.save(),
+            "block": self.block and self.block.save(),
         }
         return super().save() | {"domain": own}
 
@@ -165,13 +199,16 @@ class Domain(Guest):
         check_state({"version": 1, "domain": state.get("domain")}, "domain", {"domain": dict})
         own: dict[str, Any] = state["domain"]
         numbers = {"event_handler": LONG, "failsafe": LONG, "stack": LONG, "base": COUNT}
-        check_state(own, "domain", {"traps": Items(Items(LONG, 3)), "channels": dict, "timer": dict, **numbers})
+        parts = {"channels": dict, "timer": dict, "block": dict if self.block else type(None)}
+        check_state(own, "domain", {"traps": Items(Items(LONG, 3)), **parts, **numbers}, version=2)
         if any(vector not in BYTE or flags not in BYTE for vector, flags, _ in own["traps"]) or own["base"] & 0xFFF:
             raise StateError("domain: a saved trap handler has no vector, or the page directory no address")
         with rollback(self):
             super().load({name: value for name, value in state.items() if name != "domain"})
             self.channels.load(own["channels"])
             self.timer.load(own["timer"])
+            if self.block:
+                self.block.load(own["block"])
             for name in numbers:
                 setattr(self, name, own[name])
             self.traps = {vector: (flags, address) for vector, flags, address in own["traps"]}

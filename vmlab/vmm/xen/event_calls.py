@@ -104,7 +104,7 @@ def _send(vmm: Paravirtualization, domain: Domain, place: int) -> None:
     if channel.kind is ChannelKind.UNBOUND:
         return  # nobody is there yet
     if channel.target == DOMAIN_0:
-        domain.console_ring.drain()
+        domain.hear(channel.port)
     else:
         vmm.domains[channel.target - 1].channels.send(channel.port)
 

@@ -53,7 +53,7 @@ class Channel(NamedTuple):
     target : int
         The other guest, or the number of the virtual interrupt.
     port : int
-        The port of the other guest.
+        The port of the other guest; of domain 0, the number of the back end.
     """
 
     kind: ChannelKind
@@ -101,9 +101,9 @@ class EventChannels:
             raise Refused(Errno.EINVAL)
         return self.bound[port]
 
-    def port_of(self, kind: ChannelKind, target: int) -> int | None:
+    def port_of(self, kind: ChannelKind, target: int, other: int = 0) -> int | None:
         """Return the port that is bound so, None where none is."""
-        return next((port for port, each in self.bound.items() if (each.kind, each.target) == (kind, target)), None)
+        return next((port for port, each in self.bound.items() if each == (kind, target, other)), None)
 
     # -- the shared page -------------------------------------------------------------------------------------------------
 
