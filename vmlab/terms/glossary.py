@@ -95,13 +95,15 @@ class Glossary:
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook."""
+        heads = ("term", "what it means", "section, and where to see it")
+        head = "".join(f"<th style='text-align:left'>{each}</th>" for each in heads)
         rows = "".join(
             f"<tr><td style='text-align:left'><b>{escape(term.title)}</b><br><span lang='ko'>{escape(term.korean)}</span></td>"
             f"<td style='text-align:left'>{escape(term.means)}<br><span lang='ko'>{escape(term.means_korean)}</span></td>"
             f"<td style='text-align:left'>{term.section}{term.shown_html()}</td></tr>"
             for term in self
         )
-        return f"<table><tr><th>term</th><th>what it means</th><th>section, and where to see it</th></tr>{rows}</table>"
+        return f"<table><tr>{head}</tr>{rows}</table>"
 
 
 def _letters(text: object) -> str:
@@ -116,15 +118,16 @@ def _letters(text: object) -> str:
 def _all() -> Glossary:
     folder = files("vmlab.terms")
     tables = {source: tomllib.loads((folder / f"{source}.toml").read_text(encoding="utf-8")) for source in SOURCES}
+    english = {key: fields["english"] for table in tables.values() for key, fields in table.items()}
     return Glossary(
-        Term(key=key, source=source, **_frozen(fields))
-        for source, table in tables.items()
-        for key, fields in table.items()
+        _term(key, source, fields, english) for source, table in tables.items() for key, fields in table.items()
     )
 
 
-def _frozen(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+def _term(key: str, source: str, fields: dict[str, Any], english: Mapping[str, str]) -> Term:
+    """Make a term of what stands in its file, where others are named by their keys."""
+    lists = {"also": tuple(fields.get("also", ())), "see": tuple(english[other] for other in fields.get("see", ()))}
+    return Term(key=key, source=source, **fields | lists)
 
 
 @overload

@@ -44,7 +44,7 @@ class Term:
     shown_by : str or None
         The function or class of vmlab's that shows it, by its whole name.
     see : tuple of str
-        Keys of related terms.
+        The English names of related terms.
     common : bool
         True where the English name is an everyday word, too: only where it is set off in a text is the term meant.
     """

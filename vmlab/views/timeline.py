@@ -81,7 +81,10 @@ class Timeline:
             f"<td style='text-align:left'>{escape(event.means)}<br><i>{_source_html(event)}</i></td></tr>"
             for event in self.events
         )
-        return f"<table><tr><th>year</th><th>event</th><th>what it was, and who says so</th></tr>{cells}</table>"
+        head = "".join(
+            f"<th style='text-align:left'>{each}</th>" for each in ("year", "event", "what it was, and who says so")
+        )
+        return f"<table><tr>{head}</tr>{cells}</table>"
 
     def figure(self, mode: str = "light") -> go.Figure:
         """Draw it.
