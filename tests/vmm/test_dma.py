@@ -6,12 +6,14 @@ tables, shadow descriptor tables, translated code, decoded instructions, the log
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vmlab
-from tests.vmm.dma import CALL, POKE, READ_DMA, SECTOR, TABLE, WAIT, WRITE_DMA, Script, looks, results
+from tests.vmm.dma import BMIDE, CALL, POKE, READ_DMA, SECTOR, TABLE, WAIT, WRITE_DMA, Script, looks, results
 from tests.vmm.harness import (
     MEMORY,
     differences,
@@ -300,6 +302,44 @@ def test_a_transfer_writes_to_the_guests_own_frames_alone(way, monkeypatch):
     system = finish([neighbour(), wild_script().kernel()], **UNDER[way], max_instructions=40_000, disks=[DISK])
     assert system.guests[1].outcome == "exit"
     assert len(seen_frames) > 5
+
+
+OWN_VMCS, OWN_EPT, OWN_DIRECTORY, OWN_GUEST = 0x91000, 0x95000, 0x80000, 0x200000  # of the guest thin_hypervisor
+
+
+@pytest.mark.parametrize("under", ["native", "vt-x"])
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_guests_own_hypervisor_keeps(seed, under):
+    """A device writes over the VMCS, the EPT, the page directory, the guest of a hypervisor that is a guest, while they are used."""
+    chance = random.Random(seed)
+    noise = Disk(
+        bytes(chance.choice((0, 0, 0, 1, 3, 7, 0x80, 0xFF, chance.randrange(256))) for _ in range(64 * SECTOR))
+    )
+    options = {"cpu": "westmere", "memory": MEMORY, "max_instructions": 8_000, "disks": [noise]}
+    system = build(vmlab.guests.load("thin_hypervisor"), under, **options)
+    guest = system.guests[0]
+    bus, drive = guest.platform.bus, guest.platform.ata.drives[0]
+    transfers = []
+    bus.on_transfer = lambda *facts: transfers.append(facts)
+    system.advance(chance.randrange(100, 1200))
+    frames = own_frames(system) if under == "vt-x" else None
+    bus.port_write(0xCF8, 4, 0x80000904)
+    bus.port_write(0xCFC, 2, 5)
+    for place in chance.sample([OWN_VMCS, OWN_EPT, OWN_DIRECTORY, OWN_GUEST], 4):
+        guest.memory.write(TABLE, 4, place)
+        guest.memory.write(TABLE + 4, 4, 1 << 31 | chance.choice([64, SECTOR, 8 * SECTOR]))
+        bus.port_write(BMIDE + 4, 4, TABLE)
+        for port, value in ((BMIDE, 0), (0x1F6, 0xE0), (0x1F2, 8), (0x1F3, chance.randrange(50)), (0x1F4, 0), (0x1F5, 0), (0x1F7, READ_DMA), (BMIDE, 9)):  # fmt: skip
+            bus.port_write(port, 1, value)
+        while drive.due is not None and not system.finished:
+            drive.due = guest.platform.clock.now + 1  # a quick disk: it is among what is done with these tables
+            guest.platform.clock.refresh()
+            system.advance(chance.randrange(1, 20))
+    assert transfers
+    system.run()
+    assert guest.outcome is not None
+    if frames:
+        assert own_frames(system) == frames
 
 
 def test_a_paravirtualized_guest_has_no_such_device():
