@@ -1,6 +1,7 @@
 """Loads and stores of the processor: the quick way to memory, and the slow one past the TLB, to devices, and to faults.
 
-A page that the TLB holds is memory, and an access within it takes a dictionary and a slice. All else goes through
+A page that the TLB holds is memory, and an aligned access to it takes a dictionary and a look. `_reads` and `_writes` are the
+TLB's pages of the present exception level. All else goes through
 `_slowly`: alignment, a walk, two pages, a device (which answers only when the time is exact), or nothing there at all.
 
 Read more: Arm ARM (DDI 0487), B2.8 (alignment), D8.14 (aborts), B2.10.5 (exclusive monitors).
@@ -15,10 +16,12 @@ from vmlab.isa.arm64.instruction import STACK
 from vmlab.machine.arm64.board import RAM
 from vmlab.machine.arm64.mmu import ALIGNMENT, EXTERNAL, READ, WNR, WRITE, Abort, Mmu
 from vmlab.machine.arm64.traps import SCTLR
+from vmlab.machine.memory import WRITTEN
 
 if TYPE_CHECKING:
     from vmlab.machine.arm64.board import Board
     from vmlab.machine.arm64.state import ArmState
+    from vmlab.machine.memory import PhysicalMemory
 
 __all__ = ["Access", "NotYet"]
 
@@ -38,23 +41,33 @@ class Access:
     mmu: Mmu
     x: list[int]
     _exact: bool
+    _memory: PhysicalMemory
+    _words: memoryview
+    _reads: dict[int, int]
+    _writes: dict[int, int]
 
     def read(self, address: int, size: int) -> int:
         """Read memory, with the rights of the present exception level."""
-        frame = self.mmu.pages[READ][self.state.el].get(address >> PAGE_SHIFT)
-        offset = address & OFFSET
-        if frame is None or offset + size > PAGE or address & size - 1:
+        frame = self._reads.get(address >> PAGE_SHIFT)
+        if frame is None or address & size - 1:
             return self._load_slowly(address, size, self.state.el)
-        return self.board.memory.read(frame - RAM + offset, size)
+        place = frame - RAM + (address & OFFSET)
+        return self._words[place >> 3] if size == 8 else self._memory.read(place, size)
 
     def write(self, address: int, size: int, value: int) -> None:
         """Write memory, with the rights of the present exception level."""
-        frame = self.mmu.pages[WRITE][self.state.el].get(address >> PAGE_SHIFT)
-        offset = address & OFFSET
-        if frame is None or offset + size > PAGE or address & size - 1:
+        frame = self._writes.get(address >> PAGE_SHIFT)
+        if frame is None or address & size - 1:
             self._store_slowly(address, size, value, self.state.el)
-        else:
-            self.board.memory.write(frame - RAM + offset, size, value)
+            return
+        place = frame - RAM + (address & OFFSET)
+        memory = self._memory
+        if size != 8:
+            memory.write(place, size, value)
+            return
+        self._words[place >> 3] = value
+        if memory.pages[place >> PAGE_SHIFT] != WRITTEN:
+            memory.touch(place >> PAGE_SHIFT, place & OFFSET, 8)
 
     def read_as_user(self, address: int, size: int) -> int:
         """LDTR: with the rights of EL0, where it is executed at EL1."""

@@ -22,7 +22,7 @@ from vmlab.isa.arm64.semantics import Operation, operation
 from vmlab.machine.arm64.access import NotYet as _NotYet
 from vmlab.machine.arm64.control import Control
 from vmlab.machine.arm64.exceptions import interrupt_target, take, take_interrupt, wakes
-from vmlab.machine.arm64.mmu import FETCH, Abort, Mmu
+from vmlab.machine.arm64.mmu import FETCH, READ, WRITE, Abort, Mmu
 from vmlab.machine.arm64.stage2_syndrome import with_access
 from vmlab.machine.state import COUNT, Entries, Items, check_state
 
@@ -86,6 +86,8 @@ class ArmProcessor(Control):
         self.instructions = self.decoded = 0
         self.exceptions: Counter[tuple[str, int, int]] = Counter()
         self.observer: Callable[[ExceptionTaken | ExceptionReturn], None] | None = None
+        self._memory, self._words = board.memory, board.memory.view64
+        self._kept: dict[int, dict[int, Operation]] = {}
         self._exact = False
         self._returned: ExceptionReturn | None = None
         self._in_a_row = 0
@@ -127,12 +129,13 @@ class ArmProcessor(Control):
         pc, base = state.pc, 0
         op: Operation = _undefined
         self.nzcv = state.nzcv
+        self._reads, self._writes = self.mmu.pages[READ][state.el], self.mmu.pages[WRITE][state.el]
         try:
             page = pc >> PAGE_SHIFT
             base = self._fetch_page(pc)
-            ops = self.board.memory.code_page(base >> PAGE_SHIFT)
+            kept = self._operations(base >> PAGE_SHIFT).get
             while left:
-                op = ops.get(pc & OFFSET) or self._decode(pc, base)
+                op = kept(pc & OFFSET) or self._decode(pc, base)
                 after = op(self, pc)
                 left -= 1
                 if after is None:
@@ -228,12 +231,23 @@ class ArmProcessor(Control):
         return self._keep(base >> PAGE_SHIFT, pc & OFFSET)
 
     def _keep(self, page: int, offset: int) -> Operation:
-        memory = self.board.memory
-        instruction = decode(memory.read(page << PAGE_SHIFT | offset, 4))
+        instruction = decode(self._memory.read(page << PAGE_SHIFT | offset, 4))
         op: Operation = operation(instruction) if instruction else _undefined
-        memory.code_page(page)[offset] = op
-        memory.mark_code(page, offset, 4)
+        self._operations(page)[offset] = op
         return op
+
+    def _operations(self, page: int) -> dict[int, Operation]:
+        """Return the operations kept of a page of memory, by their offset; a write takes away those that it hits."""
+        kept = self._kept.get(page)
+        if kept is None:
+            kept = self._kept[page] = {}
+            self._memory.spy(page, self._written)
+        return kept
+
+    def _written(self, page: int, offset: int, size: int) -> None:
+        kept = self._kept[page]
+        for place in range(offset & -4, offset + size, 4):
+            kept.pop(place, None)
 
     # -- saving ------------------------------------------------------------------------------------------------------
 
@@ -252,7 +266,7 @@ class ArmProcessor(Control):
             "in_a_row": self._in_a_row,
             "exceptions": counts,
             "decoded": self.decoded,
-            "kept": {page: sorted(ops) for page, ops in self.board.memory.decoded.items() if ops},
+            "kept": {page: sorted(ops) for page, ops in self._kept.items() if ops},
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -263,8 +277,7 @@ class ArmProcessor(Control):
         StateError
             The state is damaged.
         """
-        memory = self.board.memory
-        pages = memory.size >> PAGE_SHIFT
+        pages = self._memory.size >> PAGE_SHIFT
         fields = {
             "state": dict, "mmu": dict, "instructions": COUNT, "in_a_row": range(STUCK + 1), "exceptions": Entries(str, COUNT),
             "decoded": COUNT, "kept": Entries(range(pages), Items(range(0, OFFSET, 4))),
@@ -274,7 +287,8 @@ class ArmProcessor(Control):
         self.mmu.load(state["mmu"])
         self.instructions, self._in_a_row = state["instructions"], state["in_a_row"]
         self.decoded = state["decoded"]
-        memory.forget_code()
+        for kept in self._kept.values():
+            kept.clear()
         for page, offsets in state["kept"].items():
             for offset in offsets:
                 self._keep(page, offset)
