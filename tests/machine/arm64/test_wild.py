@@ -139,10 +139,17 @@ def wild_machine(seed: int, el: int) -> Arm64Machine:
     return machine
 
 
-def run(seed: int, el: int, pieces: int = 1) -> tuple:
+def run(seed: int, el: int, pieces: int = 1, *, moving: bool = False) -> dict:
+    """Run, in so many pieces; `moving`: after each of them the state moves to another machine. Return the last state."""
     machine = wild_machine(seed, el)
     for _ in range(pieces):
         machine.advance(-(-machine.limit // pieces))
+        if moving:
+            other = Arm64Machine(
+                bytes(4), memory=1 << 20, disk=bytes(4096), el=machine.el, max_instructions=machine.limit
+            )
+            other.load(machine.save())
+            machine = other
     assert machine.outcome
     return machine.save()
 
@@ -150,8 +157,10 @@ def run(seed: int, el: int, pieces: int = 1) -> tuple:
 @pytest.mark.parametrize("el", range(3))
 @pytest.mark.parametrize("seed", range(8))
 def test_wild_code(el, seed):
-    """In one piece, and in many: devices and timers notice no difference."""
-    assert run(seed, el) == run(seed, el, pieces=29)
+    """In one piece, and in many, from machine to machine: devices, timers and translations notice no difference."""
+    whole = run(seed, el)
+    assert whole == run(seed, el, pieces=29)
+    assert whole == run(seed, el, pieces=7, moving=True)
 
 
 @pytest.mark.long
