@@ -8,11 +8,12 @@ import platform
 import sys
 from collections.abc import Iterable
 
-from bench import first_stage, imports, interpreter, recording, translator, walk_theatre, walks, xv6
+from bench import emulator, first_stage, imports, interpreter, recording, translator, walk_theatre, walks, xv6
 
 FIGURES = {
     "interpreter": interpreter.measure,
     "translator": translator.measure,
+    "emulator": emulator.measure,
     "recording": recording.measure,
     "walks": walks.measure,
     "imports": imports.measure,

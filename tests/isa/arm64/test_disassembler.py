@@ -9,6 +9,7 @@ import capstone
 import pytest
 
 from tests.isa.arm64.trials import overlaps
+from vmlab.guests import arm64 as guests
 from vmlab.isa.arm64.assembler import assemble
 from vmlab.isa.arm64.bitmask import decode_bitmask, encode_bitmask
 from vmlab.isa.arm64.decoder import decode
@@ -131,3 +132,15 @@ def test_rows_exclude_each_other():
 
 def test_a_listing():
     assert disassemble(bytes.fromhex("e10340f8 5f2003d5 ffffffff")) == ["ldur x1, [sp]", "wfe", ".word 0xffffffff"]
+
+
+@pytest.mark.parametrize("name", guests.names())
+def test_the_guests_as_capstone_reads_them(name):
+    """Each instruction of the guests that are shipped, at its address."""
+    program = guests.load(name)
+    for address in program.lines:
+        word = int.from_bytes(program.code[address - program.origin :][:4], "little")
+        ours, theirs = format_instruction(decode(word), address), capstone_text(word, address)
+        bits = decode(word).bits
+        assert plain(ours, bits) == plain(theirs, bits), f"line {program.lines[address]}"
+    assert len(program.lines) > 100

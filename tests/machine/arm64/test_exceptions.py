@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmlab.isa.arm64 import assemble
+from vmlab.isa.arm64 import assemble, decode
 from vmlab.machine.arm64.board import LOAD, RAM
 from vmlab.machine.arm64.exceptions import ExceptionTaken
 from vmlab.machine.arm64.machine import Arm64Machine
@@ -237,6 +237,19 @@ IMO, TGE = 1 << 4, 1 << 27
 )
 def test_an_interrupt(el, daif, hcr, expected):
     assert interrupted(el, daif, hcr) == expected
+
+
+@pytest.mark.parametrize(("hcr", "line", "isr"), [(0, 1, 0x80), (IMO, 1, 0), (IMO | 1 << 7, 0, 0x80), (0, 0, 0)])
+def test_isr(hcr, line, isr):
+    made = machine("mrs x0, isr_el1", hcr_el2=RW | hcr)
+    gic = made.board.gic
+    gic.control = gic.interface_control = 1
+    gic.mask, gic.enabled = 0xFF, 1 << 33
+    gic.line(33, bool(line))
+    made.state.daif = 15
+    instruction = decode(int.from_bytes(assemble("mrs x0, isr_el1").code, "little"))
+    made.cpu._exact = True  # at once: the processor would take the interrupt first
+    assert made.cpu.read_system(instruction) == isr
 
 
 @pytest.mark.parametrize(

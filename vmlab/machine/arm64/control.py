@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vmlab.isa.arm64.exceptions import ArmException, ExceptionClass
 from vmlab.machine.arm64.access import Access, NotYet
-from vmlab.machine.arm64.exceptions import return_from
+from vmlab.machine.arm64.exceptions import pending, return_from
 from vmlab.machine.arm64.system_registers import ROWS
 from vmlab.machine.arm64.traps import HCR, SCTLR, Trapped, check_operation, check_register, check_wait
 
@@ -53,7 +53,7 @@ class Control(Access):
         if name in ("sp_el0", "sp_el1"):
             return state.read_sp(int(name[-1]))
         if name in ("currentel", "spsel", "nzcv", "daif", "isr_el1"):
-            irq = self.board.gic.irq << 7
+            irq = pending(state, self.board.gic) << 7
             values = {
                 "currentel": state.el << 2,
                 "spsel": state.sp_sel,

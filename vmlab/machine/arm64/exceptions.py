@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from vmlab.machine.arm64.gic import Gic
     from vmlab.machine.arm64.state import ArmState
 
-__all__ = ["ExceptionReturn", "ExceptionTaken", "interrupt_target", "return_from", "take", "take_interrupt", "wakes"]
+__all__ = [
+    "ExceptionReturn",
+    "ExceptionTaken",
+    "interrupt_target",
+    "pending",
+    "return_from",
+    "take",
+    "take_interrupt",
+    "wakes",
+]
 
 SYNCHRONOUS, IRQ = 0x000, 0x080
 SAME_LEVEL_HANDLER_STACK, LOWER_LEVEL = 0x200, 0x400
@@ -131,8 +140,14 @@ def _virtual(hcr: int) -> bool:
 
 
 def wakes(state: ArmState, gic: Gic) -> bool:
-    """Say whether a WFI ends: an interrupt is pending, masked or not."""
+    """Say whether a WFI ends: an interrupt is pending, masked or not; a virtual one counts below EL2."""
     return gic.irq or (state.el < 2 and _virtual(state.system["hcr_el2"]))
+
+
+def pending(state: ArmState, gic: Gic) -> bool:
+    """Return ISR_EL1.I: at EL1 under HCR_EL2.IMO it tells of the virtual interrupt alone (D17.2.70)."""
+    hcr = state.system["hcr_el2"]
+    return _virtual(hcr) if state.el == 1 and hcr & HCR.IMO else gic.irq
 
 
 def take_interrupt(state: ArmState, to: int, time: int) -> ExceptionTaken:
