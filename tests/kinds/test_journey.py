@@ -22,7 +22,9 @@ ON_THE_WAY = {
 @pytest.mark.parametrize("name", EACH)
 def test_a_disk_read_goes_through_the_layers(name):
     journey = preset(name).follow("disk read")
-    assert set(journey.parts) == ON_THE_WAY[name]
+    assert (
+        ON_THE_WAY[name] <= set(journey.parts) <= ON_THE_WAY[name] | {"guest0/user"}
+    )  # a control domain may have been at other work
     assert journey.legs[0].part == journey.legs[-1].part == f"guest{preset(name).preset.first_guest}/user"
     assert journey.hops == sum(leg.times for leg in journey.legs) - 1
     assert journey.cycles > 500 * 3  # 256 words at least, whoever takes them
@@ -78,3 +80,14 @@ def test_what_repeats_is_joined():
     found = _compressed([one, two, Leg("a", "x", 4), two, three])
     assert found == (Leg("a", "x", 4, 2), Leg("b", "y", 10, 2), three)
     assert _compressed([one, two, three]) == (one, two, three)
+
+
+def test_a_ported_guest_asks_its_hypervisor():
+    xen = preset("Xen")
+    read, fault, call = (xen.follow(event) for event in ("disk read", "page fault", "system call"))
+    assert set(read.parts) == set(fault.parts) == {"guest0/user", "guest0/kernel", "vmm"}
+    assert [leg for leg in read.legs if "hypercall event_channel_op" in leg.what]
+    assert "injects #PF" in fault.legs[1].what
+    assert [leg for leg in fault.legs if "update_va_mapping" in leg.what]
+    assert call.hops == 2  # straight to its kernel, by a gate that the hypervisor has set
+    assert read.hops < preset("plain VM").follow("disk read").hops

@@ -62,3 +62,10 @@ def test_as_text():
     assert all(words in text for words in COLUMNS.values())
     with pytest.raises(OptionError, match="did you mean"):
         matrix(["plain VMs"])
+
+
+def test_as_html():
+    html = matrix(["plain VM", "BSD Jails"])._repr_html_()
+    assert html.count("<tr>") == 3
+    assert "FreeBSD kernel" in html
+    assert all(words in html for words in COLUMNS.values())

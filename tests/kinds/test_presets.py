@@ -15,7 +15,7 @@ from vmlab.vmm.run import run
 
 NAMED = [
     "IBM LPAR", "Oracle LDOM", "VMware ESX", "Joyent SmartOS", "Citrix XenServer", "Microsoft Hyper-V", "Red Hat KVM",
-    "VMware Workstation", "VMware Fusion", "Parallels Desktop", "Oracle VirtualBox", "Oracle Java", "Microsoft .NET",
+    "VMware Workstation", "VMware Fusion", "Parallels Desktop", "Oracle VirtualBox", "Xen", "Oracle Java", "Microsoft .NET",
     "AArch64 emulator", "Oracle Solaris Zones", "BSD Jails", "IBM AIX WPAR",
 ]  # fmt: skip
 """Systems that the textbook names, 18.5."""

@@ -17,6 +17,8 @@ from vmlab.errors import OptionError, VmlabError
 from vmlab.kinds.partitioned import Partitioned
 from vmlab.machine.trace import Emulate, Exit, Hop, Hypercall, Inject, NestedFill, PortAccess, ShadowFill, Trap
 from vmlab.vmm.viewpoint import Viewpoint
+from vmlab.vmm.xen.domain import Domain
+from vmlab.vmm.xen.handlers import UPCALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +42,7 @@ LONGEST = 500_000
 LONGEST_SEQUENCE = 6
 BEFORE, SHORTLY = 2_000, 300
 DRIVE_COMMAND = 0x1F7
+EVENT = -1  # not a vector: the handler that a ported guest has for events
 USER = 3
 
 
@@ -129,7 +132,10 @@ class _Watch:
         return system.guest_level == USER
 
     def handler(self, vector: int) -> int:
-        """Return where the guest's own table sends a vector."""
+        """Return where the guest's own table sends a vector; a ported guest has told its hypervisor."""
+        guest = self.system.guests[self.guest]
+        if isinstance(guest, Domain):
+            return guest.event_handler if vector == EVENT else guest.traps.get(vector, (0, 0))[1]
         if vector not in self.handlers:
             base = self.system.cpu_state(self.guest).idtr_base
             gate = self.view.read(base + 8 * vector, 8)
@@ -188,8 +194,9 @@ def _near(system: System, event: str, guest: int) -> int:
             if event == DISK_READ and (seen.port, seen.write) == (DRIVE_COMMAND, True):
                 found.append(seen.step)
         elif isinstance(seen, (Trap, Inject)) and event != DISK_READ:
-            vector = system.guests[guest].platform.pic.master.base if event == TIMER else PAGE_FAULT_VECTOR
-            if seen.vector == vector:
+            base = system.guests[guest].platform.pic.master.base
+            timer = UPCALL if isinstance(system.guests[guest], Domain) else base
+            if seen.vector == (timer if event == TIMER else PAGE_FAULT_VECTOR):
                 found.append(seen.step)
 
     system.trace.detail = "events"
@@ -205,9 +212,8 @@ def _begins(watch: _Watch, event: str, number: int) -> bool:
     guest = watch.system.guests[watch.guest]
     if event in watch.numbers:
         return number == watch.numbers[event] and watch.view.cpu.ip == watch.handler(CALL_VECTOR)
-    return watch.view.cpu.ip == watch.handler(
-        PAGE_FAULT_VECTOR if event == PAGE_FAULT else guest.platform.pic.master.base
-    )
+    timer = EVENT if isinstance(guest, Domain) else guest.platform.pic.master.base
+    return watch.view.cpu.ip == watch.handler(PAGE_FAULT_VECTOR if event == PAGE_FAULT else timer)
 
 
 def _legs(watch: _Watch, event: str) -> list[Leg]:
@@ -220,6 +226,8 @@ def _legs(watch: _Watch, event: str) -> list[Leg]:
             if begun:
                 return [*legs, Leg(system.in_control, "the program goes on", 0)]
             legs, number, started = [], watch.view.cpu.registers[0], True
+        if isinstance(system, Partitioned):
+            system.choose()
         before, part = system.cycles, system.in_control
         concerned = not isinstance(system, Partitioned) or system.concerns(watch.guest)
         watch.events.clear()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from html import escape
 from typing import TYPE_CHECKING
 
 from vmlab.kinds.journey import DISK_READ, SYSTEM_CALL
@@ -19,9 +20,10 @@ from vmlab.kinds.presets import PRESETS, find_preset, preset
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vmlab.kinds.part import Part
     from vmlab.kinds.running import Running
 
-__all__ = ["COLUMNS", "Matrix", "Measured", "matrix"]
+__all__ = ["COLUMNS", "Matrix", "Measured", "matrix", "most_privileged"]
 
 NATIVE = "native machine"
 PORTS = "port accesses"
@@ -87,8 +89,7 @@ def measure(name: str) -> Measured:
     chosen = PRESETS[name]
     alone = chosen.build(**chosen.alone)
     boot = _boot(alone)
-    parts = [part for part in alone.parts() if part.privilege and part.layer != "hardware"]
-    highest = max(_rank(part.privilege) for part in parts)
+    privileged = most_privileged(alone.parts())
     alone.run()
     disk, call = (alone.follow(event) if event in alone.events else None for event in (DISK_READ, SYSTEM_CALL))
     two = preset(name) if chosen.alone else alone
@@ -96,7 +97,7 @@ def measure(name: str) -> Measured:
     return Measured(
         name=name,
         kind=chosen.kind,
-        privileged=tuple(dict.fromkeys(part.label for part in parts if _rank(part.privilege) == highest)),
+        privileged=tuple(dict.fromkeys(part.label for part in privileged)),
         modified=alone.modified,
         kernels=sum(part.layer == "guest kernel" for part in two.parts()) - chosen.first_guest,
         memory=two.footprint - alone.footprint if chosen.alone else None,
@@ -107,6 +108,13 @@ def measure(name: str) -> Measured:
         cycles=alone.cycles,
         port_cycles=alone.cycles_by_cause().get(PORTS, 0),
     )
+
+
+def most_privileged(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts that run in the most privileged mode, without the hardware."""
+    software = [part for part in parts if part.privilege and part.layer != "hardware"]
+    highest = max(_rank(part.privilege) for part in software)
+    return [part for part in software if _rank(part.privilege) == highest]
 
 
 def _boot(running: Running) -> int | None:
@@ -124,7 +132,9 @@ RANKS = ("ring 3", "ring 1", "ring 0, non-root", "EL1", "ring 0", "EL2", "ring 0
 
 
 def _rank(privilege: str) -> int:
-    """Return how privileged a mode is."""
+    """Return how privileged a mode is; one of a processor that is not there is no privilege at all."""
+    if "emulated" in privilege:
+        return -1
     return max(((len(words), n) for n, words in enumerate(RANKS) if privilege.startswith(words)), default=(0, 0))[1]
 
 
@@ -171,6 +181,20 @@ class Matrix:
 
     def __repr__(self) -> str:
         return self.describe()
+
+    def _repr_html_(self) -> str:
+        """Return the matrix as a table, a row for each kind."""
+        heads = "".join(f'<th style="text-align:left">{escape(words)}</th>' for words in ("", *COLUMNS.values()))
+        lines = []
+        for row in self.rows():
+            cells = "".join(
+                f'<td style="text-align:{"left" if isinstance(row[name], str) else "right"}">{escape(shown(row[name]))}</td>'
+                for name in COLUMNS
+            )
+            lines.append(
+                f'<tr><th style="text-align:left;white-space:nowrap">{escape(str(row["name"]))}</th>{cells}</tr>'
+            )
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def shown(value: object) -> str:

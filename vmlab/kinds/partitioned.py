@@ -115,8 +115,7 @@ class Partitioned(System):
         """Run the processors side by side."""
         goal = self.steps + steps
         while self.steps < goal and not self.finished:
-            if not self.can_run(self.current) or self.machine.steps >= self._turn_end:
-                self._next()
+            self.choose()
             machine, guest = self.machine, self.guests[self.current]
             left = min(goal - self.steps, self._turn_end - machine.steps, self.limit - machine.retired)
             if guest.outcome is None:
@@ -126,6 +125,11 @@ class Partitioned(System):
             elif machine.retired >= self.limit:
                 self.end_guest(self.current, "limit")
             machine.in_host = False  # the firmware has done what it was called for
+
+    def choose(self) -> None:
+        """Go on to the next processor, where it is its turn."""
+        if not self.can_run(self.current) or self.machine.steps >= self._turn_end:
+            self._next()
 
     def _next(self) -> None:
         count = len(self.machines)

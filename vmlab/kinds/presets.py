@@ -28,6 +28,7 @@ from vmlab.machine.cpu_model import CPU_MODELS
 from vmlab.machine.trace import Trace
 from vmlab.machine.translator import Engine
 from vmlab.vmm.native import Native
+from vmlab.vmm.paravirtualization import Paravirtualization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from vmlab.machine.image import Image
     from vmlab.vmm.system import System
 
-__all__ = ["PRESETS", "Preset", "preset"]
+__all__ = ["PRESETS", "Preset", "find_preset", "preset", "preset_of"]
 
 MEMORY = 8 << 20
 LIMIT = 50_000_000
@@ -192,6 +193,16 @@ def _contained(preset: Preset, scene: int = 0) -> Running:
     return ContainedRunning(preset, lambda _=1: _system(ContainingSystem, [load("containers", SCENE=scene)]))
 
 
+def _ported(preset: Preset, guests: int = 2) -> Running:
+    count = _count(guests, "guests", 1)
+    return X86Running(preset, lambda n=count: _system(Paravirtualization, [ported()] * n))
+
+
+def ported() -> Image:
+    """Return the workload's kernel, ported to the paravirtualizing hypervisor."""
+    return load("workload_pv")
+
+
 PROGRAMMING = "programming-environment virtualization"
 CONTAINMENT = "application containment"
 VM = {"guest": "VM", "process": "process"}
@@ -211,6 +222,7 @@ PRESETS: dict[str, Preset] = {
         Preset("VMware Fusion", "type 2", _hosted(OwnWorld), {"guest": "VM", "vmm": "VMM", "host": "macOS kernel with a driver", "process": "vmware-vmx"}),
         Preset("Parallels Desktop", "type 2", _hosted(OwnWorld), {"guest": "VM", "vmm": "VMM", "host": "macOS kernel with a driver", "process": "prl_vm_app"}),
         Preset("Oracle VirtualBox", "type 2", _hosted(Hosted), {"guest": "VM", "vmm": "VMMR0, in the host's kernel", "host": "host OS kernel with vboxdrv", "process": "VirtualBoxVM"}),
+        Preset("Xen", "paravirtualization", _ported, {"guest": "domain U", "vmm": "Xen"}),
         Preset("Oracle Java", PROGRAMMING, _managed(USUAL), {"guest": "Java program", "vmm": "Java virtual machine (HotSpot)", "host": "host OS kernel"}),
         Preset("Microsoft .NET", PROGRAMMING, _managed(AT_ONCE), {"guest": "managed program", "vmm": "Common Language Runtime", "host": "host OS kernel"}),
         Preset("AArch64 emulator", "emulator", ArmRunning, {"vmm": "emulator", "guest": "AArch64 system"}),
@@ -249,6 +261,30 @@ def preset(name: object, **options: int) -> Running:
             words = f"only {', '.join(chosen.options)}" if chosen.options else "none"
             raise OptionError(f"preset {chosen.name!r} has no option {option!r}: {words}")
     return chosen.build(**options)
+
+
+def preset_of(name: object, images: list[Image]) -> Running:
+    """Build a system of type 1 by its name, with guests of one's own instead of the workload.
+
+    Parameters
+    ----------
+    name : str
+        `"plain VM"` or `"VMware ESX"`.
+    images : list of Image
+        What the guests boot; each has a disk of the workload's.
+
+    Raises
+    ------
+    OptionError
+        A preset whose guests cannot be chosen.
+    """
+    chosen = find_preset(name)
+    if chosen.name not in ("plain VM", "VMware ESX"):
+        raise OptionError(
+            f"the guests of {chosen.name!r} cannot be chosen: take 'plain VM', or vmlab.run(..., under='vt-x')"
+        )
+    own = [*images]
+    return X86Running(chosen, lambda count=MOST_GUESTS: _system(Monolithic, own[:count]))
 
 
 def find_preset(name: object) -> Preset:

@@ -17,12 +17,14 @@ from vmlab.errors import OptionError
 from vmlab.labs.count_the_traps import CountTheTraps
 from vmlab.labs.exercise import Exercise, Verdict
 from vmlab.labs.first_divergence import FirstDivergence
+from vmlab.labs.isolation import Isolation
 from vmlab.labs.miss_cost import MissCost
 from vmlab.labs.red_pill import RedPill
 from vmlab.labs.say_it_yourself import SayItYourself
 from vmlab.labs.thin_hypervisor import ThinHypervisor
 from vmlab.labs.translate_by_hand import TranslateByHand
 from vmlab.labs.walk2d import Walk2d
+from vmlab.labs.which_kind import WhichKind
 from vmlab.labs.who_broke_it import WhoBrokeIt
 from vmlab.labs.who_runs_where import WhoRunsWhere
 
@@ -41,6 +43,8 @@ EXERCISES: dict[str, type[Exercise]] = {
         ThinHypervisor,
         Walk2d,
         MissCost,
+        WhichKind,
+        Isolation,
     )
 }
 """Exercises by name."""

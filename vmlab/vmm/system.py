@@ -194,7 +194,7 @@ class System(NotCopied, ABC):
     @property
     def guest_level(self) -> int:
         """The privilege level at which the guest that has the CPU believes to run."""
-        direct = self.assisted or not hasattr(self, "vmm")
+        direct = self.assisted or not hasattr(self, "vmm") or self.memory_virtualization == "direct"
         return (self.machine.cpu if direct else self.guest.vcpu).cpl
 
     @property

@@ -60,6 +60,7 @@ function buildPicture(view, state) {
   const { pane } = state;
   const svg = draw("svg", { viewBox: `0 0 ${pane.width} ${pane.height}`, "data-testid": `picture-${state.index}`, role: "group", "aria-label": `${pane.name}: its layers` });
   svg.style.maxWidth = `${pane.width * 1.15}px`;
+  svg.style.minWidth = `${pane.width * 0.85}px`; // the words stay legible
   for (const row of pane.rows) svg.append(draw("text", { x: 2, y: row.y + 28, class: "vm-row" }, row.label));
   state.parts = new Map(pane.boxes.map((box) => [box.name, buildPart(view, state, box)]));
   state.arrow = draw("path", { class: "vm-arrow", d: "" });
