@@ -142,7 +142,7 @@ def _node(node: Mapping[str, Any], scene: Mapping[str, Any]) -> str:
     if node["h"] < 34:
         label = f"{node['label']} · {sub}" if sub else node["label"]
         return "".join([*parts, _text(middle, centre, label, weight=weight, anchor="middle")])
-    room = int((node["w"] - (16 if node["kind"] == "processes" else 0)) / 5.2)
+    room = int((node["w"] - 20) / 5.9 if node["kind"] == "processes" else node["w"] / 5.2)
     sub = sub if len(sub) <= room else f"{sub[: room - 1]}…" if room > 5 else ""
     parts.append(_text(middle, centre - (6.5 if sub else 0), node["label"], weight=weight, anchor="middle"))
     parts.append(_text(middle, centre + 8, sub, size=10.5, anchor="middle", fill=LIGHT.muted) if sub else "")

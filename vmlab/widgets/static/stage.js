@@ -305,7 +305,7 @@ function buildGraph(shape) {
 function setSub(part, text) {
   const { node, label, sub } = part;
   const flat = node.h < 34; // one line: both beside each other
-  const room = Math.floor((node.w - (node.kind === "processes" ? 16 : 0)) / 5.2);
+  const room = Math.floor(node.kind === "processes" ? (node.w - 20) / 5.9 : node.w / 5.2);
   if (!flat && text && text.length > room) text = room > 5 ? `${text.slice(0, room - 1)}…` : "";
   setText(label, flat && text ? `${node.label} · ${text}` : node.label);
   setText(sub, flat ? "" : text || "");
