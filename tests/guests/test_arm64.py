@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import random
+
 import pytest
 
 import vmlab
@@ -92,6 +95,36 @@ def test_a_damaged_state_changes_nothing():
     assert machine.run().console == RESULT
     with pytest.raises(StateError, match="of a board with a disk"):
         guests.machine("el2").load({**before, "el": 2})
+
+
+def test_states_damaged_anywhere():
+    """Whatever stands in a saved state instead: it is refused and changes nothing, or the machine goes on from there."""
+    machine = guests.machine("workload")
+    machine.advance(30_000)
+    whole = machine.save()
+    memory = whole["board"].pop("memory")
+    rng = random.Random(3)
+    strange = (None, -1, 0, 1, 3, 1 << 63, 1 << 64, "x", b"", [], {}, [1], {"a": 1}, True, 1.5, 4095, 0x4000_0001)
+    refused = 0
+    for _ in range(60):
+        state = copy.deepcopy(whole)
+        place = state
+        while True:
+            key = rng.choice(list(place)) if isinstance(place, dict) else rng.randrange(len(place))
+            if not isinstance(place[key], (dict, list)) or not place[key] or rng.random() < 0.2:
+                break
+            place = place[key]
+        place[key] = rng.choice(strange)
+        if isinstance(state["board"], dict):
+            state["board"]["memory"] = memory
+        before = machine.save()
+        try:
+            machine.load(state)
+        except StateError:
+            refused += 1
+            assert machine.save() == before
+        machine.advance(20)
+    assert 20 < refused < 60
 
 
 def test_guests_are_described():

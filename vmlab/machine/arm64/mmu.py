@@ -297,8 +297,9 @@ class Mmu:
         }  # fmt: skip
         check_state(state, "AArch64 MMU", fields)
         for kind in state["pages"]:
-            if any(not self._board.is_memory(frame, OFFSET + 1) for pages in kind for frame in pages.values()):
-                raise StateError("AArch64 MMU: a saved page lies outside memory")
+            frames = [frame for pages in kind for frame in pages.values()]
+            if any(frame & OFFSET or not self._board.is_memory(frame, OFFSET + 1) for frame in frames):
+                raise StateError("AArch64 MMU: a saved page lies outside memory, or is none")
         self.pages = [[dict(each) for each in kind] for kind in state["pages"]]
         self.devices = [[set(each) for each in kind] for kind in state["devices"]]
         self.walks, self.references, self.fills = state["walks"], state["references"], state["fills"]
