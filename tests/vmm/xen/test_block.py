@@ -297,7 +297,7 @@ def harm(seed):
 
 
 def test_random_rings():
-    for seed in range(24):
+    for seed in range(12):
         harm(seed)
 
 
@@ -326,12 +326,12 @@ def test_it_is_saved_in_the_middle_of_its_work():
     whole = fresh()
     places = []
     while not whole.finished:
-        whole.advance(37)
+        whole.advance(67)
         if whole.domains[0].block.due is not None or whole.domains[1].block.due is not None:
             places.append(whole.steps)
     expected = end(whole)
     assert [console for console, *_ in expected] == [CONSOLE] * 2
-    for place in sorted(random.Random(1).sample(places, 3)):
+    for place in sorted(random.Random(1).sample(places, 2)):
         first = fresh()
         first.advance(place)
         saved = pickle.loads(pickle.dumps({"system": first.save(), "memory": first.machine.memory.save()}))
