@@ -200,7 +200,8 @@ def build(  # noqa: PLR0913 - the options of a run
         virtual time (in instructions) at which each begins.
     disks : sequence of Disk or path
         At most two, on the first ATA channel; None leaves a place empty. An image that boots from a disk has the first
-        place itself. Each guest gets copies, and no image file is written.
+        place itself. Each guest gets copies, and no image file is written. A paravirtualized guest reads one, by its
+        block ring.
     detail : {"none", "events", "instructions"}
         What is traced.
     engine : {"auto", "interpreter", "translator"}
