@@ -160,6 +160,22 @@ def test_a_saved_system_goes_on_as_it_was(name):
     assert one.consoles == other.consoles
 
 
+def test_kvm_run_returns_where_user_mode_is_needed():
+    system = preset("Red Hat KVM", guests=1, processes=0).system
+    found = [system.kvm_run() for _ in range(30)]
+    assert {each.reason for each in found} == {"KVM_EXIT_IO"}
+    assert {each.device for each in found} <= {"uart", "ata0"}
+    first = found[0]
+    assert (first.port, first.is_in, first.device) == (0x3FD, True, "uart")  # is the transmitter empty?
+    last = first
+    while last.reason == "KVM_EXIT_IO":
+        last = system.kvm_run()
+    assert last.reason == "KVM_EXIT_SYSTEM_EVENT"
+    assert system.guests[0].outcome == "exit"
+    with pytest.raises(OptionError, match="no guest 3"):
+        system.kvm_run(3)
+
+
 def test_kvm_tells_why_it_returns_to_user_mode():
     system = preset("Red Hat KVM", guests=1, processes=0).run().system
     assert isinstance(system, Hosted)

@@ -86,6 +86,10 @@ class ArmRunning(Running):
     def footprint(self) -> int:
         return int(self.machine.board.memory.size)
 
+    def crash(self) -> tuple[int, int]:
+        """There is nothing beside it."""
+        return 0, 0
+
     def parts(self) -> list[Part]:
         guest = self.machine
         hardware = [

@@ -30,6 +30,7 @@ RUNNING = "running"
 KERNEL = "guest0/kernel"
 STOPPABLE = ("1", "2")
 PIECE, LOOKS = 500, 1_000
+CRASH_SCENE = 3
 
 
 class ContainingSystem(Native):
@@ -90,6 +91,12 @@ class ContainedRunning(X86Running):
     def follow(self, event: str) -> Journey:
         """Follow one event of a container's process."""
         return follow_guest(self._build, event, 0, NUMBERS)
+
+    def crash(self) -> tuple[int, int]:
+        """Let a program of one container bring the kernel down, by the bug of scene 3."""
+        fallen = self.preset.build(scene=CRASH_SCENE).run()
+        others = [each.name for each in self.table if each.number][:1]
+        return sum(name in fallen.results for name in others), len(others)
 
     @property
     def footprint(self) -> int:

@@ -20,10 +20,12 @@ Venkitachalam and Lim, USENIX 2001.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vmlab.kinds.host_os import HostOs
 from vmlab.kinds.organized import Organized
+from vmlab.machine.recordable import check_guest
 from vmlab.machine.state import COUNT, Entries, check_state
 from vmlab.machine.trace import Switch
 from vmlab.machine.vmx import fields as f
@@ -41,10 +43,12 @@ if TYPE_CHECKING:
     from vmlab.vmm.guest import Guest
     from vmlab.vmm.virtual_machine import VirtualMachine
 
-__all__ = ["Hosted", "OwnWorld"]
+__all__ = ["Hosted", "KvmExit", "OwnWorld"]
 
 IN_KERNEL = frozenset({"pic", "pit", "local-apics", "io-apic"})
 """Devices that are emulated where the exit arrives."""
+IN = 8  # of an exit qualification
+IO = "KVM_EXIT_IO"
 PROCESS_FRAMES = 128
 WORLD_FRAMES = 48
 WORLD, USER, CALL, THREAD = (
@@ -53,6 +57,28 @@ WORLD, USER, CALL, THREAD = (
     "system calls of the host",
     "switches of threads",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class KvmExit:
+    """Why KVM_RUN has returned.
+
+    Attributes
+    ----------
+    reason : str
+        `"KVM_EXIT_IO"`, `"KVM_EXIT_SHUTDOWN"`, or `"KVM_EXIT_SYSTEM_EVENT"` after the guest has ended otherwise.
+    port : int or None
+        Of an access to a device: the first port.
+    is_in : bool
+        True for IN.
+    device : str
+        What is behind the port.
+    """
+
+    reason: str
+    port: int | None = None
+    is_in: bool = False
+    device: str = ""
 
 
 class Hosted(Organized, VtX):
@@ -83,6 +109,7 @@ class Hosted(Organized, VtX):
         self.own_entry = self.machine.host_entry
         self.machine.host_entry = self.os.entries
         self.user_exits: Counter[str] = Counter()
+        self.last_exit: KvmExit | None = None
         self.thread = 0
         self.in_process = self.in_host_world = False
         self.turn_end = 0
@@ -99,23 +126,49 @@ class Hosted(Organized, VtX):
 
     def answer(self, guest: Guest, reason: int) -> None:
         """Handle an exit: here, or in the user mode of the guest's process."""
-        device = self._device(guest, reason)
+        port, is_in, device = self._access(guest, reason)
         if reason == BasicReason.EXTERNAL_INTERRUPT:
             self.to_host("an interrupt is the host kernel's")
-        elif device is not None and device not in IN_KERNEL:
-            self.user_exits["KVM_EXIT_IO"] += 1
+        elif port is not None and device not in IN_KERNEL:
+            self._leave(KvmExit(IO, port, is_in, device))
             self.to_user(f"device {device}")
         super().answer(guest, reason)
         if guest.outcome in ("triple-fault", "livelock"):
-            self.user_exits["KVM_EXIT_SHUTDOWN"] += 1
+            self._leave(KvmExit("KVM_EXIT_SHUTDOWN"))
 
-    def _device(self, guest: Guest, reason: int) -> str | None:
-        """Return which device an exit is for: that of an I/O instruction's port."""
+    def _leave(self, why: KvmExit) -> None:
+        self.user_exits[why.reason] += 1
+        self.last_exit = why
+
+    def _access(self, guest: Guest, reason: int) -> tuple[int | None, bool, str]:
+        """Return port, direction and device of an I/O instruction's exit; no port for another."""
         if reason != BasicReason.IO_INSTRUCTION:
-            return None
+            return None, False, ""
         machine: VirtualMachine = self.machines[self.slot]  # type: ignore[assignment] # VT-x's
-        device = guest.platform.bus.device_at_port(machine.read(f.EXIT_QUALIFICATION) >> 16 & 0xFFFF)
-        return "none" if device is None else device.name
+        qualification = machine.read(f.EXIT_QUALIFICATION)
+        port = qualification >> 16 & 0xFFFF
+        device = guest.platform.bus.device_at_port(port)
+        return port, bool(qualification & IN), "none" if device is None else device.name
+
+    def kvm_run(self, guest: int = 0) -> KvmExit:
+        """Do what a virtual machine's process does by `ioctl(vcpu, KVM_RUN)`: let it run until user mode is needed.
+
+        The host's other threads get their turns meanwhile.
+
+        Raises
+        ------
+        OptionError
+            There is no such guest.
+        """
+        check_guest(guest, len(self.guests))
+        before = self.user_exits.total()
+        while self.guests[guest].outcome is None:
+            self.advance(1)
+            if self.user_exits.total() > before:
+                if self.current == guest and self.last_exit is not None:
+                    return self.last_exit
+                before = self.user_exits.total()
+        return KvmExit("KVM_EXIT_SYSTEM_EVENT")
 
     def to_user(self, what: str) -> None:
         """Go out to the user mode of the process that is the virtual machine, and in again with its next call."""

@@ -94,6 +94,10 @@ class JavaRunning(Running):
     def footprint(self) -> int:
         return int(self.machine.process.machine.memory.size)
 
+    def crash(self) -> tuple[int, int]:
+        """There is nothing beside it."""
+        return 0, 0
+
     def parts(self) -> list[Part]:
         system = self.machine.process.machine
         cpu = system.cpu

@@ -34,6 +34,7 @@ COLUMNS = {
     "most privileged": "who holds the most privileged mode",
     "modified": "what is modified",
     "kernels": "kernels for two guests",
+    "isolation": "others that survive a kernel's fall",
     "memory": "bytes of host memory for one guest more",
     "boot": "cycles until the kernel is up",
     "disk path": "hops of a disk read",
@@ -59,6 +60,8 @@ class Measured:
         What is not as on a real machine: `"nothing"`, `"the kernel"`, `"the program"`, `"the processor"`.
     kernels : int
         Kernels below two guests' programs.
+    survivors : str or None
+        How many of how many others come to their result after a guest's kernel has fallen.
     memory : int or None
         Bytes of host memory for one guest more, its own included.
     boot : int or None
@@ -74,6 +77,7 @@ class Measured:
     privileged: tuple[str, ...]
     modified: str
     kernels: int
+    survivors: str | None
     memory: int | None
     boot: int | None
     hops: int | None
@@ -92,6 +96,7 @@ def measure(name: str) -> Measured:
     privileged = most_privileged(alone.parts())
     alone.run()
     disk, call = (alone.follow(event) if event in alone.events else None for event in (DISK_READ, SYSTEM_CALL))
+    survived, others = alone.crash()
     two = preset(name) if chosen.alone else alone
     _boot(two)
     return Measured(
@@ -100,6 +105,7 @@ def measure(name: str) -> Measured:
         privileged=tuple(dict.fromkeys(part.label for part in privileged)),
         modified=alone.modified,
         kernels=sum(part.layer == "guest kernel" for part in two.parts()) - chosen.first_guest,
+        survivors=f"{survived} of {others}" if others else None,
         memory=two.footprint - alone.footprint if chosen.alone else None,
         boot=boot,
         hops=None if disk is None else disk.hops,
@@ -160,6 +166,7 @@ class Matrix:
                 "most privileged": ", ".join(each.privileged),
                 "modified": each.modified,
                 "kernels": each.kernels,
+                "isolation": each.survivors,
                 "memory": each.memory,
                 "boot": each.boot,
                 "disk path": each.hops,

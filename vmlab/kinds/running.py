@@ -120,6 +120,13 @@ class Running(ABC):
             No such event here.
         """
 
+    @abstractmethod
+    def crash(self) -> tuple[int, int]:
+        """Build the system anew, and let the kernel of one guest fall while two work; how many of how many others come to their result.
+
+        Where there is nothing beside a guest that could be taken with it, of none.
+        """
+
     def find(self, name: object) -> Part:
         """Return a part by its name; OptionError where there is none."""
         for part in self.parts():

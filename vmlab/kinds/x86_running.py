@@ -32,6 +32,8 @@ __all__ = ["X86Running"]
 
 KILLED = "killed"
 UP = "paging is on"
+CRASH = 30_000
+"""Steps after which a guest is killed to see what it takes with it."""
 
 
 class X86Running(Running):
@@ -122,6 +124,20 @@ class X86Running(Running):
     def follow(self, event: str) -> Journey:
         """Follow one event of a system with one guest, beside a control domain where there is one."""
         return follow_guest(lambda: self._build(1), event, self.preset.first_guest)
+
+    def crash(self) -> tuple[int, int]:
+        """Kill the first guest in the middle of its work."""
+        first = self.preset.first_guest
+        if "guests" not in self.preset.options:
+            return 0, 0
+        fresh = self.preset.build()
+        fresh.advance(CRASH)
+        fresh.kill(f"guest{first}/kernel")
+        others = [
+            name for name in fresh.consoles if name.startswith("guest") and int(name.removeprefix("guest")) > first
+        ]
+        results = fresh.run().results
+        return sum(name in results for name in others), len(others)
 
     # -- parts -------------------------------------------------------------------------------------------------------------
 
