@@ -209,13 +209,14 @@ def program(seed: int, width: int) -> tuple[str, int]:
 
 
 @cache
-def assembled(seed: int, width: int):
+def assembled(seed: int, width: int, pauses: bool = True):
     """Return the kernel of a seed, and for how many processors it is."""
     source, processors = program(seed, width)
-    return assemble(PRELUDE + source, CODE), processors
+    source = PRELUDE + source
+    return assemble(source if pauses else source.replace("pause", "nop"), CODE), processors
 
 
-def _write_tables(memory, width: int) -> None:
+def write_tables(memory, width: int) -> None:
     """Write both sets of tables: the topmost is a directory, or, for PAE, four pointers."""
 
     def entry(table: int, slot: int, value: int) -> None:
@@ -240,15 +241,15 @@ def _write_tables(memory, width: int) -> None:
         memory.write_bytes(FRAMES + (number << 12), code)
 
 
-def paged_system(seed: int, under: str, width: int = 4, **options):
+def paged_system(seed: int, under: str, width: int = 4, *, pauses: bool = True, **options):
     """Return a system whose guest is the random kernel of a seed, ready at its first instruction."""
-    code, processors = assembled(seed, width)
+    code, processors = assembled(seed, width, pauses)
     assert CODE + len(code.code) < 0xA0000
     limit = {"max_instructions": 60_000} | options
     system = build(vmlab.guests.load("hello"), under, cpus=processors, memory=2 << 20, **limit)
     guest = system.guests[0]
     guest.memory.write_bytes(CODE, code.code)
-    _write_tables(guest.memory, width)
+    write_tables(guest.memory, width)
     for vector, label in HANDLERS.items():
         guest.memory.write(IDT + 8 * vector, 8, encode_gate(8, code.symbols[label], INTERRUPT_GATE32))
     cpu = guest.vcpu

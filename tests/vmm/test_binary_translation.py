@@ -12,7 +12,7 @@ import vmlab
 from tests.vmm.harness import differences, finish, kernel, same, seen
 from tests.vmm.random_kernels import PaeWriter, SensitiveWriter, Writer
 from vmlab.isa.x86.assembler import assemble
-from vmlab.vmm import translation_cache
+from vmlab.vmm import translation_code
 from vmlab.vmm.divergence_finder import find_divergence
 from vmlab.vmm.techniques import build
 from vmlab.vmm.translation_code import CALL_OUT, Copy, landing
@@ -299,7 +299,7 @@ def test_code_that_sleeps_is_saved_and_may_be_elsewhere_when_it_wakes():
 
 
 def test_a_full_cache_is_emptied(monkeypatch):
-    monkeypatch.setattr(translation_cache, "CODE_PAGES", 1)
+    monkeypatch.setattr(translation_code, "CODE_PAGES", 1)
     body = "\n".join(f"mov ecx, .a{n}\n call ecx\n jmp .b{n}\n.a{n}: add eax, {n}\n ret\n.b{n}:" for n in range(60))
     _, cache = translated(f"main: mov edx, 3\n.next: {body}\n dec edx\n jz .end\n jmp .next\n.end: call quit")
     assert cache.counters["flushes"] >= 3
@@ -334,8 +334,8 @@ def test_two_guests_translate_apart():
 
 
 def test_too_many_guests_are_refused():
-    with pytest.raises(vmlab.OptionError, match="at most 8"):
-        build([vmlab.guests.load("hello")] * 9, "binary-translation", memory=1 << 20)
+    with pytest.raises(vmlab.OptionError, match="at most 17"):
+        build([vmlab.guests.load("hello")] * 18, "binary-translation", memory=1 << 20)
 
 
 def test_a_debugger_finds_the_guests_instructions():

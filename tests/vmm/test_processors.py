@@ -50,10 +50,9 @@ def test_absurd_numbers_of_processors(cpus):
         vmlab.run(vmlab.guests.load("hello"), cpus=cpus)
 
 
-def test_under_trap_and_emulate_a_guest_has_one_processor():
-    image = vmlab.guests.load("two_cpus")
-    with pytest.raises(OptionError, match="2 processors is not possible yet under trap-and-emulate"):
-        vmlab.run(image, under="trap-and-emulate", cpus=2)
+def test_under_paravirtualization_a_guest_has_one_processor():
+    with pytest.raises(OptionError, match="2 processors is not possible under paravirtualization"):
+        vmlab.run(vmlab.guests.load("minios_pv"), under="paravirtualization", cpus=2)
 
 
 def test_the_command_line_takes_a_number_of_processors(capsys):

@@ -8,7 +8,7 @@ from tests.vmm.harness import differences, finish, kernel, seen
 from tests.vmm.hostile import neighbour
 from vmlab import guests as own
 from vmlab.errors import OptionError
-from vmlab.vmm.host_memory import MOST_GUESTS
+from vmlab.vmm.host_memory import MOST_VCPUS
 from vmlab.vmm.run import run
 from vmlab.vmm.techniques import build
 
@@ -93,7 +93,7 @@ def test_as_many_guests_as_fit():
     image = kernel("main: call paging_on\n mov eax, [0x700000]\n call quit")
     result = run([image] * 20, "trap-and-emulate", memory=8 << 20)
     assert {guest.outcome for guest in result.guests} == {"exit"}
-    with pytest.raises(OptionError, match=f"at most {MOST_GUESTS}"):
-        build([image] * (MOST_GUESTS + 1), "trap-and-emulate", memory=1 << 20)
+    with pytest.raises(OptionError, match=f"at most {MOST_VCPUS}"):
+        build([image] * (MOST_VCPUS + 1), "trap-and-emulate", memory=1 << 20)
     with pytest.raises(OptionError, match="natively one system"):
         build([image, image])

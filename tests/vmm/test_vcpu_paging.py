@@ -23,6 +23,8 @@ WAYS = {
     "vt-x, traced": ("vt-x", SHADOW | {"shadow_policy": "traced"}),
     "vt-x, flush": ("vt-x", SHADOW | {"shadow_policy": "flush"}),
     "amd-v, cached": ("amd-v", SHADOW),
+    "binary translation": ("binary-translation", {}),
+    "binary translation, flush": ("binary-translation", {"shadow_policy": "flush"}),
 }
 SEEDS = [2, *(pytest.param(seed, marks=pytest.mark.long) for seed in (*range(2), *range(3, 60)))]
 
@@ -39,7 +41,19 @@ def test_page_tables_that_all_change(seed, width, way):
     assert virtual.guests[0].exits["true page fault"] > 0 or virtual.memory_virtualization == "nested"
 
 
-@pytest.mark.parametrize("way", ["vt-x, cached", "amd-v, cached"])
+@pytest.mark.parametrize("policy", ["cached", "traced"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_page_tables_that_all_change_without_pause(seed, policy):
+    """Trap-and-emulate never sees a PAUSE."""
+    native = paged_system(seed, "native", pauses=False)
+    virtual = paged_system(seed, "trap-and-emulate", pauses=False, shadow_policy=policy)
+    native.run()
+    virtual.run()
+    assert differences(all_seen(native), all_seen(virtual)) == []
+    assert virtual.guests[0].exits["true page fault"] > 0
+
+
+@pytest.mark.parametrize("way", ["vt-x, cached", "amd-v, cached", "binary translation"])
 def test_saved_in_the_middle(way):
     under, options = WAYS[way]
     goes_on_elsewhere(lambda: paged_system(2, under, **options), all_seen, start=3_000, places=2)
@@ -58,7 +72,7 @@ def unseen_writes(system) -> list[tuple[int, int]]:
     ]
 
 
-@pytest.mark.parametrize("way", ["vt-x, cached", "vt-x, traced"])
+@pytest.mark.parametrize("way", ["vt-x, cached", "vt-x, traced", "binary translation"])
 def test_no_processor_writes_unseen_to_a_table_of_another(way):
     under, options = WAYS[way]
     system = paged_system(2, under, **options)

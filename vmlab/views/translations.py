@@ -231,7 +231,8 @@ def translations(of: Run | Recording | System, guest: int = 0) -> Translations:
         technique = getattr(system, "technique", type(of).__name__)
         raise OptionError(f"translations are of runs under binary-translation, not under {technique}")
     check_guest(guest, len(system.guests))
-    cache, image = system.caches[guest], system.guests[guest].image
+    slot, image = system.slots(guest)[system.guests[guest].platform.apics.current], system.guests[guest].image
+    cache = system.caches[slot]
     labels = labels_of(image)
     names = Listings("", labels)
     units = tuple(_units(cache, names))

@@ -14,7 +14,8 @@ can be executed on the VCPU instead. That is what is done where nothing can be t
 under a debugger's flags and registers, in code segments that are not flat, across the border of two pages.
 
 Simplified: user code runs directly even where it shows the real machine (SGDT, SIDT, SLDT, STR, SMSW, and what asks for
-segments), as with the VMMs of that time; only EFLAGS is looked after, for code that may change IF.
+segments), as with the VMMs of that time; only EFLAGS is looked after, for code that may change IF. Where a guest has several
+VCPUs, each has a cache of its own; PAUSE gives the rest of a turn away in the kernel (a call-out), in user code it does not.
 
 Read more: Adams and Agesen, ASPLOS 2006, 3; Bugnion and others, TOCS 30(4), 2012 (VMware Workstation).
 """
@@ -32,7 +33,8 @@ from vmlab.vmm.exits import ExitReason
 from vmlab.vmm.hypervisor import TIMER_VECTOR
 from vmlab.vmm.translated_descriptors import TranslatedDescriptors, is_cut
 from vmlab.vmm.translation_adaptation import copy_of
-from vmlab.vmm.translation_cache import SHOWN_PAGES, TranslationCache
+from vmlab.vmm.translation_cache import TranslationCache
+from vmlab.vmm.translation_code import cache_pages
 from vmlab.vmm.trap_and_emulate import TrapAndEmulate
 from vmlab.vmm.world_switch import DIRECT_FLAGS
 
@@ -57,7 +59,7 @@ class BinaryTranslation(TrapAndEmulate):
     Attributes
     ----------
     caches : list of TranslationCache
-        One for each guest.
+        One for each VCPU.
     interpreted : Processor or None
         The VCPU while the hypervisor executes a guest's instructions on it, which the processor never sees.
     inside : bool
@@ -66,14 +68,19 @@ class BinaryTranslation(TrapAndEmulate):
 
     technique = "binary-translation"
     name = "binary-translation VMM"
-    shown_pages = SHOWN_PAGES
     descriptors = TranslatedDescriptors
+
+    def shown_pages(self, vcpus: int) -> int:
+        return cache_pages(vcpus)
 
     def prepare(self) -> None:
         """Build the caches."""
         cpu = self.machine.cpu
         cpu.uncounted.code = range(WIDE, 1 << 32)
-        self.caches = [TranslationCache(self.switcher.host, world, cpu.uncounted.places) for world in self.worlds]
+        shown = self.shown_pages(len(self.worlds))
+        self.caches = [
+            TranslationCache(self.switcher.host, world, cpu.uncounted.places, shown) for world in self.worlds
+        ]
         self.inside = False
         self.interpreted: Processor | None = None
 
@@ -81,8 +88,7 @@ class BinaryTranslation(TrapAndEmulate):
         """Return the registers as the guest would find them."""
         seen = super().cpu_state(guest, cpu)
         if seen is not self.guests[guest].vcpus[cpu] and self.inside:
-            seen.retired = self.guests[guest].instructions
-            self.caches[guest].restore(seen, retired=self.switcher.has_retired)
+            self.caches[self.slot].restore(seen, retired=self.switcher.has_retired)
         return seen
 
     @property
@@ -92,7 +98,7 @@ class BinaryTranslation(TrapAndEmulate):
     def original(self, linear: int) -> int | None:
         if linear not in self.machine.cpu.uncounted.code:
             return linear
-        return self.caches[self.current].begins.get(linear)
+        return self.caches[self.slot].begins.get(linear)
 
     # -- out of the cache ------------------------------------------------------------------------------------------------
 
@@ -101,7 +107,7 @@ class BinaryTranslation(TrapAndEmulate):
         if not self.inside:
             super().handle()
             return
-        guest, world, cache = self.guest, self.worlds[self.current], self.caches[self.current]
+        guest, world, cache = self.guest, self.worlds[self.slot], self.caches[self.slot]
         vcpu, retired = guest.vcpu, self.switcher.has_retired
         vector, error_code = self.switcher.leave(world)
         place = vcpu.ip
@@ -142,7 +148,7 @@ class BinaryTranslation(TrapAndEmulate):
 
     def not_hidden(self, guest: Guest, found: PageFault) -> None:
         """Note that an access must be emulated: if it must be again and again, without a trap in the future."""
-        cache, vcpu = self.caches[self.current], guest.vcpu
+        cache, vcpu = self.caches[self.slot], guest.vcpu
         if guest.mode == "kernel":
             copy = copy_of(vcpu, found.linear, found.gpa) if has_flat(vcpu) else None
             cache.trapped(vcpu.ip, copy)
@@ -155,7 +161,7 @@ class BinaryTranslation(TrapAndEmulate):
 
     def give(self, guest: Guest, instructions: int) -> bool:
         """Let a guest run, in translation or directly, or execute its instructions on the VCPU."""
-        vcpu, world, cache = guest.vcpu, self.worlds[self.current], self.caches[self.current]
+        vcpu, world, cache = guest.vcpu, self.worlds[self.slot], self.caches[self.slot]
         ip = None
         if vcpu.cpl != 3:
             if is_translatable(vcpu):
@@ -171,7 +177,7 @@ class BinaryTranslation(TrapAndEmulate):
             self._interpret(guest, world, vcpu.retired + instructions)
             return False
         self.inside = ip is not None
-        self.switcher.enter(world, self.current, self.most(guest, instructions), ip)
+        self.switcher.enter(world, self.current, guest.instructions, self.most(guest, instructions), ip)
         return True
 
     def _interpret(self, guest: Guest, world: World, until: int) -> None:
@@ -196,8 +202,8 @@ class BinaryTranslation(TrapAndEmulate):
             deadline = guest.platform.next_deadline()
             if vcpu.retired >= until or (deadline is not None and vcpu.retired >= deadline):
                 break
-            waits = vcpu.interrupts.output or vcpu.signals.has_nmi or vcpu.debug_pending or vcpu.halted
-            if waits or self.steps >= self.goal or is_translatable(vcpu) or runs_directly(vcpu):
+            waits = vcpu.interrupts.output or vcpu.signals.due or vcpu.debug_pending or vcpu.halted
+            if waits or vcpu.relaxed or self.steps >= self.goal or is_translatable(vcpu) or runs_directly(vcpu):
                 break
             if vcpu.ip > vcpu.segments[CS].limit:
                 break
@@ -235,7 +241,7 @@ class BinaryTranslation(TrapAndEmulate):
 
     def saved_fields(self) -> dict[str, Any]:
         """Return the rules for what this technique has saved."""
-        return super().saved_fields() | {"caches": Items(dict, len(self.guests)), "inside": bool, "uncounted": COUNT}
+        return super().saved_fields() | {"caches": Items(dict, len(self.caches)), "inside": bool, "uncounted": COUNT}
 
     def load_more(self, state: dict[str, Any]) -> None:
         """Load what this technique has beside that on which it is built."""

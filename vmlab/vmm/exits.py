@@ -46,6 +46,7 @@ class ExitReason(StrEnum):
     NMI_WINDOW = "NMI window"
     NOTIFY = "notify"
     PML_FULL = "page-modification log full"
+    PAUSE = "PAUSE"
     PRIVILEGED = "other privileged instruction"
     RDMSR = "RDMSR"
     RETRANSLATED = "retranslated instruction"
@@ -73,7 +74,7 @@ _BY_MNEMONIC = {
     "lgdt": ExitReason.DESCRIPTOR_TABLE, "lidt": ExitReason.DESCRIPTOR_TABLE, "lldt": ExitReason.DESCRIPTOR_TABLE,
     "ltr": ExitReason.DESCRIPTOR_TABLE, "sgdt": ExitReason.DESCRIPTOR_TABLE, "sidt": ExitReason.DESCRIPTOR_TABLE,
     "sldt": ExitReason.DESCRIPTOR_TABLE, "str": ExitReason.DESCRIPTOR_TABLE,
-    "rdtsc": ExitReason.RDTSC, "rdpmc": ExitReason.PRIVILEGED,
+    "pause": ExitReason.PAUSE, "rdtsc": ExitReason.RDTSC, "rdpmc": ExitReason.PRIVILEGED,
     "lmsw": ExitReason.CONTROL_REGISTER, "smsw": ExitReason.CONTROL_REGISTER, "clts": ExitReason.CONTROL_REGISTER,
 }  # fmt: skip
 
@@ -116,6 +117,7 @@ BY_BASIC_REASON: dict[BasicReason, ExitReason] = dict.fromkeys(BasicReason, Exit
     BasicReason.HLT: ExitReason.HALT,
     BasicReason.INVLPG: ExitReason.INVLPG,
     BasicReason.INVPCID: ExitReason.INVLPG,
+    BasicReason.PAUSE: ExitReason.PAUSE,
     BasicReason.RDTSC: ExitReason.RDTSC,
     BasicReason.RDTSCP: ExitReason.RDTSC,
     BasicReason.CR_ACCESS: ExitReason.CONTROL_REGISTER,
@@ -149,6 +151,7 @@ BY_EXIT_CODE: dict[int, ExitReason] = {
     ExitCode.NMI: ExitReason.EXTERNAL_INTERRUPT,
     ExitCode.VINTR: ExitReason.INTERRUPT_WINDOW,
     ExitCode.CR0_SEL_WRITE: ExitReason.CONTROL_REGISTER,
+    ExitCode.PAUSE: ExitReason.PAUSE,
     ExitCode.RDTSC: ExitReason.RDTSC,
     ExitCode.RDTSCP: ExitReason.RDTSC,
     ExitCode.CPUID: ExitReason.CPUID,

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from vmlab.machine.machine import Machine
     from vmlab.machine.memory import PhysicalMemory
 
-__all__ = ["HOST_BASE", "HostMemory", "host_bytes"]
+__all__ = ["HOST_BASE", "HostMemory", "host_bytes", "room_for"]
 
 HOST_BASE = 0x100000
 """Host-physical address from which the hypervisor's frames are taken; below lies the VGA hole."""
 
 GUEST_FRAMES = 256
-"""Frames for what the hypervisor keeps of one guest: shadow page tables, shadow descriptor tables."""
+"""Frames for what the hypervisor keeps of one VCPU: shadow page tables, shadow descriptor tables."""
 OWN_FRAMES = 256
 """Frames for its own structures."""
 DESCRIPTOR_PAGES = 32
-"""Pages of the window for the descriptor tables of one guest."""
-MOST_GUESTS = 31
-"""Guests whose descriptor tables fit into the window."""
+"""Pages of the window for the descriptor tables of one VCPU."""
+MOST_VCPUS = 31
+"""VCPUs whose descriptor tables fit into the window."""
 
 WINDOW = 0xFFC00000
 ENTRY_BYTES = 8
@@ -45,30 +45,37 @@ SUPERVISOR = PRESENT | WRITABLE | ACCESSED | DIRTY | GLOBAL
 SHOWN = PRESENT | USER | ACCESSED | DIRTY
 
 
-def host_bytes(guests: int, shown: int = 0) -> int:
+def room_for(vcpus: int) -> int:
+    """Return how many pages of the window are left for each VCPU beside its descriptor tables; 0 or less where none are."""
+    return MOST_VCPUS * DESCRIPTOR_PAGES // vcpus - DESCRIPTOR_PAGES
+
+
+def host_bytes(vcpus: int, shown: int = 0) -> int:
     """Return how many bytes from `HOST_BASE` on are set aside for the hypervisor.
 
     Parameters
     ----------
-    guests : int
-        How many there will be.
+    vcpus : int
+        How many there will be, of all guests.
     shown : int
-        Pages for each that their kernels are to see in the window.
+        Pages for each that the guests' kernels are to see in the window.
 
     Raises
     ------
     OptionError
-        Too many guests.
+        Too many VCPUs.
 
     Examples
     --------
     >>> hex(host_bytes(2))
     '0x300000'
     """
-    most = MOST_GUESTS * DESCRIPTOR_PAGES // (DESCRIPTOR_PAGES + shown)
-    if guests > most:
-        raise OptionError(f"{guests} guests are too many: this hypervisor takes at most {most}")
-    return OWN_FRAMES + guests * (GUEST_FRAMES + shown) << PAGE_SHIFT
+    most = MOST_VCPUS * DESCRIPTOR_PAGES // (DESCRIPTOR_PAGES + shown)
+    if vcpus > most:
+        raise OptionError(
+            f"{vcpus} virtual CPUs are too many: the guests of this hypervisor have at most {most} together"
+        )
+    return OWN_FRAMES + vcpus * (GUEST_FRAMES + shown) << PAGE_SHIFT
 
 
 class HostMemory:

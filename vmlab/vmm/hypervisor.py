@@ -209,10 +209,11 @@ class Hypervisor(System):
         guest.emulated[instruction.mnemonic] += 1
         if not self.trace.on:
             return
-        self.trace.emit(Emulate(self.steps, vcpu.retired, self.current, address, text))
+        time = guest.instructions
+        self.trace.emit(Emulate(self.steps, time, self.current, address, text))
         for name, old, new in zip(TRACED_REGISTERS, before, self.control_registers(vcpu), strict=True):
             if new != old:
-                self.trace.emit(ControlWrite(self.steps, vcpu.retired, self.current, name, old, new))
+                self.trace.emit(ControlWrite(self.steps, time, self.current, name, old, new))
 
     # -- back to a guest -------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The translation cache: generated code in the hypervisor's window, and how the guest's addresses lead to it.
 
-The cache of a guest is a page of data, a table, and pages of code (see `vmlab.vmm.translation_unit`), which its kernel's view
+Each VCPU has a cache: a page of data, a table, and pages of code (see `vmlab.vmm.translation_unit`), which its kernel's view
 of memory shows to ring 3, and its user's does not. The guest itself can neither read nor write them: in virtual kernel mode
 its data segments end where the window begins. A full cache is emptied as a whole.
 
@@ -31,6 +31,7 @@ from vmlab.vmm.translation_code import (
     GOAL,
     IN_ECX,
     JUMP_BYTES,
+    OTHER_PAGES,
     SAVED_ECX,
     TABLE,
     TABLE_BYTES,
@@ -51,19 +52,15 @@ if TYPE_CHECKING:
     from vmlab.vmm.host_memory import HostMemory
     from vmlab.vmm.world import World
 
-__all__ = ["CODE_PAGES", "SHOWN_PAGES", "TranslationCache"]
+__all__ = ["TranslationCache"]
 
-CODE_PAGES = 64
-"""Pages of generated code that a cache holds."""
-SHOWN_PAGES = CODE_PAGES + (TABLE + TABLE_BYTES) // PAGE_SIZE
-"""Pages of a cache in all."""
 MASK = 0xFFFFFFFF
 EMPTY = CALL_OUT
 """What the table leads to where it knows nothing: the first code of the cache."""
 
 
 class TranslationCache:
-    """The translations of one guest.
+    """The translations of one VCPU's code.
 
     Parameters
     ----------
@@ -73,6 +70,8 @@ class TranslationCache:
         The guest's.
     uncounted : set of int
         Where the processor is told of the instructions that it must not count.
+    pages : int
+        Pages that it has in all.
 
     Attributes
     ----------
@@ -101,12 +100,12 @@ class TranslationCache:
         `"landings"`, `"call-outs"`, `"retranslations"`, `"dropped"`, `"flushes"`, and `"woken"` pages.
     """
 
-    def __init__(self, host: HostMemory, world: World, uncounted: set[int]) -> None:
-        self._host, self._world, self._uncounted = host, world, uncounted
+    def __init__(self, host: HostMemory, world: World, uncounted: set[int], pages: int) -> None:
+        self._host, self._world, self._uncounted, self._alone = host, world, uncounted, world.vcpu.is_alone
         self.data = host.show_new(1, writable=True)
-        host.show_new(TABLE_BYTES // PAGE_SIZE)
-        start = host.show_new(CODE_PAGES)
-        self.addresses = range(start, start + CODE_PAGES * PAGE_SIZE)
+        host.show_new(OTHER_PAGES - 1)
+        start = host.show_new(pages - OTHER_PAGES)
+        self.addresses = range(start, start + (pages - OTHER_PAGES) * PAGE_SIZE)
         self.adaptation = Adaptation()
         self.counters: Counter[str] = Counter()
         self._flushes_seen = -1
@@ -156,7 +155,7 @@ class TranslationCache:
             if ip in self.entries:
                 return self.entries[ip]
         source = self._world.memory.read_bytes(gpa, PAGE_SIZE - (gpa & PAGE_SIZE - 1))
-        unit = translate(ip, source, self.data, self.adaptation.trapping, self.adaptation.copies)
+        unit = translate(ip, source, self.data, self.adaptation.trapping, self.adaptation.copies, alone=self._alone)
         if unit is None:
             return None
         address = self._place(unit, gpa >> PAGE_SHIFT)
@@ -394,7 +393,8 @@ class TranslationCache:
             raise StateError(f"translation cache: a saved unit has {len(fields)} parts, not {len(row)}")
         check_state({"version": 1} | dict(zip(fields, row, strict=True)), "translation unit", fields)
         address, ip, frame, source, trapping, numbers = row
-        unit = translate(ip, source, self.data, trapping, read_copies(numbers)) if source else landing(ip, self.data)
+        how: Any = self.data, trapping, read_copies(numbers)
+        unit = translate(ip, source, *how, alone=self._alone) if source else landing(ip, self.data)
         if unit is None or unit.source != source:
             raise StateError(f"translation cache: the saved unit of {ip:#x} is not what its code becomes")
         self._install(unit, address, frame)

@@ -11,6 +11,8 @@ from functools import cache
 from typing import NamedTuple
 
 from vmlab.isa.x86.assembler import assemble
+from vmlab.machine.memory import PAGE_SIZE
+from vmlab.vmm.host_memory import room_for
 
 __all__ = [
     "AT_GOAL",
@@ -21,6 +23,7 @@ __all__ = [
     "IN_ECX",
     "JUMP_BYTES",
     "LOOK_UP",
+    "OTHER_PAGES",
     "POPF",
     "PUSHF",
     "READ",
@@ -36,6 +39,7 @@ __all__ = [
     "Copy",
     "Place",
     "Unit",
+    "cache_pages",
     "jump_to",
     "landing",
 ]  # fmt: skip
@@ -50,6 +54,9 @@ UNCHAINED = CALL_OUT + bytes(JUMP_BYTES - 2)
 VIRTUAL_IF, WAITING, SAVED_ECX, GOAL, COPIES = 0, 4, 8, 12, 16
 TABLE = 0x1000
 TABLE_BYTES = 0x10000
+CODE_PAGES, LEAST_CODE = 64, 8
+"""Pages of generated code that a cache holds, if the window has room for them, and at least."""
+OTHER_PAGES = (TABLE + TABLE_BYTES) // PAGE_SIZE
 AT_GOAL, IN_ECX = -1, -2
 """What stands for an EIP that is in the data, or in ECX."""
 
@@ -196,6 +203,15 @@ def _pieces(text: str, data: int, ip: int) -> tuple[bytes, ...]:
     names = {"VIRTUAL_IF": VIRTUAL_IF, "WAITING": WAITING, "SAVED_ECX": SAVED_ECX, "GOAL": GOAL, "TABLE": TABLE}
     program = assemble(text.format(offset=-ip & MASK, **{name: data + offset for name, offset in names.items()}))
     return tuple(program.code[offset : offset + size] for offset, size, _ in program.lines)
+
+
+def cache_pages(vcpus: int) -> int:
+    """Return how many pages each cache has where there are as many: they share the window.
+
+    >>> [cache_pages(vcpus) for vcpus in (1, 8, 16)]
+    [81, 81, 30]
+    """
+    return OTHER_PAGES + min(CODE_PAGES, max(LEAST_CODE, room_for(vcpus) - OTHER_PAGES))
 
 
 def jump_to(address: int, goal: int) -> bytes:

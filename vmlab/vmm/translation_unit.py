@@ -80,7 +80,13 @@ ENDING = frozenset({
 
 
 def translate(
-    ip: int, source: bytes, data: int, trapping: Collection[int] = (), copies: Mapping[int, Copy] | None = None
+    ip: int,
+    source: bytes,
+    data: int,
+    trapping: Collection[int] = (),
+    copies: Mapping[int, Copy] | None = None,
+    *,
+    alone: bool = True,
 ) -> Unit | None:
     r"""Translate a unit.
 
@@ -96,6 +102,8 @@ def translate(
         Addresses of instructions that become call-outs whatever they are.
     copies : mapping of int to Copy
         Addresses of instructions that read a device's register, of which the data has a copy.
+    alone : bool
+        False where the guest has other processors, to which PAUSE leaves the time: it is a call-out then.
 
     Returns
     -------
@@ -128,7 +136,8 @@ def translate(
             _read_copy(unit, here, instruction, copy)
             unit.source = source[:at]
             continue
-        ends = _translate(unit, here, instruction, called_out=here in trapping)
+        yields = instruction.mnemonic == "pause" and not alone
+        ends = _translate(unit, here, instruction, called_out=yields or here in trapping)
         unit.source = source[:at]
         if ends:
             return unit

@@ -9,6 +9,9 @@ IRET.
 On a processor without extensions this is *not* faithful to every guest: instructions that are sensitive and do not
 trap (POPF, PUSHF, SGDT, …) execute in ring 3, and mean something else there. Nothing here hides that.
 
+A guest's VCPUs have their turns of the processor (`vmlab.vmm.vcpu_turns`), each with a world of its own. PAUSE does not trap in
+ring 3, so that a VCPU that waits keeps its turn to the end: such a guest gets its turns at other times than natively.
+
 The hypervisor is host software written in Python; it reaches the processor by its public doors alone: registers,
 descriptor and page tables in memory, a performance counter that interrupts after a number of guest instructions.
 
@@ -31,6 +34,7 @@ from vmlab.vmm.exits import ExitReason, reason_of
 from vmlab.vmm.host_memory import HOST_BASE, host_bytes
 from vmlab.vmm.hypervisor import TIMER_VECTOR, Hypervisor
 from vmlab.vmm.shadow_descriptors import ShadowDescriptors
+from vmlab.vmm.shadow_writers import FrameWriters
 from vmlab.vmm.world import World
 from vmlab.vmm.world_switch import WorldSwitch
 
@@ -53,38 +57,52 @@ class TrapAndEmulate(Hypervisor):
     """A type 1 hypervisor by trap-and-emulate, with shadow paging, and time-sliced guests.
 
     Counts `"emulated"`, `"injected"`, `"world switches"`; shadow paging counts for itself.
+
+    Attributes
+    ----------
+    worlds : list of World
+        One for each VCPU of each guest.
     """
 
     technique = "trap-and-emulate"
     memory_virtualizations = ("shadow",)
     name = "trap-and-emulate VMM"
-    shown_pages = 0
-    """Pages for each guest that its kernel sees in the hypervisor's window."""
     descriptors = ShadowDescriptors
 
     def build(self, images: Sequence[Image], memory_size: int, model: CpuModel, processors: int) -> None:
         """Build the computer, the hypervisor's tables, and the guests."""
-        if processors != 1:
-            raise OptionError(
-                f"a guest with {processors} processors is not possible yet under {self.technique}: "
-                "give it one, or run it natively"
-            )
         if model.has("lm"):
             able = ", ".join(each.name for each in CPU_MODELS.values() if not each.has("lm"))
             raise OptionError(
                 f"{self.technique} runs 32-bit guests, without NX pages, and {model.name!r} has more: choose cpu= one of {able}"
             )
-        guest_base = HOST_BASE + host_bytes(len(images), self.shown_pages)
+        vcpus = len(images) * processors
+        shown = self.shown_pages(vcpus)
+        guest_base = HOST_BASE + host_bytes(vcpus, shown)
         self.machine = Machine(guest_base + len(images) * memory_size, self.host_model, self.trace)
-        self.switcher = WorldSwitch(self.machine, TIMER_VECTOR, len(images), self.shown_pages)
-        self.build_guests(images, memory_size, model, guest_base)
-        vcpus = [guest.vcpu for guest in self.guests]
-        self.worlds = [
-            World(self.switcher.host, *each, self.shadow_policy, self.descriptors, translated=self.shown_pages > 0)
-            for each in zip(vcpus, self.windows, strict=True)
-        ]
+        self.switcher = WorldSwitch(self.machine, TIMER_VECTOR, vcpus, shown)
+        self.build_guests(images, memory_size, model, guest_base, processors)
+        self.worlds: list[World] = []
+        for guest, window in zip(self.guests, self.windows, strict=True):
+            writers = FrameWriters()
+            self.worlds += [
+                World(
+                    self.switcher.host,
+                    vcpu,
+                    window,
+                    self.shadow_policy,
+                    self.descriptors,
+                    writers,
+                    translated=shown > 0,
+                )
+                for vcpu in guest.vcpus
+            ]
         self.prepare()
         self._loose = self._loose_frames()
+
+    def shown_pages(self, vcpus: int) -> int:
+        """Return how many pages for each VCPU the guests' kernels see in the hypervisor's window."""
+        return 0
 
     def prepare(self) -> None:
         """Build what a technique has beside."""
@@ -92,15 +110,16 @@ class TrapAndEmulate(Hypervisor):
     def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
         """Return the registers as the guest would find them; those that it changes itself may be in the real processor."""
         vcpu = self.guests[guest].vcpus[cpu]
-        if guest != self.current or (self.in_vmm and self.phase != "handle"):
+        has_it = guest == self.current and cpu == self.guest.platform.apics.current
+        if not has_it or (self.in_vmm and self.phase != "handle"):
             return vcpu
-        return self.switcher.look(self.worlds[guest], trapped=self.in_vmm)
+        return self.switcher.look(self.worlds[self.slot], trapped=self.in_vmm)
 
     # -- an exit ---------------------------------------------------------------------------------------------------------
 
     def handle(self) -> None:
         """Save the world, find out why the guest trapped, and do for it what it could not do itself."""
-        guest, world = self.guest, self.worlds[self.current]
+        guest, world = self.guest, self.worlds[self.slot]
         vector, error_code = self.switcher.leave(world)
         self.dispatch(guest, world, vector, error_code)
 
@@ -138,16 +157,16 @@ class TrapAndEmulate(Hypervisor):
         """Note that an access must be emulated."""
 
     def tell(self, world: World) -> None:
-        """Trace what the shadow paging of the current guest has done."""
-        news = world.shadow.traces.news
-        if self.trace.on:
-            for kind, values in news:
-                self.trace.note(kind, self.steps, self.guest.instructions, self.current, 0, *values)
-        news.clear()
+        """Trace what the shadow paging of the current guest has done, that of its other VCPUs, too."""
+        for traces in world.shadow.traces.writers.members:
+            if self.trace.on:
+                for kind, values in traces.news:
+                    self.trace.note(kind, self.steps, self.guest.instructions, self.current, 0, *values)
+            traces.news.clear()
 
     def emulate(self, guest: Guest, reason: ExitReason | None) -> None:
         """Execute the guest's next instruction on the VCPU; if that faults, the fault is the guest's own."""
-        vcpu, world = guest.vcpu, self.worlds[self.current]
+        vcpu, world = guest.vcpu, self.worlds[self.slot]
         before, address = self.control_registers(vcpu), vcpu.linear_ip
         try:
             instruction, text = self.execute(guest)
@@ -181,27 +200,33 @@ class TrapAndEmulate(Hypervisor):
         if vcpu.barren >= LIVELOCK:
             self.end_guest(self.guests.index(guest), "livelock")
         if self.trace.on:
-            self.trace.emit(Inject(self.steps, vcpu.retired, self.guests.index(guest), vector, name))
+            self.trace.emit(Inject(self.steps, guest.instructions, self.guests.index(guest), vector, name))
 
     # -- back to a guest -------------------------------------------------------------------------------------------------
 
     def enter(self, guest: Guest, instructions: int) -> None:
         """Return to a guest by IRET."""
-        self.switcher.enter(self.worlds[self.current], self.current, self.most(guest, instructions))
+        self.switcher.enter(self.worlds[self.slot], self.current, guest.instructions, self.most(guest, instructions))
 
     @staticmethod
     def most(guest: Guest, instructions: int) -> int:
-        """Return after how many instructions to take the guest back: one in the shadow of STI, with an interrupt waiting."""
+        """Return after how many instructions to take the guest back: one in the shadow of STI, with something waiting."""
         vcpu = guest.vcpu
-        return 1 if vcpu.interrupts.output and vcpu.flags & IF else instructions
+        return 1 if (vcpu.interrupts.output and vcpu.flags & IF) or vcpu.signals.due else instructions
 
     def devices(self, guest: Guest) -> None:
         """Do what the hardware does between two instructions: devices, the single-step trap, waking up, interrupts."""
+        if guest.turns:
+            outcome = guest.turns.settle(self.most_idle)
+            if outcome:
+                self.end_guest(self.current, outcome)
+                return
         vcpu = guest.vcpu
         guest.platform.service(vcpu.retired)
         if vcpu.debug_pending:
             self.inject(guest, vcpu.single_step, DB, vector_name(DB))
-        self.sleep(guest)
+        if not guest.turns:
+            self.sleep(guest)
         if vcpu.signals.has_nmi and guest.outcome is None and not vcpu.interrupt_shadow:
             self.inject(guest, partial(vcpu.signals.take_nmi, vcpu), NMI, vector_name(NMI))
         while vcpu.interrupts.output and vcpu.interruptible and guest.outcome is None:
@@ -229,7 +254,7 @@ class TrapAndEmulate(Hypervisor):
 
     def saved_fields(self) -> dict[str, Any]:
         """Return the rules for what this technique has saved."""
-        return {"switcher": dict, "worlds": Items(dict, len(self.guests))}
+        return {"switcher": dict, "worlds": Items(dict, len(self.worlds))}
 
     def load_more(self, state: dict[str, Any]) -> None:
         """Load what a technique has beside."""
@@ -249,6 +274,6 @@ class TrapAndEmulate(Hypervisor):
             self.load_more(state)
             if self._loose_frames() != self._loose:
                 raise StateError(f"{self.technique}: a saved frame of the hypervisor is free and in use, or neither")
-            loaded = self.worlds[self.current].loaded
+            loaded = self.worlds[self.slot].loaded
             if not self.in_vmm and not (loaded[CS] & NOT_NULL and loaded[SS] & NOT_NULL):
                 raise StateError(f"{self.technique}: the saved guest runs without a code or stack segment")

@@ -1,6 +1,7 @@
-"""The world of a guest: what the hypervisor keeps for it beside the VCPU (textbook 18.4.1).
+"""The world of a VCPU: what the hypervisor keeps for it beside its registers (textbook 18.4.1).
 
-`World` holds a guest's shadow page tables and shadow descriptors, and follows what the guest does to its own.
+`World` holds the shadow page tables and shadow descriptors of a VCPU, and follows what the guest does to its own. Those of a
+guest with several have nothing in common but that a frame which one wants write-protected is so for all.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
     from vmlab.vmm.host_memory import HostMemory
     from vmlab.vmm.shadow_paging import ShadowPolicy
+    from vmlab.vmm.shadow_writers import FrameWriters
 
 __all__ = ["World"]
 
 
 class World:
-    """Shadow structures of one guest.
+    """Shadow structures of one VCPU.
 
     Attributes
     ----------
@@ -52,6 +54,7 @@ class World:
         memory: MemoryWindow,
         policy: ShadowPolicy = "cached",
         descriptors: type[ShadowDescriptors] = ShadowDescriptors,
+        writers: FrameWriters | None = None,
         *,
         translated: bool = False,
     ) -> None:
@@ -59,7 +62,7 @@ class World:
         self._translated = translated
         self.vcpu = vcpu
         self.memory = memory
-        self.shadow = ShadowPaging(host, vcpu, memory, policy=policy)
+        self.shadow = ShadowPaging(host, vcpu, memory, policy=policy, writers=writers)
         self.descriptors = descriptors(host)
         self.loaded = [0] * 6
         self.written: set[int] = set()
@@ -98,8 +101,9 @@ class World:
     def refresh_descriptors(self) -> None:
         """Bring the shadow descriptors up to date, if the guest's table, or where it lies, may have changed."""
         self._follow_flushes()
+        # Translated code writes to the table as it likes, and has no need of its shadow; so does that of other VCPUs.
+        self._stale = self._stale or (self._translated and not (self.vcpu.cpl == 3 and self.vcpu.is_alone))
         if self._translated and self.vcpu.cpl != 3:
-            self._stale = True  # translated code writes to the table as it likes, and has no need of its shadow
             return
         key = self._table_key()
         if not self._stale and key == self._shadowed:

@@ -98,15 +98,15 @@ class WorldSwitch:
         The computer; its tables are set up for the hypervisor.
     timer_vector : int
         Vector of the counter's interrupt.
-    guests : int
-        How many there will be.
+    vcpus : int
+        How many there will be, of all guests.
     shown : int
-        Pages for each that their kernels are to see in the hypervisor's window.
+        Pages for each that the guests' kernels are to see in the hypervisor's window.
     """
 
-    def __init__(self, machine: Machine, timer_vector: int, guests: int, shown: int = 0) -> None:
+    def __init__(self, machine: Machine, timer_vector: int, vcpus: int, shown: int = 0) -> None:
         self.machine = machine
-        self.host = HostMemory(machine.memory, host_bytes(guests, shown), shows=shown > 0)
+        self.host = HostMemory(machine.memory, host_bytes(vcpus, shown), shows=shown > 0)
         self.host.launch(machine, timer_vector, HOST_CODE, HOST_STACK)
         self._retired = 0
         self._booted = False
@@ -248,7 +248,7 @@ class WorldSwitch:
 
     # -- out -------------------------------------------------------------------------------------------------------------
 
-    def enter(self, world: World, guest: int, instructions: int, ip: int | None = None) -> None:
+    def enter(self, world: World, guest: int, time: int, instructions: int, ip: int | None = None) -> None:
         """Load the VCPU into the real processor and return to the guest by IRET.
 
         Parameters
@@ -257,6 +257,8 @@ class WorldSwitch:
             The guest's.
         guest : int
             Its index, for events.
+        time : int
+            Instructions that the guest has retired.
         instructions : int
             Guest instructions after which the counter interrupts.
         ip : int, optional
@@ -296,5 +298,5 @@ class WorldSwitch:
         self._retired = cpu.retired
         self.machine.counter_limit = cpu.retired + instructions
         self.machine.guest = guest
-        self.machine.guest_time = vcpu.retired - cpu.retired
+        self.machine.guest_time = time - cpu.retired
         self.machine.in_host = False
