@@ -181,6 +181,27 @@ def test_address_translation_instructions():
     assert not made.trace
 
 
+def test_address_translation_under_stage_2():
+    """AT S1E1R at EL1 gives the intermediate address; its walk goes through stage 2, and what that forbids is EL2's affair."""
+    made = with_both("at s1e1r, x1\n mrs x2, par_el1", RAM + 0x6_0000)
+    made.state.x[1] = 0x5008
+    made.advance(2)
+    assert made.state.x[2] & 0x0000_FFFF_FFFF_F001 == HIDDEN  # stage 2 does not map it: that is not asked
+    made = with_both("at s1e1r, x1", RAM + 0x6_0000)
+    tables_at = made.state.system["ttbr0_el1"]
+    host = PageTables(aarch64_stage2(25, 1), Physical(made.board), Frames(RAM + 0x7_0000))
+    for page in range(RAM, RAM + (1 << 20), 0x1000):
+        if page != tables_at:
+            host.map(page, page)
+    made.advance(0)
+    fetched = made.cpu.mmu.find(LOAD, 2, 1)  # the code is in the TLB, so that only AT walks
+    made.state.system["vttbr_el2"] = host.root
+    made.state.x[1] = DATA
+    to, esr, far, hpfar = run_to_exception(made)
+    assert (to, esr, far) == (2, 0x24 << 26 | IL | 1 << 8 | 1 << 7 | 1 << 6 | 7, DATA)
+    assert (hpfar, fetched) == (tables_at >> 12 << 4, (LOAD, False))
+
+
 def test_unprivileged_accesses():
     """LDTR and STTR at EL1 have the rights of EL0."""
     made = at_el1("ldr x0, [x1]\n ldtr x0, [x2]\n sttr x0, [x1]")

@@ -29,6 +29,8 @@ from vmlab.machine.state import COUNT, QUAD, Entries, Items, check_state
 from vmlab.machine.walk_faults import GuestAccess, Stage1Abort, Stage2Abort
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmlab.machine.arm64.board import Board
     from vmlab.machine.arm64.state import ArmState
 
@@ -47,7 +49,7 @@ BIT_55 = 1 << 55
 LOW_56 = (1 << 56) - 1
 LONG = (1 << 64) - 1
 ADDRESS_SIZE_0, EXTERNAL, ALIGNMENT, TRANSLATION_0 = 0b000000, 0b010000, 0b100001, 0b000100
-S1PTW, WNR, STATUS = 1 << 7, 1 << 6, 0x3F
+CM, S1PTW, WNR, STATUS = 1 << 8, 1 << 7, 1 << 6, 0x3F
 
 
 class Abort(Trapped):
@@ -129,7 +131,7 @@ class Mmu:
         el : int
             The exception level whose rights count.
         stage2 : bool
-            False to stop behind stage 1 (AT S1...).
+            False to stop behind stage 1, whose tables are still read through stage 2 (AT S1...).
         looking : bool
             True where nothing is counted or marked.
 
@@ -144,13 +146,16 @@ class Mmu:
             on, second = bool(system["sctlr_el2"] & SCTLR.M), False
         else:
             on = bool(system["sctlr_el1"] & SCTLR.M) and not hcr & (HCR.TGE | HCR.DC)
-            second = stage2 and bool(hcr & (HCR.VM | HCR.DC)) and not hcr & HCR.TGE
+            second = bool(hcr & (HCR.VM | HCR.DC)) and not hcr & HCR.TGE
         try:
             if not on:
-                return self._untranslated(address, access, second=second, cacheable=bool(hcr & HCR.DC and el < 2))
+                cacheable = bool(hcr & HCR.DC and el < 2)
+                return self._untranslated(address, access, second=second and stage2, cacheable=cacheable)
             space, inside = self._stage1(address, el)
-            if second:
-                found: Any = self._walk_nested(space, inside, access, el, looking=looking)
+            if second and not stage2:
+                found: Any = self._walk(space, inside, access, el, looking=looking, read=self._read_through(address))
+            elif second:
+                found = self._walk_nested(space, inside, access, el, looking=looking)
             else:
                 found = self._walk(space, inside, access, el, looking=looking)
         except Stage1Abort as fault:
@@ -203,12 +208,33 @@ class Mmu:
             return None
         return AddressSpace(format_, self._state.system["vttbr_el2"])
 
-    def _walk(self, space: AddressSpace, address: int, access: int, el: int, *, looking: bool) -> Translation:
+    def _read_through(self, virtual: int) -> Callable[[int, int], int]:
+        """Return what reads entries of stage 1's tables through stage 2, for the translation of an address."""
+
+        def read(address: int, size: int) -> int:
+            try:
+                found = self._walk_nested(None, address, READ, 1, looking=True)
+            except Stage2Abort as fault:
+                raise fault.during(GuestAccess(virtual, table=True, is_fetch=False, is_write=False)) from None
+            return self._board.read_table(found.frame | address & OFFSET, size)
+
+        return read
+
+    def _walk(
+        self,
+        space: AddressSpace,
+        address: int,
+        access: int,
+        el: int,
+        *,
+        looking: bool,
+        read: Callable[[int, int], int] | None = None,
+    ) -> Translation:
         found = walk(
             space.format,
             space.root,
             address,
-            self._board.read_table,
+            read or self._board.read_table,
             None,
             is_write=access == WRITE,
             is_user=el == 0,
@@ -261,7 +287,8 @@ class Mmu:
             found = self.translate(address, access, el, stage2=both, looking=True)
         except Abort as abort:
             second = abort.hpfar is not None
-            if second and not both:
+            if second and self._state.el == 1:  # the walk itself met what stage 2 forbids: that is EL2's affair
+                abort.iss |= CM | WNR
                 raise
             return (
                 1 | (abort.iss & STATUS) << 1 | (0x200 if second else 0) | (0x100 if abort.iss & S1PTW else 0) | 1 << 11
