@@ -183,6 +183,14 @@ def test_an_illegal_return(el, spsr, hcr):
     assert made.state.il == 0
 
 
+@pytest.mark.parametrize(("goal", "ec"), [(LOAD + 2, 0x22), (0x1000, 0x21)])
+def test_fetching_comes_before_an_illegal_state(goal, ec):
+    made = machine("eret", 1, spsr_el1=0x9, elr_el1=goal)
+    made.advance(2)
+    assert made.trace[-1].esr >> 26 == ec
+    assert made.state.system["spsr_el1"] >> 20 & 1
+
+
 def test_down_and_up_again():
     """ERET to EL0, SVC back: stack pointers are banked, flags and masks restored."""
     made = machine(

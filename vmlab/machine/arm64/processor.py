@@ -212,8 +212,6 @@ class ArmProcessor(Control):
 
     def _fetch_page(self, pc: int) -> int:
         """Return where the page of an instruction lies in memory."""
-        if self.state.il:
-            raise ArmException(ExceptionClass.ILLEGAL_STATE)
         if pc & 3:
             raise ArmException(ExceptionClass.PC_ALIGNMENT)
         frame = self.mmu.pages[FETCH][self.state.el].get(pc >> PAGE_SHIFT)
@@ -221,6 +219,8 @@ class ArmProcessor(Control):
             frame, _ = self.mmu.fill(pc, FETCH, self.state.el)
         if not self.board.is_memory(frame, OFFSET + 1):
             raise self.outside(pc, FETCH)
+        if self.state.il:  # an abort of the fetch comes first
+            raise ArmException(ExceptionClass.ILLEGAL_STATE)
         return self.board.offset(frame)
 
     def _decode(self, pc: int, base: int) -> Operation:
