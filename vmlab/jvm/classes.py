@@ -2,7 +2,7 @@
 
 What compiled code needs of a class lies in the simulated memory, one record a class:
 
-    +0   number of the class          +4   bytes of an object, header included
+    +0   number of the class          +4   of arrays of references: the record of the elements' class
     +8   display: the records of the classes above it, by depth, eight words
     +40  the method table: an address of code for each method that can be overridden
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vmlab.jvm.verifier import Verified
 
 __all__ = [
-    "DISPLAY", "DISPLAY_AT", "FAILED", "HEADER", "INITIALISED", "INITIALISING", "LINKED", "TABLE_AT", "Field", "JavaClass", "Method", "MethodKey",
+    "DISPLAY", "DISPLAY_AT", "ELEMENT_AT", "FAILED", "HEADER", "INITIALISED", "INITIALISING", "LINKED", "TABLE_AT", "Field", "JavaClass", "Method", "MethodKey",
 ]  # fmt: skip
 
 LINKED, INITIALISING, INITIALISED, FAILED = range(4)
@@ -33,7 +33,7 @@ LINKED, INITIALISING, INITIALISED, FAILED = range(4)
 
 HEADER = 8
 """Bytes before the first field of an object."""
-DISPLAY_AT, DISPLAY = 8, 8
+ELEMENT_AT, DISPLAY_AT, DISPLAY = 4, 8, 8
 TABLE_AT = DISPLAY_AT + 4 * DISPLAY
 
 MethodKey = tuple[str, str]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmlab.jvm.classes import DISPLAY, DISPLAY_AT, INITIALISED, TABLE_AT
+from vmlab.jvm.classes import DISPLAY, DISPLAY_AT, ELEMENT_AT, INITIALISED, TABLE_AT
 from vmlab.jvm.compiled_method import BOUNDS
 from vmlab.jvm.compiler_rules import BYTE_REGISTERS, Refusal, narrow, rule
 from vmlab.jvm.descriptors import parse_method
-from vmlab.jvm.heap import ELEMENTS, LENGTH, NARROW
+from vmlab.jvm.heap import ELEMENTS, LENGTH, NARROW, element_size
 
 if TYPE_CHECKING:
     from vmlab.jvm.bytecode import Bytecode
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vmlab.jvm.constant_pool import ConstantPool
 
 __all__: list[str] = []
+
+LARGEST_ARRAY = 0x400
+"""Elements of an array that compiled code allocates by itself."""
 
 
 def _pool(at: Compiler) -> ConstantPool:
@@ -44,7 +47,7 @@ def _as_interpreter(at: Compiler) -> None:
     at.stack[:] = [("pushed", 0)] * (at.verified.depths[following] if following < len(at.verified.depths) else 0)
 
 
-@rule("newarray", "anewarray", "multianewarray", "aastore", "athrow")
+@rule("multianewarray", "athrow")
 def _ask(at: Compiler, code: Bytecode) -> None:
     _as_interpreter(at)
 
@@ -166,6 +169,49 @@ def _array_store(at: Compiler, code: Bytecode) -> None:
     if value[0] == "constant":
         text = str(int(value[1]) & (1 << 8 * _SIZES[letter]) - 1)
     at.emit(f"mov {size} [eax + ecx * {_SIZES[letter]} + {ELEMENTS}], {text}")
+
+
+@rule("aastore")
+def _array_store_reference(at: Compiler, code: Bytecode) -> None:
+    """Store null, or an object of just the elements' class; of anything else the runtime decides."""
+    at.flush()
+    depth, other, store, done, outside = len(at.stack), at.label(), at.label(), at.label(), at.label()
+    at.emit("pop edx", "pop ecx", "pop eax")
+    at.fault(f"cmp ecx, [eax + {LENGTH}]")
+    at.emit(f"jae {outside}", "test edx, edx", f"je {store}", "mov ebx, [eax]", f"mov ebx, [ebx + {ELEMENT_AT}]")
+    at.emit("cmp ebx, [edx]", f"jne {other}", f"{store}: mov [eax + ecx * 4 + {ELEMENTS}], edx", f"{done}:")
+    at.aside += [f"{outside}: int {BOUNDS:#x}", f"{at.site('bounds')}:"]
+    at.aside += [f"{other}: push eax", "push ecx", "push edx", *at.service("bytecode", depth), f"jmp {done}"]
+    at.drop(3)
+
+
+@rule("newarray", "anewarray")
+def _new_array(at: Compiler, code: Bytecode) -> None:
+    """Take a small array from the open gap; all else is the runtime's."""
+    element = code.operand if code.name == "newarray" else _class(at, code).descriptor
+    found, heap = at.vm.loader.load("[" + element), at.vm.heap
+    at.flush()
+    depth, other, done = len(at.stack), at.label(), at.label()
+    at.emit(
+        "mov ecx, [esp]",
+        f"cmp ecx, {LARGEST_ARRAY}",
+        f"ja {other}",
+        f"lea edx, [ecx * {element_size(element)} + {ELEMENTS + 7}]",
+        "and edx, -8",
+        f"mov eax, [{heap.open_cell:#x}]",
+        "lea ebx, [eax + edx]",
+        f"cmp ebx, [{heap.limit_cell:#x}]",
+        f"ja {other}",
+        f"mov [{heap.open_cell:#x}], ebx",
+        f"mov dword [eax], {found.record:#x}",
+        "mov [eax + 4], edx",
+        f"mov [eax + {LENGTH}], ecx",
+        "add esp, 4",
+        f"{done}:",
+    )
+    at.aside += [f"{other}:", *at.service("bytecode", depth), "pop eax", f"jmp {done}"]
+    at.drop(1)
+    at.push_register("eax")
 
 
 @rule("arraylength")

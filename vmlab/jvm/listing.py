@@ -43,8 +43,10 @@ def format_bytecode(code: Bytecode, pool: ConstantPool, offsets: tuple[int, ...]
     if kind in "TL":
         cases = ", ".join(f"{key}: {offsets[target]}" for key, target in operand[1].items())
         return f"{text} {cases}, default: {offsets[operand[0]]}"
-    if kind in "kKnm":
-        return f"{text} {_constant(pool, operand[0] if kind == 'm' else operand)}" + f", {operand[1]}" * (kind == "m")
+    if kind == "m":
+        return f"{text} {_constant(pool, operand[0])}, {operand[1]}"
+    if kind in "kKn":
+        return f"{text} {_constant(pool, operand)}"
     if kind == "t":
         return f"{text} {spell(operand)}"
     return f"{text} {', '.join(map(str, operand)) if kind == 'i' else operand}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from vmlab.errors import ImageError
 from vmlab.jvm.class_file import FINAL, parse_class
-from vmlab.jvm.classes import DISPLAY, DISPLAY_AT, INITIALISED, TABLE_AT, Field, JavaClass, Method
+from vmlab.jvm.classes import DISPLAY, DISPLAY_AT, ELEMENT_AT, INITIALISED, TABLE_AT, Field, JavaClass, Method
 from vmlab.jvm.descriptors import element_of, spell_method
 
 if TYPE_CHECKING:
@@ -173,7 +173,9 @@ class ClassLoader:
         memory = self.process.memory
         found.record = self.process.reserve(TABLE_AT + 4 * len(found.table))
         memory.write(found.record, 4, found.number)
-        memory.write(found.record + 4, 4, found.size)
+        if found.element[:1] in ("L", "["):
+            element = found.element[1:-1] if found.element[0] == "L" else found.element
+            memory.write(found.record + ELEMENT_AT, 4, self.load(element).record)
         for depth, above in enumerate(found.display[:DISPLAY]):
             memory.write(found.record + DISPLAY_AT + 4 * depth, 4, above.record)
         for index, method in enumerate(found.table):
