@@ -144,6 +144,22 @@ def test_source_and_code():
     assert vmlab.arm64("ldr x0, =0x84000009\n hvc #0\n").outcome == "reset"
 
 
+def test_a_listing():
+    """The code as the level that runs sees it, through its tables; looking changes nothing."""
+    machine = guests.machine("workload")
+    assert [text.partition("#")[0] for _, text in machine.listing(count=3)] == ["ldr x0, ", "ldr x1, ", "str x1, [x0]"]
+    while machine.state.el:
+        machine.advance(1)
+    before = machine.save()
+    assert machine.listing(count=3)[1:] == [(0x40_0004, "mov x20, #0"), (0x40_0008, "mov w21, #0")]
+    assert machine.listing(0x4008_0000) == []  # EL0 cannot see the kernel
+    assert len(machine.listing(0x40_0FF8)) == 2
+    assert machine.save() == before
+    for wrong in ({"address": 2}, {"address": -4}, {"count": -1}, {"count": "1"}):
+        with pytest.raises(OptionError):
+            machine.listing(**wrong)
+
+
 def test_typing():
     source = "ldr x1, =0x09000000\n1: ldr w0, [x1, #0x18]\n tbnz w0, #4, 1b\n ldr w0, [x1]\n str w0, [x1]\n" + OFF
     machine = guests.machine(source, max_instructions=10_000)

@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import ImageError, OptionError
+from vmlab.isa.arm64.disassembler import disassemble
 from vmlab.machine.arm64.board import LOAD, RAM, Board
 from vmlab.machine.arm64.processor import ArmProcessor
 from vmlab.machine.arm64.state import ArmState
@@ -176,6 +177,39 @@ class Arm64Machine(NotCopied):
         """Exceptions taken, by kind and levels, as "SVC EL0>EL1"."""
         counts = self.cpu.exceptions.items()
         return Counter({f"{kind} EL{low}>EL{high}": count for (kind, low, high), count in counts})
+
+    def listing(self, address: int | None = None, count: int = 8) -> list[tuple[int, str]]:
+        """Disassemble code as the present exception level sees it.
+
+        Parameters
+        ----------
+        address : int, optional
+            Virtual address of the first instruction; that of the next one, if not given.
+        count : int
+            Instructions; it ends early where nothing is mapped.
+
+        Returns
+        -------
+        list of (int, str)
+            Addresses and instructions.
+
+        Raises
+        ------
+        OptionError
+            It is no address, or no number.
+        """
+        start = self.state.pc if address is None else address
+        if type(start) is not int or not 0 <= start < 1 << 64 or start % 4:
+            raise OptionError(f"an instruction lies at a multiple of 4 below 2**64, not at {address!r}")
+        if type(count) is not int or count < 0:
+            raise OptionError(f"count is an int from 0 on, not {count!r}")
+        lines = []
+        for place in range(start, min(start + 4 * count, 1 << 64), 4):
+            word = self.cpu.look(place)
+            if word is None:
+                break
+            lines.append((place, disassemble(word.to_bytes(4, "little"), place)[0]))
+        return lines
 
     def cycles_by_cause(self) -> dict[str, int]:
         """Return the host's cycles by what they went to."""

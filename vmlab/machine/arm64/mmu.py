@@ -150,7 +150,8 @@ class Mmu:
         try:
             if not on:
                 cacheable = bool(hcr & HCR.DC and el < 2)
-                return self._untranslated(address, access, second=second and stage2, cacheable=cacheable)
+                second = second and stage2
+                return self._untranslated(address, access, second=second, cacheable=cacheable, looking=looking)
             space, inside = self._stage1(address, el)
             if second and not stage2:
                 found: Any = self._walk(space, inside, access, el, looking=looking, read=self._read_through(address))
@@ -173,12 +174,12 @@ class Mmu:
         table = S1PTW if fault.access and fault.access.table else 0
         return Abort(address, fault.status | wnr | table, access, hpfar=fault.hpfar)
 
-    def _untranslated(self, address: int, access: int, *, second: bool, cacheable: bool) -> Found:
+    def _untranslated(self, address: int, access: int, *, second: bool, cacheable: bool, looking: bool) -> Found:
         if address >> WIDEST:
             raise Abort(address, ADDRESS_SIZE_0 | (WNR if access == WRITE else 0), access)
         if not second:
             return Found(address & ~OFFSET, not cacheable and access != FETCH, None)
-        nested = self._walk_nested(None, address, access, 0, looking=False)
+        nested = self._walk_nested(None, address, access, 0, looking=looking)
         return Found(nested.frame, not cacheable and access != FETCH, nested)
 
     def _stage1(self, address: int, el: int) -> tuple[AddressSpace, int]:

@@ -223,6 +223,14 @@ class ArmProcessor(Control):
             raise ArmException(ExceptionClass.ILLEGAL_STATE)
         return self.board.offset(frame)
 
+    def look(self, address: int) -> int | None:
+        """Return the word at an address, as the present level would fetch it; None where it cannot. Nothing changes."""
+        try:
+            frame = self.mmu.translate(address, FETCH, self.state.el, looking=True).frame
+        except ArmException:
+            return None
+        return self.board.read_table(frame | address & OFFSET, 4) if self.board.is_memory(frame, OFFSET + 1) else None
+
     def _decode(self, pc: int, base: int) -> Operation:
         """Decode an instruction, and keep what it does beside its page."""
         if pc & 3:
