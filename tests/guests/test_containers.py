@@ -74,6 +74,24 @@ def frames(run):
     return free, used
 
 
+def intact(run):
+    """Say whether the programs, which all containers share, are as they were."""
+    image = run.guests[0].image
+    start, end = (image.symbols[name] for name in ("user_programs", "user_end"))
+    (segment,) = image.segments
+    written = segment.data[start - segment.address : end - segment.address]
+    return run.guests[0].memory.read_bytes(start, end - start) == written
+
+
+def changed(*replacements):
+    """Return the image of a changed source; each text is in it once."""
+    source = guests.source("containers")
+    for old, new in replacements:
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    return vmlab.assemble(source, "changed")
+
+
 # -- what all have -------------------------------------------------------------------------------------------------------
 
 
@@ -277,8 +295,7 @@ def test_no_tick_is_lost_while_the_kernel_works():
 
 def test_no_register_carries_anything_from_container_to_container():
     """One leaves its mark in GS, and computes; another looks for it there for as long."""
-    source = guests.source("containers")
-    for old, new in (
+    image = changed(
         ("SCRIPT_1 equ 0 ", "SCRIPT_1 equ 9 "),
         ("SCRIPT_2 equ 0 ", "SCRIPT_2 equ 5 "),
         ("DEADLINE equ 300", "DEADLINE equ 60 "),
@@ -287,10 +304,8 @@ def test_no_register_carries_anything_from_container_to_container():
             "        mov eax, [header]\n",
             "        mov ecx, 5000\n.look:  mov eax, gs\n        test eax, eax\n        loopz .look\n",
         ),
-    ):
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    run = vmlab.run(vmlab.assemble(source, "marks"), **options())
+    )
+    run = vmlab.run(image, **options())
     assert said(run, "db")[:-1] == ["reads the kernel's memory at 00100000", "got 00000000"]
     assert vmlab.containers(run)["web"].ticks > 20
 
@@ -307,6 +322,69 @@ def test_a_neighbour_is_felt_where_shares_are_given_twice():
     assert loud > 1.4 * quiet
     quiet, loud = (measured(script, SHARE_1=4, SHARE_2=4) for script in (BIND, SPIN))
     assert abs(loud - quiet) <= PERIOD
+
+
+def test_a_container_ends_with_its_first_process():
+    """A child forks, then the fork kills process 1: the child, which computes, and the fork itself end with it."""
+    image = changed(
+        ("SCRIPT_1 equ 0 ", "SCRIPT_1 equ 1 "),
+        ("SCRIPT_2 equ 0 ", "SCRIPT_2 equ 9 "),
+        (
+            "spin:   jmp spin",
+            "spin:   system FORK\n        test eax, eax\n        jnz spin_on\n        system KILL, 1\n        say got_text\nspin_on: jmp spin_on",
+        ),
+    )
+    run = vmlab.run(image, **options())
+    assert said(run, "web")[:-1] == [RESULT]
+    assert said(run, "db")[:-1] == []
+    assert "too long" not in run.console
+    assert frames(run)[1] == []
+    assert vmlab.containers(run)["db"].peak_processes == 3
+
+
+def test_another_program_begins_with_nothing_of_the_one_before():
+    """A process that has touched its pages executes the memory bomb, which finds zeros, and as much as a new one does."""
+    image = changed(
+        ("SCRIPT_2 equ 0 ", "SCRIPT_2 equ 5 "),
+        (
+            "        mov eax, [header]\n",
+            "        system SBRK, 4\n        mov [eax + 8], eax\n        push eax\n        system EXEC, 6\n",
+        ),
+    )
+    run = vmlab.run(image, **options())
+    assert said(run, "db")[:-1] == ["reads the kernel's memory at 00100000", *CAUGHT["6"]]
+    assert frames(run)[1] == []
+
+
+def refusals(calls, places):
+    """Let a process of `db` make each call with each address; return what it was told and the run."""
+    code = "".join(
+        f"        system {call.format(place)}\n        say result_text\n" for call in calls for place in places
+    )
+    image = changed(
+        ("SCRIPT_2 equ 0 ", "SCRIPT_2 equ 5 "),
+        ("peek:   say peek_text, header\n", f"peek:   system OPEN, motd_path\n{code}        system EXIT\n"),
+    )
+    run = vmlab.run(image, **options())
+    assert said(run, "web")[-2] == RESULT
+    return said(run, "db")[:-1], run
+
+
+def test_a_system_call_writes_to_no_memory_but_the_callers_own():
+    """Programs are read by all, and written by nobody, by way of the kernel neither; nor is the kernel itself."""
+    calls = ("GETHOSTNAME, {0}", "UNAME, {0}", "PS, {0}, 4", "READ, 0, {0}, 4")
+    places = ("user_programs", "user_end - 4", "containers", "PRIVATE - 1", "HEAP", "0xFFFFFFF8")
+    told, run = refusals(calls, places)
+    assert told == ["EFAULT"] * len(calls) * len(places)
+    assert intact(run)
+
+
+def test_a_system_call_reads_no_memory_but_the_callers_own():
+    calls = ("WRITE, {0}, 8", "OPEN, {0}", "SETHOSTNAME, {0}")
+    places = ("header", "user_programs - 1", "containers", "POOL", "PRIVATE - 1", "HEAP", "0xFFFFFFF8")
+    told, run = refusals(calls, places)
+    assert told == ["EFAULT"] * len(calls) * len(places)
+    assert vmlab.containers(run)["db"].hostname == "db.example"
 
 
 # -- what one kernel for all means ---------------------------------------------------------------------------------------
@@ -372,6 +450,7 @@ def check_fuzz(seed):
     assert (run.outcome, run.status, found.state, found.strays) == ("exit", 1, "ended", ()), seed
     free, used = frames(run)
     assert (len(set(free)), used) == (FRAMES, []), seed
+    assert intact(run), seed
     assert found["web"].peak_pages <= 32
     assert found["db"].peak_pages <= 24
     assert found["web"].peak_processes <= 6
