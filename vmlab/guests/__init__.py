@@ -1,7 +1,7 @@
 """Guests: small kernels and programs in assembly, one file each, to run, read and change.
 
-`minios` is an operating system in a few pages, `containers` one with containers, whose parts lie in a folder of its name;
-each of the others shows one mechanism. A guest's first comment line says what it does. A changed source goes through `vmlab.assemble` in the same way; what it defines by `equ` can be given
+`minios` is an operating system in a few pages, `containers` one with containers, whose parts lie in a folder of its name,
+`nested_host` a hypervisor with another guest as its module; each of the others shows one mechanism. A guest's first comment line says what it does. A changed source goes through `vmlab.assemble` in the same way; what it defines by `equ` can be given
 to `load`.
 
 Simplified: every guest is assembled when it is first asked for, and is loaded flat at 1 MiB.
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError
 from vmlab.guests.workload import workload_disk
+from vmlab.machine.image import Module
 from vmlab.machine.program import assemble
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["describe", "load", "names", "no_guest", "source", "workload_disk"]
 
 SUFFIX = ".asm"
+MODULES = {"nested_host": ("workload",)}
+"""Guests that come with others as their multiboot modules."""
 _CONSTANT = re.compile(r"^(\w+)\s+equ\s", re.MULTILINE)
 _INCLUDE = re.compile(r'^%include "(.+)"\n', re.MULTILINE)
 
@@ -127,4 +131,5 @@ def _with_constant(name: str, text: str, constant: str, value: object) -> str:
 
 @cache
 def _assemble(text: str, name: str) -> Image:
-    return assemble(text, name)
+    modules = tuple(Module(load(module).segments[0].data, module) for module in MODULES.get(name, ()))
+    return replace(assemble(text, name), modules=modules)

@@ -11,27 +11,7 @@ TABLE   equ 0x95000
 MEMORY  equ 0x200000                    ; where it lies: 64 KiB
 ENTRY   equ 0x1000                      ; where in it the guest begins
 
-%macro set 2                            ; write a field of the VMCS
-        mov ebx, %2
-        mov eax, %1
-        vmwrite eax, ebx
-%endmacro
-%macro get 2                            ; read one
-        mov ebx, %2
-        vmread %1, ebx
-%endmacro
-%macro control 3                        ; write a control: what its capability MSR demands, and what it allows
-        mov ecx, %2
-        rdmsr
-        or eax, %3
-        and eax, edx
-        mov ebx, %1
-        vmwrite ebx, eax
-%endmacro
-%macro describe 3                       ; number of a guest's segment, its limit, its access rights
-        set 0x4800 + 2 * %1, %2
-        set 0x4814 + 2 * %1, %3
-%endmacro
+%include "vmx/macros.asm"
 
 start:  mov esp, STACK
         mov eax, 1                      ; CPUID: bit 5 of ECX says whether there is VT-x
@@ -204,28 +184,7 @@ halted: vmxoff
         mov al, 0
         out 0xF4, al
 
-print:  mov dx, 0x3F8                           ; the text at ESI
-.next:  lodsb
-        test al, al
-        jz .end
-        out dx, al
-        jmp .next
-.end:   ret
-number_out:                                     ; EAX, in decimal, and a new line
-        mov ecx, 10
-        push dword 10
-.digit: xor edx, edx
-        div ecx
-        add edx, 0x30
-        push edx
-        test eax, eax
-        jnz .digit
-        mov dx, 0x3F8
-.out:   pop eax
-        out dx, al
-        cmp al, 10
-        jne .out
-        ret
+%include "vmx/output.asm"
 
 ; -- the guest: 16-bit code, which knows nothing of all this
 bits 16
