@@ -38,9 +38,16 @@ def test_compiled_code_does_as_java_does(name):
     assert result(name) == EXPECTED[name]
 
 
-@pytest.mark.parametrize("name", sorted(set(EXPECTED) - {"Garbage"}))
+@pytest.mark.parametrize("name", ["Bits", "Calculator", "Exceptions", "Interfaces", "Lists", "Matrix", "StaticInit"])
 def test_all_compiled_does_as_java_does(name):
     assert result(name, threshold=1) == EXPECTED[name]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("threshold", [1, 2, 7])
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_however_much_is_compiled(name, threshold):
+    assert result(name, threshold=threshold) == EXPECTED[name]
 
 
 @needs_java

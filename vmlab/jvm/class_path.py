@@ -5,6 +5,7 @@ Read more: `java`'s manual page, on the class path.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -39,10 +40,13 @@ class ClassPath(Mapping[str, ClassFile]):
     def __init__(self, names: list[str], read: Callable[[str], bytes | None]) -> None:
         self.names, self._read = names, read
         self._files: dict[str, ClassFile | None] = {}
+        self.digests: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> ClassFile:
         if name not in self._files:
             raw = self._read(name)
+            if raw is not None:
+                self.digests[name] = hashlib.sha256(raw).hexdigest()
             found = None if raw is None else parse_class(raw, name.rpartition("/")[2] + SUFFIX)
             if found is not None and found.name != name:
                 raise ImageError(f"{name}{SUFFIX} holds the class {found.name}: its name and place must be the class's")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vmlab.errors import StateError
 from vmlab.jvm.heap import ELEMENTS, LENGTH, MARK
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vmlab.jvm.heap import Heap
     from vmlab.jvm.loader import ClassLoader
 
-__all__ = ["Collection", "collect"]
+__all__ = ["Collection", "check_heap", "collect"]
 
 SMALLEST_GAP = 16
 
@@ -92,3 +93,38 @@ def _sweep(heap: Heap) -> Collection:
         heap.free(start, size)
     heap.gaps = [gap for gap in gaps if gap[1] >= SMALLEST_GAP]
     return Collection(live, freed, live_bytes, freed_bytes)
+
+
+def check_heap(heap: Heap, loader: ClassLoader, roots: Iterable[int]) -> None:
+    """See that the heap can be walked from end to end, and that all references lead to objects.
+
+    Raises
+    ------
+    StateError
+        It cannot, or one does not.
+    """
+    memory, objects, address = heap.memory, set(), heap.start
+    gap = range(memory.read(heap.open_cell, 4), memory.read(heap.limit_cell, 4))
+    while address < heap.end:
+        size = gap.stop - address if gap and address == gap.start else memory.read(address + 4, 4)
+        record = 0 if gap and address == gap.start else memory.read(address, 4)
+        if size <= 0 or size % 8 or address + size > heap.end or (record and record not in loader.by_record):
+            raise StateError(f"heap: there is no object at {address:#x}: the saved state is damaged")
+        if record:
+            objects.add(address)
+            if loader.by_record[record].element and memory.read(address + LENGTH, 4) > size:
+                raise StateError(
+                    f"heap: the array at {address:#x} is longer than its memory: the saved state is damaged"
+                )
+        address += size
+    found = [each for each in roots if each]
+    for each in objects:
+        kind = loader.by_record[memory.read(each, 4)]
+        if kind.element[:1] in ("L", "["):
+            first = each + ELEMENTS >> 2
+            found += filter(None, memory.view32[first : first + memory.read(each + LENGTH, 4)])
+        else:
+            found += [value for offset in kind.references if (value := memory.read(each + offset, 4))]
+    wrong = next((each for each in found if each not in objects), None)
+    if wrong is not None:
+        raise StateError(f"heap: a reference leads to {wrong:#x}, where there is no object: the saved state is damaged")

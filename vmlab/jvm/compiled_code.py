@@ -13,9 +13,9 @@ Read more: Hölzle, Chambers and Ungar, "Debugging Optimized Code with Dynamic D
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vmlab.errors import ImageError
+from vmlab.errors import ImageError, StateError
 from vmlab.isa.x86.faults import DE, PF
 from vmlab.jvm import compiler_objects  # noqa: F401 - enters its rules
 from vmlab.jvm.compiled_method import BOUNDS, CALL, OVERFLOW, RETURN, SERVICE, CompiledMethod, Site
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CompiledCode", "CompiledFrame"]
 
-STUB_BYTES = 12
+STUB_BYTES, STUBS_END = 12, CODE + 0x1_0000
 MOST_LEFT = 8
 """Times that a method's code is thrown away before it stays with the interpreter."""
 LOOPS = 10
@@ -94,8 +94,9 @@ class CompiledCode:
         self.sites: dict[int, Site] = {}
         self.left = 0
         self._left_by: dict[int, int] = {}
-        self._next = CODE
-        self._return = self._place(bytes((0xCD, RETURN)))  # int RETURN
+        self._next = STUBS_END
+        self._return = CODE
+        self.memory.write_bytes(CODE, bytes((0xCD, RETURN)))  # int RETURN
 
     def attach(self, vm: Runtime) -> None:
         """Take note of whose code it is."""
@@ -113,10 +114,33 @@ class CompiledCode:
     def stub(self, method: Method) -> int:
         """Make the stub of a method: `mov eax, number`, `int CALL`, `ret words`."""
         number, words = method.number.to_bytes(4, "little"), (4 * method.words).to_bytes(2, "little")
-        try:
-            return self._place(b"\xb8" + number + bytes((0xCD, CALL, 0xC2)) + words)
-        except Refusal as refusal:
-            raise ImageError(f"{method.title}: {refusal}: the program has too many classes") from None
+        address = CODE + STUB_BYTES * (1 + method.number)
+        if address + STUB_BYTES > STUBS_END:
+            raise ImageError(f"{method.title}: the program's classes have too many methods")
+        self.memory.write_bytes(address, b"\xb8" + number + bytes((0xCD, CALL, 0xC2)) + words)
+        return address
+
+    def save_counts(self) -> dict[str, Any]:
+        """Save what is neither in memory nor of one method."""
+        numbers = {each: n for n, each in enumerate(self.made)}
+        return {
+            "used": {number: numbers[each] for number, each in self.methods.items()},
+            "refused": {method.number: why for method, why in self.refused.items()},
+            "left": self.left,
+            "left_by": dict(self._left_by),
+            "next": self._next,
+        }
+
+    def load_counts(self, state: dict[str, Any]) -> None:
+        """Load what `save_counts` gave, once the methods are there; StateError where it names others."""
+        known = self.vm.loader.methods
+        if any(each >= len(known) for each in state["refused"]) or any(
+            n >= len(self.made) or self.made[n].method.number != each for each, n in state["used"].items()
+        ):
+            raise StateError("compiled code: the saved state names methods that are not there: it is damaged")
+        self.methods = {number: self.made[n] for number, n in state["used"].items()}
+        self.refused = {known[number]: why for number, why in state["refused"].items()}
+        self.left, self._left_by, self._next = state["left"], dict(state["left_by"]), state["next"]
 
     # -- compiling ---------------------------------------------------------------------------------------------------------
 

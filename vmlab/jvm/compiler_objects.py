@@ -202,10 +202,10 @@ def _new_array(at: Compiler, code: Bytecode) -> None:
         "lea ebx, [eax + edx]",
         f"cmp ebx, [{heap.limit_cell:#x}]",
         f"ja {other}",
-        f"mov [{heap.open_cell:#x}], ebx",
         f"mov dword [eax], {found.record:#x}",
         "mov [eax + 4], edx",
         f"mov [eax + {LENGTH}], ecx",
+        f"mov [{heap.open_cell:#x}], ebx",
         "add esp, 4",
         f"{done}:",
     )
@@ -241,9 +241,9 @@ def _new(at: Compiler, code: Bytecode) -> None:
         f"lea ecx, [eax + {found.size}]",
         f"cmp ecx, [{heap.limit_cell:#x}]",
         f"ja {full}",
-        f"mov [{heap.open_cell:#x}], ecx",
         f"mov dword [eax], {found.record:#x}",
         f"mov dword [eax + 4], {found.size}",
+        f"mov [{heap.open_cell:#x}], ecx",  # last: until then it is a gap, whoever looks
         f"{made}:",
     )
     at.aside += [f"{full}:", *at.service("bytecode", len(at.stack)), "pop eax", f"jmp {made}"]
@@ -267,7 +267,7 @@ def _cast(at: Compiler, code: Bytecode) -> None:
     if display:
         at.emit(f"cmp dword [eax + {display}], {found.record:#x}")
     else:
-        cell = at.vm.process.reserve(8)
+        cell = at.vm.process.reserve_cell()
         at.emit(f"cmp eax, [{cell:#x}]")
     at.emit(f"jne {wrong}", f"{right}:")
     at.aside += [f"{wrong}:", *at.service("cast", len(at.stack), cell), f"jmp {right}"]
@@ -346,7 +346,7 @@ def _call_interface(at: Compiler, code: Bytecode) -> None:
     result = _types(at, code)
     method = at.vm.loader.method(_pool(at).method(code.operand))
     at.flush()
-    cell, other, known = at.vm.process.reserve(8), at.label(), at.label()
+    cell, other, known = at.vm.process.reserve_cell(), at.label(), at.label()
     at.emit(f"mov eax, [esp + {4 * (method.words - 1)}]")
     at.fault("mov eax, [eax]")
     at.emit(f"cmp eax, [{cell:#x}]", f"jne {other}", f"{known}: mov eax, [{cell + 4:#x}]")

@@ -30,9 +30,11 @@ def run(vm: Runtime, limit: int) -> bool:
     """
     while vm.frames:
         budget = limit - vm.bytecodes - vm.process.compiled_instructions
-        if budget <= 0:
-            return False
         frame = vm.frames[-1]
+        if budget <= 0:
+            if isinstance(frame, Frame):
+                frame.again = True  # its next instruction is the present one, for whoever looks
+            return False
         try:
             if isinstance(frame, Segment):
                 vm.compiled.run(frame, budget)

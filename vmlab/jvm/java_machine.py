@@ -5,16 +5,18 @@ Read more: JVMS 5.2 (how a virtual machine starts up).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vmlab.errors import OptionError
+from vmlab.errors import ImageError, OptionError, StateError
 from vmlab.jvm.class_path import MAIN, find_program
 from vmlab.jvm.compiled_code import CompiledCode
 from vmlab.jvm.interpreter import run
 from vmlab.jvm.listing import MethodView, find_method
 from vmlab.jvm.process import Process
 from vmlab.jvm.runtime import Runtime
+from vmlab.jvm.saving import load_runtime, save_runtime
 from vmlab.machine.disk import Disk
+from vmlab.machine.state import COUNT, check_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +89,7 @@ class JavaMachine:
         if isinstance(arguments, str) or not all(isinstance(each, str) for each in arguments):
             raise OptionError(f"arguments are a list of texts, as ['3', 'x'], not {arguments!r:.60}")
         self.files, self.main = find_program(program)
+        self._disk = disk.copy() if disk else None
         self.process = Process(heap - heap % 8, disk)
         self.compiled_code = CompiledCode(self.process, enabled=jit, threshold=threshold)
         self.runtime = Runtime(self.process, self.files, self.compiled_code)
@@ -193,3 +196,37 @@ class JavaMachine:
     def cycles(self) -> int:
         """Cycles of the simulated processor, all together."""
         return sum(self.cycles_by_cause.values())
+
+    def save(self) -> dict[str, Any]:
+        """Save all of it as plain data, between two instructions."""
+        return {
+            "version": 1,
+            "main": self.main,
+            "heap": self.process.heap_size,
+            "process": self.process.save(),
+            "runtime": save_runtime(self.runtime),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Load what `save` of a machine with the same program, heap and disk gave.
+
+        Raises
+        ------
+        StateError
+            It is damaged, or of another program; nothing has changed then.
+        """
+        check_state(state, "Java machine", {"main": str, "heap": COUNT, "process": dict, "runtime": dict})
+        if (state["main"], state["heap"]) != (self.main, self.process.heap_size):
+            raise StateError(
+                f"the saved state is of {state['main']} with a heap of {state['heap']} bytes, this machine runs {self.main} "
+                f"with {self.process.heap_size}"
+            )
+        old = self.compiled_code
+        process = Process(self.process.heap_size, self._disk.copy() if self._disk else None)
+        code = CompiledCode(process, enabled=old.enabled, threshold=old.threshold)
+        runtime = Runtime(process, self.files, code)
+        try:
+            load_runtime(runtime, state["runtime"], state["process"])
+        except ImageError as error:
+            raise StateError(f"the saved state needs what this program has not: {error}") from None
+        self.process, self.compiled_code, self.runtime = process, code, runtime

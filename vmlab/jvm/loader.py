@@ -89,6 +89,10 @@ class ClassLoader:
         self.by_record: dict[int, JavaClass] = {}
         self._loading: list[str] = []
 
+    def digest(self, name: str) -> str | None:
+        """Return the SHA-256 of a class file of the program, to compare it; None for a class of the library, or of arrays."""
+        return getattr(self.files, "digests", {}).get(name)
+
     def load(self, name: str) -> JavaClass:
         """Return a class by name (`java/lang/String`), or that of arrays by descriptor (`[I`).
 

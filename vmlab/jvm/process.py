@@ -124,7 +124,7 @@ class Process:
         self.memory = self.machine.memory
         self.heap_size = heap_size
         self.compiled_instructions = self.system_instructions = 0
-        self._data, self._timer_runs = DATA, False
+        self._data, self._cells, self._timer_runs = DATA, CODE, False
         self._build_tables()
         self._boot()
 
@@ -162,8 +162,13 @@ class Process:
         self.machine.host_entry = range(ENTRY, ENTRY + 256 * ENTRY_BYTES, ENTRY_BYTES)
         self.machine.in_host = True
 
+    @property
+    def reserved(self) -> int:
+        """Address up to which `reserve` has set memory aside."""
+        return self._data
+
     def reserve(self, size: int) -> int:
-        """Set memory aside for good, for records, static fields and cells; return its address.
+        """Set memory aside for good, for records, static fields and the cells of methods; return its address.
 
         Raises
         ------
@@ -171,10 +176,19 @@ class Process:
             There is no more.
         """
         address = self._data
-        if address + size > CODE:
-            raise OptionError("the program's classes are too many: there are 256 KiB for records and static fields")
         self._data += size + -size % 4
+        self._check_room()
         return address
+
+    def reserve_cell(self) -> int:
+        """Set two words aside, in which a place in compiled code keeps something: from the other end, as they come later."""
+        self._cells -= 8
+        self._check_room()
+        return self._cells
+
+    def _check_room(self) -> None:
+        if self._data > self._cells:
+            raise OptionError("the program's classes are too many: there are 256 KiB for records and static fields")
 
     # -- in and out --------------------------------------------------------------------------------------------------------
 
@@ -277,6 +291,7 @@ class Process:
             "machine": self.machine.save(),
             "memory": self.memory.save(),
             "data": self._data,
+            "cells": self._cells,
             "timer_runs": self._timer_runs,
             "compiled_instructions": self.compiled_instructions,
             "system_instructions": self.system_instructions,
@@ -291,7 +306,8 @@ class Process:
             It is damaged.
         """
         counts = {"compiled_instructions": COUNT, "system_instructions": COUNT}
-        parts = {"machine": dict, "memory": dict, "data": range(DATA, CODE + 1), "timer_runs": bool}
+        parts = {"machine": dict, "memory": dict, "data": range(DATA, CODE + 1), "cells": range(DATA, CODE + 1)}
+        parts["timer_runs"] = bool
         check_state(state, "process", parts | counts)
         before = self.memory.save()
         self.memory.load(state["memory"])
@@ -300,7 +316,7 @@ class Process:
         except Exception:
             self.memory.load(before)
             raise
-        self._data, self._timer_runs = state["data"], state["timer_runs"]
+        self._data, self._cells, self._timer_runs = state["data"], state["cells"], state["timer_runs"]
         for name in counts:
             setattr(self, name, state[name])
 
