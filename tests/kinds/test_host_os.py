@@ -6,6 +6,8 @@ import random
 
 import pytest
 
+from vmlab.errors import OptionError
+from vmlab.kinds.host_os import LEAST
 from vmlab.kinds.presets import preset
 from vmlab.machine.program import assemble
 
@@ -66,6 +68,28 @@ def test_processes_share_the_processor_but_no_memory():
 def test_the_frames_of_a_process_are_given_back():
     host = start("system 7, 3\nmov [eax], eax\nsystem 0", "hlt")
     assert [each.pages for each in host.processes] == [{}, {}]
+    whole = preset("Red Hat KVM", guests=1, processes=0).system.os.pool
+    assert sorted(host.pool) == sorted(whole)
+
+
+def test_whoever_takes_all_memory_is_ended_and_the_guest_goes_on():
+    greedy = "system 7, 900\nmov ecx, 900\n.l: mov [eax], ecx\nadd eax, 0x1000\nloop .l\nsystem 0"
+    running = preset("Red Hat KVM", guests=1, processes=0)
+    running.system.start_process("greedy", assemble(PRELUDE + greedy).segments[0].data)
+    running.run()
+    assert running.system.os.processes[0].outcome == "killed"
+    assert running.results
+
+
+def test_what_is_no_program_and_one_process_too_many():
+    system = preset("Red Hat KVM", guests=1, processes=0).system
+    for program in (b"", "nop", None, bytes(1 << 17)):
+        with pytest.raises(OptionError, match="bytes of machine code"):
+            system.start_process("none", program)
+    while len(system.os.pool) >= LEAST:
+        system.start_process("one", b"\xf4")
+    with pytest.raises(OptionError, match="no memory for a process more"):
+        system.start_process("one", b"\xf4")
 
 
 def test_an_endless_process_ends_at_the_limit_of_the_run():

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from vmlab.errors import OptionError
 from vmlab.isa.x86.descriptors import INTERRUPT_GATE64, encode_descriptor, encode_gate
 from vmlab.isa.x86.faults import PF, vector_name
 from vmlab.isa.x86.registers import CS, DS, EAX, EBX, ECX, ES, ESP, FIXED, FS, GS, IF, SS
@@ -47,6 +48,11 @@ TICK = 3_000
 """Instructions of the processor in a tick of the host's timer, as in the guest `workload`."""
 SECTOR = 512
 LONGEST_TEXT = 4096
+LARGEST_PROGRAM = 1 << 16
+MOST_TABLES = 2
+"""Frames that mapping a page may take: for itself, and for a page table."""
+LEAST = 8
+"""Frames of the smallest process: page tables, program, stack."""
 MASK = ERROR = 0xFFFFFFFF
 
 
@@ -58,7 +64,9 @@ class HostOs:
     machine : Machine
         The computer.
     frames : HostFrames
-        The kernel's frames, page tables, descriptor tables and stack.
+        The kernel's page tables, descriptor tables and stack.
+    pool : list of int
+        Host-physical addresses of frames that it can give to processes.
     disk : HostDisk
         Its driver.
 
@@ -76,8 +84,9 @@ class HostOs:
         Addresses at which its gates lead into it.
     """
 
-    def __init__(self, machine: Machine, frames: HostFrames, disk: HostDisk) -> None:
+    def __init__(self, machine: Machine, frames: HostFrames, pool: list[int], disk: HostDisk) -> None:
         self._machine, self._frames, self._disk = machine, frames, disk
+        self.pool = pool
         self.processes: list[Process] = []
         self.running: Process | None = None
         self.counters: Counter[str] = Counter()
@@ -95,37 +104,62 @@ class HostOs:
 
     # -- processes -------------------------------------------------------------------------------------------------------
 
-    def start(self, name: str, program: bytes) -> Process:
-        """Load a program at `BASE` and make a process of it."""
-        frames, memory = self._frames, self._machine.memory
+    def start(self, name: str, program: object) -> Process:
+        """Load a program at `BASE` and make a process of it.
+
+        Raises
+        ------
+        OptionError
+            It is none, or there is no memory for it.
+        """
+        if not isinstance(program, bytes) or not 0 < len(program) <= LARGEST_PROGRAM:
+            raise OptionError(f"a program is 1 to {LARGEST_PROGRAM} bytes of machine code, not {program!r:.40}")
+        if len(self.pool) < LEAST + len(program) // PAGE_SIZE:
+            raise OptionError(f"the host has no memory for a process more: {len(self.processes)} were started")
+        memory = self._machine.memory
         format_ = four_level(self._machine.cpu.model.physical_bits, no_execute=False, gigabyte_pages=False)
-        tables = PageTables(format_, memory, frames.allocate)
+        tables = PageTables(format_, memory, self._allocate)
         for address in range(0, memory.size, LARGE):
             if not BASE <= address < END:
                 tables.map(address, address, LARGE, user=False)
         process = Process(name, len(self.processes) + 1, tables.root)
         self._tables[process.pid] = tables
         for offset in range(0, len(program), PAGE_SIZE):
-            memory.write_bytes(self._map(process, BASE + offset), program[offset : offset + PAGE_SIZE])
+            self._map(process, BASE + offset)
+            memory.write_bytes(process.pages[BASE + offset], program[offset : offset + PAGE_SIZE])
         stack = BASE + -(-len(program) // PAGE_SIZE) * PAGE_SIZE
         self._map(process, stack)
         process.brk = process.registers[ESP] = stack + PAGE_SIZE
         self.processes.append(process)
         return process
 
-    def _map(self, process: Process, address: int) -> int:
-        """Give a process a page, cleared; return its frame."""
-        frame = self._frames.allocate()
-        self._tables[process.pid].map(address, frame)
-        process.pages[address] = frame
+    def _allocate(self, size: int = PAGE_SIZE) -> int:
+        """Take a frame of the pool, cleared."""
+        assert size == PAGE_SIZE, "frames are taken one by one"
+        frame = self.pool.pop()
+        self._machine.memory.write_bytes(frame, bytes(PAGE_SIZE))
         return frame
 
+    def _map(self, process: Process, address: int) -> bool:
+        """Give a process a page, cleared; False where there is no memory left."""
+        if len(self.pool) < MOST_TABLES:
+            return False
+        frame = self._allocate()
+        self._tables[process.pid].map(address, frame)
+        process.pages[address] = frame
+        return True
+
     def end(self, process: Process, outcome: str) -> None:
-        """Take a process's pages back."""
+        """Take a process's memory back; its kernel leaves its address space before."""
+        cpu = self._machine.cpu
+        if cpu.cr3 == process.root:
+            cpu.set_cr3(self._frames.root)
         process.outcome = outcome
-        for frame in process.pages.values():
-            self._frames.release(frame)
+        self.pool += process.pages.values()
         process.pages.clear()
+        tables = self._tables.pop(process.pid, None)
+        if tables is not None:
+            self.pool += tables.tables
 
     def can_run(self, process: Process, time: int) -> bool:
         """Say whether a process can be given the processor at a virtual time."""
@@ -179,9 +213,10 @@ class HostOs:
         page = address & -PAGE_SIZE
         if not BASE <= page < process.brk or page in process.pages:
             return False
+        if not self._map(process, page):
+            return False
         self.counters["page faults"] += 1
         process.faults += 1
-        self._map(process, page)
         return True
 
     def _place(self, process: Process, address: int) -> int | None:
@@ -268,6 +303,7 @@ class HostOs:
             "version": 1,
             "processes": [each.save() for each in self.processes],
             "running": None if self.running is None else self.running.pid,
+            "pool": list(self.pool),
             "counters": dict(self.counters),
             "since": self._since,
             "idle": self.idle,
@@ -277,9 +313,14 @@ class HostOs:
         """Load what `save` gave; StateError where it is damaged."""
         count = len(self.processes)
         numbers = {"since": COUNT, "idle": COUNT, "running": (range(1, count + 1), type(None))}
-        check_state(state, "host OS", {"processes": Items(dict, count), "counters": Entries(str, COUNT), **numbers})
+        check_state(
+            state,
+            "host OS",
+            {"processes": Items(dict, count), "pool": Items(COUNT), "counters": Entries(str, COUNT), **numbers},
+        )
         for process, saved in zip(self.processes, state["processes"], strict=True):
             process.load(saved)
+        self.pool[:] = state["pool"]
         running = state["running"]
         self.running = None if running is None else self.processes[running - 1]
         self.counters, self._since, self.idle = Counter(state["counters"]), state["since"], state["idle"]

@@ -105,7 +105,8 @@ class Hosted(Organized, VtX):
         if self.own_world:
             first = self.host.allocate_run(WORLD_FRAMES)
             self.frames = HostFrames(self.machine.memory, WORLD_FRAMES, self.machine.cpu.model.physical_bits, first)
-        self.os = HostOs(self.machine, self.frames, self.driver)
+        pool = [self.host.allocate() for _ in range(PROCESS_FRAMES * len(images))]
+        self.os = HostOs(self.machine, self.frames, pool, self.driver)
         self.own_entry = self.machine.host_entry
         self.machine.host_entry = self.os.entries
         self.user_exits: Counter[str] = Counter()
@@ -118,7 +119,7 @@ class Hosted(Organized, VtX):
         """Frames for the processes, and for a world of the host's own."""
         return super().frames_of(model) + PROCESS_FRAMES + WORLD_FRAMES
 
-    def start_process(self, name: str, program: bytes) -> Process:
+    def start_process(self, name: str, program: object) -> Process:
         """Start an ordinary process of the host's, beside the virtual machines."""
         return self.os.start(name, program)
 

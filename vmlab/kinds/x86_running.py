@@ -72,6 +72,9 @@ class X86Running(Running):
         """End a guest by one of its parts, a host's process; the process that is a virtual machine takes its guest with it."""
         system = self.system
         head, _, tail = self.find(name).name.partition("/")
+        while isinstance(system, Hypervisor) and not system.in_vmm:  # whoever has the processor must give it up first
+            system.interrupted(system.current)
+            system.advance(1)
         if head == "host" and tail.startswith("process"):
             system.os.end(system.os.processes[int(tail.removeprefix("process")) - 1], KILLED)
             return
@@ -79,9 +82,6 @@ class X86Running(Running):
         if not number.isdigit():
             raise OptionError(f"{name!r} cannot be ended: choose a part of a guest, or a process of the host")
         index = int(number)
-        while isinstance(system, Hypervisor) and not system.in_vmm:
-            system.interrupted(system.current)
-            system.advance(1)
         if system.guests[index].outcome is None:
             system.end_guest(index, KILLED)
         else:
@@ -251,4 +251,6 @@ class X86Running(Running):
             return f"guest{CONTROL}/kernel" if system.guests[CONTROL].outcome != KILLED else None
         if isinstance(system, Hosted):
             return "host/kernel"
-        return "vmm" if isinstance(system, Hypervisor) else "guest0/kernel"
+        if isinstance(system, Hypervisor):
+            return "vmm"
+        return "guest0/kernel" if system.guests[0].outcome != KILLED else None

@@ -58,7 +58,7 @@ def kind_graph(running: Running) -> nx.DiGraph:
     for part in parts:
         relations = (("traps to", part.traps_to), ("runs on", part.runs_on), ("assigned to", _one(part.assigned_to)))
         for relation, targets in relations:
-            for target in targets:
+            for target in filter(graph.has_node, targets):
                 graph.add_edge(part.name, target, relation=relation)
     return graph
 
