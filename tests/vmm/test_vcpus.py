@@ -163,7 +163,7 @@ def test_saved_in_the_middle(way):
     goes_on_elsewhere(lambda: system_of(1, under, **options), all_seen, start=1_000, places=3)
 
 
-@pytest.mark.parametrize("way", ["vt-x", "amd-v", "vt-x, shadow"])
+@pytest.mark.parametrize("way", ["vt-x", "amd-v", "vt-x, shadow", "binary translation"])
 def test_several_guests_with_several_processors(way, monkeypatch):
     under, options = WAYS[way]
     monkeypatch.setattr("vmlab.vmm.hypervisor.QUANTUM", 1_500)
@@ -177,7 +177,7 @@ def test_several_guests_with_several_processors(way, monkeypatch):
     assert together.counters["world switches"] > 10
 
 
-@pytest.mark.parametrize("way", ["vt-x", "amd-v", "amd-v, shadow"])
+@pytest.mark.parametrize("way", ["vt-x", "amd-v", "amd-v, shadow", "binary translation"])
 def test_recorded_and_looked_at(way):
     under, options = WAYS[way]
     recording = vmlab.record(vmlab.guests.load("two_cpus"), under, cpus=2, **options)

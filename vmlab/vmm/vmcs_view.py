@@ -156,7 +156,7 @@ def _find(system: System, guest: int, *, own: bool) -> _Vmcs | FoundVmcb:
         cpus = system.machine.cpus
         used = next((cpu for cpu in cpus if cpu.vmx.current is not None), cpus[0])
         return _current(used, f"the guest of {name}", "the hypervisor")
-    machine = virtual.machines[guest]
+    machine = virtual.machines[virtual.slots(guest)[system.guests[guest].platform.apics.current]]
     cpu = system.machine.cpu
     if isinstance(machine, VmcbMachine):
         return FoundVmcb(name, cpu, machine.vmcb.address, bool(system.guests[guest].exits))
