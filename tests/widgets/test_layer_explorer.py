@@ -143,3 +143,14 @@ def test_two_side_by_side_and_a_choice(open_layers):
     assert "firmware" in view.parts
     view.click("close-1")
     assert view.page.locator("#host [data-pane]").count() == 1
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("other", "width", "beside"), [("AArch64 emulator", 960, True), ("VMware Workstation", 960, False), ("VMware Workstation", 1900, True)])  # fmt: skip
+def test_no_picture_is_cut(open_layers, other, width, beside):
+    """Two pictures stand side by side where both have room for that, else one below the other."""
+    view = open_layers(show_layers("VMware ESX", other), width=width)
+    pictures = view.page.locator("#host .vm-picture")
+    assert pictures.evaluate_all("all => all.map(each => each.scrollWidth - each.clientWidth)") == [0, 0]
+    left, right = (view.page.locator(f"#host [data-pane='{n}']").bounding_box() for n in (0, 1))
+    assert (left["y"] == right["y"]) == beside

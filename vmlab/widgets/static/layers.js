@@ -5,6 +5,8 @@
 
 const PLAY = 700; // milliseconds a leg
 
+const LEAST = 0.85; // a smaller picture would have words too small to read
+
 function fit(words, width, letter) {
   const room = Math.floor((width - 8) / letter);
   return words.length <= room ? words : `${words.slice(0, Math.max(1, room - 1))}…`;
@@ -60,7 +62,7 @@ function buildPicture(view, state) {
   const { pane } = state;
   const svg = draw("svg", { viewBox: `0 0 ${pane.width} ${pane.height}`, "data-testid": `picture-${state.index}`, role: "group", "aria-label": `${pane.name}: its layers` });
   svg.style.maxWidth = `${pane.width * 1.15}px`;
-  svg.style.minWidth = `${pane.width * 0.85}px`; // the words stay legible
+  svg.style.minWidth = `${pane.width * LEAST}px`;
   for (const row of pane.rows) svg.append(draw("text", { x: 2, y: row.y + 28, class: "vm-row" }, row.label));
   state.parts = new Map(pane.boxes.map((box) => [box.name, buildPart(view, state, box)]));
   state.arrow = draw("path", { class: "vm-arrow", d: "" });
@@ -202,7 +204,9 @@ function createView(root, feed) {
     view.names = sent.names;
     view.panes = sent.panes;
     view.states = sent.panes.map((pane, index) => view.buildPane(pane, index));
-    root.replaceChildren(make("div", { class: "vm-panes" }, ...view.states.map((state) => state.element)));
+    // Side by side where the widest picture has room for that, else one below the other.
+    const widest = Math.max(430, ...view.panes.map((pane) => pane.width * LEAST + 18));
+    root.replaceChildren(make("div", { class: "vm-panes", style: `--widest: ${widest}px` }, ...view.states.map((state) => state.element)));
     root.setAttribute("aria-busy", "false");
     root.dataset.serial = sent.serial;
     if (focused.testid) root.querySelector(`[data-testid="${focused.testid}"]`)?.focus();
