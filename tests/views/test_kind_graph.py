@@ -13,7 +13,16 @@ from vmlab.views.kind_layout import place_parts
 from vmlab.views.kind_svg import kind_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
-EACH = ["native machine", "plain VM", "IBM LPAR", "Microsoft Hyper-V", "Red Hat KVM", "VMware Workstation", "BSD Jails"]
+EACH = [
+    "native machine",
+    "plain VM",
+    "nested virtualization",
+    "IBM LPAR",
+    "Microsoft Hyper-V",
+    "Red Hat KVM",
+    "VMware Workstation",
+    "BSD Jails",
+]
 
 
 def system(name):

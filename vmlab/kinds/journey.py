@@ -131,6 +131,14 @@ class _Watch:
             return False
         return system.guest_level == USER
 
+    @property
+    def in_kernel(self) -> bool:
+        """True where an instruction of its kernel is next; not of a hypervisor that it has brought along."""
+        system = self.system
+        if not self.view.runs or not system.exact or system.guest_level == USER:
+            return False
+        return not system.in_control.endswith("/vmm")
+
     def handler(self, vector: int) -> int:
         """Return where the guest's own table sends a vector; a ported guest has told its hypervisor."""
         guest = self.system.guests[self.guest]
@@ -234,7 +242,7 @@ def _legs(watch: _Watch, event: str) -> list[Leg]:
         system.advance(1)
         if concerned:
             _add(legs, part, system.cycles - before, watch.events)
-        if started and watch.view.runs and system.exact and system.guest_level != USER:
+        if started and watch.in_kernel:
             begun, started = begun or _begins(watch, event, number), False
     raise VmlabError(f"no {event} of guest {watch.guest} in {LONGEST:,} steps: is it one that makes any?")
 

@@ -8,7 +8,8 @@ from typing import Any
 __all__ = ["LAYERS", "Part"]
 
 LAYERS = (
-    "processes", "containers", "guest kernel", "runtime", "vmm", "host processes", "host kernel", "firmware", "hardware",
+    "processes", "containers", "guest kernel", "runtime", "guest vmm", "vmm", "host processes", "host kernel", "firmware",
+    "hardware",
 )  # fmt: skip
 """Layers, from the top one down; a system has some of them."""
 

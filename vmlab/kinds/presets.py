@@ -43,6 +43,7 @@ MEMORY = 8 << 20
 LIMIT = 50_000_000
 MOST_GUESTS = 4
 LAST_SCENE = 3
+NESTED = "nested_host"
 GUEST_CPU, HOST_CPU = "pentium-4", "westmere"
 
 
@@ -104,7 +105,7 @@ class Preset:
 
 def _system(kind: type[System], images: list[Image]) -> System:
     """Build a system on the x86 computer, with a disk of the workload's for each guest."""
-    cpu = HOST_CPU if kind is Partitioned else GUEST_CPU
+    cpu = HOST_CPU if kind is Partitioned or NESTED in [image.name for image in images] else GUEST_CPU
     system = kind(
         images,
         memory_size=MEMORY,
@@ -144,6 +145,28 @@ def _type_1(kind: type[System]) -> Callable[..., Running]:
         return X86Running(preset, lambda n=count: _system(kind, [workload()] * n))
 
     return make
+
+
+def _nested(preset: Preset, guests: int = 2) -> Running:
+    count = _count(guests, "guests that are hypervisors", 1)
+    return X86Running(preset, lambda n=count: _system(Monolithic, [hypervisor()] * n))
+
+
+def hypervisor() -> Image:
+    """Return the guest that is itself a hypervisor, with the workload's kernel for its own guest."""
+    return load(NESTED)
+
+
+def _partitioned(preset: Preset, guests: int = 2, nested: int = 0) -> Running:
+    count = _count(guests, "guests beside the control domain", 1)
+    if type(nested) is not int or nested not in (0, 1):
+        raise OptionError(f"nested is 1 where the last partition's kernel is a hypervisor, or 0, not {nested!r}")
+
+    def build(n: int = count) -> System:
+        last = nested if n == count else 0
+        return _system(Partitioned, [control(), *[workload()] * (n - last), *[hypervisor()] * last])
+
+    return X86Running(preset, build)
 
 
 def _controlled(kind: type[System]) -> Callable[..., Running]:
@@ -211,8 +234,9 @@ PRESETS: dict[str, Preset] = {
     for each in (
         Preset("native machine", "none", _native, {"guest": "system"}),
         Preset("plain VM", "type 1", _type_1(Monolithic), {**VM, "vmm": "VMM"}),
-        Preset("IBM LPAR", "type 0", _controlled(Partitioned), {"vmm": "PR/SM firmware", "guest": "partition", "control": "I/O partition (VIOS)"}, 1),
-        Preset("Oracle LDOM", "type 0", _controlled(Partitioned), {"vmm": "hypervisor firmware", "guest": "guest domain", "control": "control domain"}, 1),
+        Preset("nested virtualization", "type 1 in a guest of type 1", _nested, {"vmm": "L0 hypervisor", "guest": "L1 hypervisor"}),
+        Preset("IBM LPAR", "type 0", _partitioned, {"vmm": "PR/SM firmware", "guest": "partition", "control": "I/O partition (VIOS)"}, 1),
+        Preset("Oracle LDOM", "type 0", _partitioned, {"vmm": "hypervisor firmware", "guest": "guest domain", "control": "control domain"}, 1),
         Preset("VMware ESX", "type 1", _type_1(Monolithic), {**VM, "vmm": "VMkernel"}),
         Preset("Joyent SmartOS", "type 1", _hosted(Hosted), {"guest": "VM", "vmm": "KVM, in the illumos kernel", "host": "illumos kernel", "process": "QEMU, in a zone,"}),
         Preset("Citrix XenServer", "type 1", _controlled(ControlDomain), {"vmm": "Xen", "guest": "domain U", "control": "domain 0"}, 1),
@@ -242,7 +266,8 @@ def preset(name: object, **options: int) -> Running:
     name : str
         A key of `PRESETS`, in any case.
     **options : int
-        `guests`, 1 to 4; `processes` of the host's own, where there is a host's operating system.
+        `guests`, 1 to 4; `processes` of the host's own, where there is a host's operating system; `nested`, 1 where the last
+        partition's kernel is itself a hypervisor.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """Running systems on the x86 computer: natively, under each kind of hypervisor, in partitions.
 
 The parts are read off the running system each time: its guests and whether they live, the rings and modes in which the processor
-runs them, host kernels and processes where the system has them, the devices and whose they are.
+runs them, host kernels and processes where the system has them, the devices and whose they are. A guest whose processor is in VMX
+operation is a hypervisor, of a guest of its own from its first VMLAUNCH on.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = ["X86Running"]
 KILLED = "killed"
 UP = "paging is on"
 CRASH = 30_000
-"""Steps after which a guest is killed to see what it takes with it."""
+"""Steps after which a guest is killed to see what it takes with it, or twice as many and so on, until all kernels are up."""
 
 
 class X86Running(Running):
@@ -132,6 +133,8 @@ class X86Running(Running):
             return 0, 0
         fresh = self.preset.build()
         fresh.advance(CRASH)
+        while fresh.booting and not fresh.finished:
+            fresh.advance(CRASH)
         fresh.kill(f"guest{first}/kernel")
         others = [
             name for name in fresh.consoles if name.startswith("guest") and int(name.removeprefix("guest")) > first
@@ -142,14 +145,17 @@ class X86Running(Running):
     # -- parts -------------------------------------------------------------------------------------------------------------
 
     def parts(self) -> list[Part]:
-        users, kernels = [], []
+        users, kernels, hypervisors = [], [], []
         for index, guest in enumerate(self.system.guests):
             if guest.outcome == KILLED:
                 continue
-            kernels.append(self._kernel(index, guest))
+            if guest.vcpu.vmx.on:
+                hypervisors.append(self._hypervisor(index, guest))
+            if not guest.vcpu.vmx.on or guest.vcpu.vmx.launched:
+                kernels.append(self._kernel(index, guest))
             if any(vcpu.user_spaces for vcpu in guest.vcpus):
                 users.append(self._user(index, guest))
-        return [*users, *kernels, *self._middle(), *self._hardware()]
+        return [*users, *kernels, *hypervisors, *self._middle(), *self._hardware()]
 
     @property
     def _below(self) -> str:
@@ -159,28 +165,56 @@ class X86Running(Running):
             return "vmm"
         return "hardware/cpu"
 
+    def _lowest(self, index: int) -> str:
+        """Return the name of a guest's lowest part: its kernel, or what is a hypervisor itself."""
+        return f"guest{index}/{'vmm' if self.system.guests[index].vcpu.vmx.on else 'kernel'}"
+
     def _user(self, index: int, guest: Guest) -> Part:
         system, kernel = self.system, f"guest{index}/kernel"
         virtual = isinstance(system, Hypervisor)
-        mode = "ring 3" + (", non-root" if system.assisted else "")
+        mode = "ring 3" + _non_root(system, guest)
         traps = (kernel,) if system.assisted or not virtual else ("vmm",)
         return Part(
             f"guest{index}/user", "process", "processes", mode, (kernel,), traps,
             state={"outcome": guest.outcome} if guest.outcome else {},
         )  # fmt: skip
 
+    def _hypervisor(self, index: int, guest: Guest) -> Part:
+        """A guest that is itself a hypervisor: the part that its kernel would be."""
+        found = self._kernel(index, guest)
+        state = {**found.state, "VMX": "on", "VMCS": "launched" if guest.vcpu.vmx.launched else "not launched"}
+        mode = "ring 0, non-root; root to its guest" if self.system.assisted else "ring 0, root"
+        return replace(
+            found, name=self._lowest(index), label=self._label(index, guest), layer="guest vmm", privilege=mode, state=state,
+            runs_on=(self._below_guest(index),), traps_to=self._stops(self._below_guest(index)),
+        )  # fmt: skip
+
+    def _below_guest(self, index: int) -> str:
+        return f"hardware/cpu{index}" if isinstance(self.system, Partitioned) else self._below
+
+    def _stops(self, below: str) -> tuple[str, ...]:
+        """What gets control of a part that rests on another, where it is stopped."""
+        return () if below == "hardware/cpu" else ("firmware" if isinstance(self.system, Partitioned) else "vmm",)
+
+    def _label(self, index: int, guest: Guest) -> str:
+        words = self.preset.words
+        if self.preset.first_guest and index == CONTROL:
+            return words["control"]
+        return words["guest"] if "global" in words else f"{words['guest']} {index}: {guest.image.name}"
+
     def _kernel(self, index: int, guest: Guest) -> Part:
-        system, preset = self.system, self.preset
+        system = self.system
         name = f"guest{index}/kernel"
-        privilege = "ring 0, non-root" if system.assisted else "ring 0"
+        privilege = "ring 0" + _non_root(system, guest)
         if isinstance(system, Hypervisor) and not system.assisted:
             privilege = "ring 1" if system.needs_port else "ring 1 or 3, virtual kernel mode"
-        below = f"hardware/cpu{index}" if isinstance(system, Partitioned) else self._below
-        control = preset.first_guest and index == CONTROL
-        label = preset.words["control"] if control else f"{preset.words['guest']} {index}: {guest.image.name}"
-        label = preset.words["guest"] if "global" in preset.words else label
+        below = self._below_guest(index)
+        label, traps = self._label(index, guest), self._stops(below)
+        if guest.vcpu.vmx.on:
+            below = self._lowest(index)
+            label = f"guest of {self.preset.words['guest']} {index}: {', '.join(each.string for each in guest.image.modules)}"
+            traps = (below,) if isinstance(system, Partitioned) else (*traps, below)
         state: dict[str, Any] = {"outcome": guest.outcome} if guest.outcome else {}
-        traps = () if below == "hardware/cpu" else ("firmware" if isinstance(system, Partitioned) else "vmm",)
         return Part(
             name, label, "guest kernel", privilege, (below,), traps,
             state=state, counters={"instructions": guest.instructions, **dict(guest.exits.most_common(4))},
@@ -233,7 +267,7 @@ class X86Running(Running):
         for index, machine in enumerate(system.machines if several else [system.machine]):
             if several and system.guests[index].outcome == KILLED:
                 continue
-            suffix, owner = (str(index), f"guest{index}/kernel") if several else ("", None)
+            suffix, owner = (str(index), self._lowest(index)) if several else ("", None)
             cpu = machine.cpu
             ring = f"ring {cpu.cpl}" + (", non-root" if cpu.non_root else ", root" if cpu.vmx.on else "")
             found = Part(f"hardware/cpu{suffix}", f"CPU {suffix}".strip(), "hardware", ring, assigned_to=owner)
@@ -254,3 +288,10 @@ class X86Running(Running):
         if isinstance(system, Hypervisor):
             return "vmm"
         return "guest0/kernel" if system.guests[0].outcome != KILLED else None
+
+
+def _non_root(system: System, guest: Guest) -> str:
+    """Say of whom a guest's kernel and program are guests, as the processor's mode tells."""
+    if system.assisted:
+        return ", non-root to both" if guest.vcpu.vmx.on else ", non-root"
+    return ", non-root" if guest.vcpu.vmx.on else ""

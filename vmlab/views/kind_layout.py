@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "Box", "place_parts", "row_names", "small_words"]
 
 ROWS = {
-    "processes": 0, "containers": 1, "guest kernel": 2, "runtime": 2, "vmm": 3, "host processes": 3, "host kernel": 4, "firmware": 5,
-    "hardware": 6,
+    "processes": 0, "containers": 1, "guest kernel": 2, "runtime": 2, "guest vmm": 3, "vmm": 4, "host processes": 4, "host kernel": 5,
+    "firmware": 6, "hardware": 7,
 }  # fmt: skip
 """Row of a layer; rows that a system has nothing in are left out."""
 ROLES = {
-    "processes": "user", "containers": "inject", "guest kernel": "kernel", "runtime": "shadow", "vmm": "vmm", "host processes": "user",
-    "host kernel": "kernel", "firmware": "vmm", "hardware": "hardware",
+    "processes": "user", "containers": "inject", "guest kernel": "kernel", "runtime": "shadow", "guest vmm": "vmm", "vmm": "vmm",
+    "host processes": "user", "host kernel": "kernel", "firmware": "vmm", "hardware": "hardware",
 }  # fmt: skip
 """Role of a layer, for its colour."""
 

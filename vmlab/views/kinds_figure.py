@@ -30,6 +30,7 @@ MARKS = {
     "type 0": TechniqueMark("hardware", "x"),
     "type 1": TechniqueMark("user", ""),
     "type 1 in a general-purpose OS": TechniqueMark("kernel", "/"),
+    "type 1 in a guest of type 1": TechniqueMark("user", "x"),
     "type 2": TechniqueMark("trap", "\\"),
     "paravirtualization": TechniqueMark("emulate", "|"),
     "programming-environment virtualization": TechniqueMark("shadow", "-"),

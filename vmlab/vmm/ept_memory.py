@@ -19,6 +19,7 @@ from vmlab.vmm.virtual_apic import VirtualApic
 
 if TYPE_CHECKING:
     from vmlab.isa.x86.instruction import Instruction
+    from vmlab.machine.costs import CostModel
     from vmlab.machine.cpu_model import CpuModel
     from vmlab.machine.memory import MemoryWindow
     from vmlab.machine.processor import Processor
@@ -120,6 +121,10 @@ class EptMemory(NestedMemory):
             return Resolved(True, ExitReason.APIC_WRITE, detail)
         write = bool(machine.read(f.EXIT_QUALIFICATION) & PF_WRITE)
         return self.fill(machine.read(f.GUEST_PHYSICAL_ADDRESS), write=write)
+
+    def cycles(self, costs: CostModel) -> int:
+        own = self.nested.fills * costs.vmm_nested_fill if self.nested else 0
+        return super().cycles(costs) + own
 
     def save(self) -> dict[str, Any]:
         return {

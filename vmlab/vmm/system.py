@@ -199,9 +199,12 @@ class System(NotCopied, ABC):
 
     @property
     def in_control(self) -> str:
-        """Who has the processor, as a part of the system: the VMM, or a guest's kernel or program."""
+        """Who has the processor, as a part of the system: the VMM, a guest's kernel or program, or a guest that is itself a VMM."""
         if self.in_vmm:
             return "vmm"
+        vcpu = self.guest.vcpu
+        if vcpu.vmx.on and not vcpu.non_root:
+            return f"guest{self.current}/vmm"
         return f"guest{self.current}/{'user' if self.guest_level == USER else 'kernel'}"
 
     def cpu_state(self, guest: int = 0, cpu: int = 0) -> Processor:
