@@ -340,9 +340,9 @@ class MemoryWindow:
         if not self.frames:
             raise OptionError("a memory window needs at least one frame")
         limit = host.size >> PAGE_SHIFT
-        for frame in self.frames:
-            if type(frame) is not int or not 0 <= frame < limit:
-                raise OptionError(f"frame {frame!r} is outside host memory, which has {limit} frames")
+        if {*map(type, self.frames)} != {int} or min(self.frames) < 0 or max(self.frames) >= limit:
+            wrong = next(frame for frame in self.frames if type(frame) is not int or not 0 <= frame < limit)
+            raise OptionError(f"frame {wrong!r} is outside host memory, which has {limit} frames")
 
     def host_address(self, guest_physical: int) -> int:
         """Translate a guest-physical to a host-physical address."""

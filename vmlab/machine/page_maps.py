@@ -30,6 +30,8 @@ FULL = 1 << 40
 """Added to a linear address (no sum of parts of an address comes so far) it names the same one in a hypervisor's own segment,
 which does not end before the window."""
 PCID = 0xFFF
+MOST_GUESTS = 8
+"""Guests of whose pages a processor keeps in mind, while they do not run, what translated code knows of them."""
 
 
 class PageMaps(CpuState):
@@ -61,7 +63,7 @@ class PageMaps(CpuState):
     """
 
     __slots__ = (
-        "_levels", "_maps", "_quick", "_readable", "_window", "_writable", "apic_page", "bus", "memory", "platform", "quick_read",
+        "_levels", "_maps", "_quick", "_quicks", "_readable", "_window", "_writable", "apic_page", "bus", "memory", "platform", "quick_read",
         "quick_write", "ram", "ring", "system_readable", "system_writable", "tlb", "user_spaces", "walk_caches",
     )  # fmt: skip
 
@@ -78,12 +80,7 @@ class PageMaps(CpuState):
         self.apic_page = -1
         # In whose dictionaries (0 the supervisor's, 1 the user's) a supervisor's page is entered, and in whose a user's.
         self._levels: tuple[tuple[int, ...], tuple[int, ...]] = ((0,), (0, 1))
-        # The same once more for translated code, per privilege: reads, writes, pages entered. See `quicken`.
-        self._quick: tuple[QuickMaps, QuickMaps] = (
-            (Quick(self._fill, write=False), Quick(self._fill, write=True), set()),
-            (Quick(self._fill, write=False), Quick(self._fill, write=True), set()),
-        )
-        self.ram.quick_maps += [self._quick[0][1], self._quick[1][1]]
+        self._quicks: dict[int, tuple[object, tuple[QuickMaps, QuickMaps]]] = {}
 
     def _forget(self) -> None:
         """Empty the dictionaries over the TLB, after a flush or a change of address space."""
@@ -98,10 +95,35 @@ class PageMaps(CpuState):
             self.walk_caches.enter_space(*self._walk_tags)
         self._maps: tuple[Maps, Maps] = maps
         self.system_readable, self.system_writable, _ = self._maps[0]
-        for quick in self._quick:
-            for each in quick:
-                each.clear()
+        self._choose_quick(maps)
         self.code_changed()
+
+    def _choose_quick(self, maps: tuple[Maps, Maps]) -> None:
+        """Use what translated code knows of the pages in these dictionaries, if they are still those of the guest that runs."""
+        number = self.vpid
+        owner, quick = self._quicks.get(number, (None, None))
+        if quick is None:
+            if len(self._quicks) >= MOST_GUESTS:
+                _, (supervisor, user) = self._quicks.pop(next(iter(self._quicks)))
+                gone = supervisor[1], user[1]
+                self.ram.quick_maps[:] = [each for each in self.ram.quick_maps if not any(each is it for it in gone)]
+            quick = (
+                (Quick(self._fill, write=False), Quick(self._fill, write=True), set()),
+                (Quick(self._fill, write=False), Quick(self._fill, write=True), set()),
+            )
+            self.ram.quick_maps += [quick[0][1], quick[1][1]]
+        if owner is not maps:
+            for level in quick:
+                for each in level:
+                    each.clear()
+            self._quicks[number] = maps, quick
+        # The same once more for translated code, per privilege: reads, writes, pages entered. See `quicken`.
+        self._quick: tuple[QuickMaps, QuickMaps] = quick
+
+    @property
+    def vpid(self) -> int:
+        """Whose pages these are: the virtual-processor identifier of the guest that runs, 0 for the host."""
+        raise NotImplementedError
 
     @property
     def _walk_tags(self) -> tuple[int, int]:

@@ -170,14 +170,15 @@ class HardwareAssist(EventInjection):
 
     def handle(self) -> None:
         """Save the VCPU, and do what the exit reason asks for."""
-        machine, guest = self.machines[self.slot], self.guest
+        slot, guest = self.slot, self.guest
+        machine, memory = self.machines[slot], self.memories[slot]
         cpu, vcpu = self.machine.cpu, guest.vcpu
         retired, delivered = self._seen
         vcpu.retired += cpu.retired - retired
         vcpu.delivered += cpu.delivered - delivered
         reason, has_run = machine.reason()
         if has_run:
-            machine.leave(self.memories[self.slot])
+            machine.leave(memory)
             vcpu.code_changed()
         self.answer(guest, reason)
         self._tell()
@@ -196,7 +197,8 @@ class HardwareAssist(EventInjection):
 
     def _for_memory(self, guest: Guest, reason: int) -> None:
         """Map a page that the guest uses for the first time; emulate an access that the tables must not allow."""
-        found = self.memories[self.slot].resolve(self.machines[self.slot])
+        slot = self.slot
+        found = self.memories[slot].resolve(self.machines[slot])
         if found.done:
             self.count_exit(found.reason, found.detail)
         else:
@@ -227,9 +229,9 @@ class HardwareAssist(EventInjection):
         self, guest: Guest, reason: int, cause: ExitReason | None = None, decoded: Decoded | None = None
     ) -> None:
         """Execute the guest's next instruction on the VCPU, or what was being delivered; a fault is the guest's own."""
-        machine, vcpu = self.machines[self.slot], guest.vcpu
+        slot, vcpu = self.slot, guest.vcpu
+        machine, memory = self.machines[slot], self.memories[slot]
         before, address = self.control_registers(vcpu), vcpu.linear_ip
-        memory = self.memories[self.slot]
         cause = cause or self.exit_names[reason]
         if machine.event or vcpu.debug_pending:
             self.count_exit(cause, "while an event was delivered")
@@ -257,13 +259,13 @@ class HardwareAssist(EventInjection):
 
     def enter(self, guest: Guest, instructions: int) -> None:
         """Enter a guest."""
-        machine, cpu = self.machine, self.machine.cpu
+        machine, cpu, slot = self.machine, self.machine.cpu, self.slot
         machine.counter_limit = cpu.retired + instructions
         machine.guest = self.current
         machine.guest_time = guest.instructions - cpu.retired
         self._seen = cpu.retired, cpu.delivered
         self.counters["VM entries"] += 1
-        self.machines[self.slot].enter(self.memories[self.slot])
+        self.machines[slot].enter(self.memories[slot])
         cpu.shadow_at = cpu.retired if cpu.shadow_at >= 0 else -1  # the entry is no instruction of the guest
         machine.in_host = not cpu.non_root
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from vmlab.errors import StateError
@@ -38,6 +39,7 @@ TIMER_VECTOR = 0xFE
 PHASES = ("handle", "resume")
 STRING_IO = frozenset({"ins", "outs"})
 TRACED_REGISTERS = ("cr0", "cr3", "cr4")
+_traced = attrgetter(*TRACED_REGISTERS)
 
 
 class Hypervisor(System):
@@ -199,7 +201,8 @@ class Hypervisor(System):
 
     def control_registers(self, vcpu: Processor) -> tuple[int, ...]:
         """Return what `note_emulation` compares."""
-        return tuple(getattr(vcpu, name) for name in TRACED_REGISTERS)
+        found: tuple[int, ...] = _traced(vcpu)
+        return found
 
     def note_emulation(self, instruction: Instruction, address: int, text: str, before: tuple[int, ...]) -> None:
         """Count an instruction that was executed on the VCPU, and tell what it changed."""

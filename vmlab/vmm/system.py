@@ -232,7 +232,7 @@ class System(NotCopied, ABC):
     @property
     def finished(self) -> bool:
         """True when no guest can go on."""
-        return all(guest.outcome is not None for guest in self.guests)
+        return None not in [guest.outcome for guest in self.guests]
 
     def run(self) -> None:
         """Run until every guest has ended."""

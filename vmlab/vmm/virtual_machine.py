@@ -16,7 +16,7 @@ Read more: Intel SDM vol. 3, 24.4 to 24.9, 31.7 (what a VMM keeps for its guest)
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vmlab.isa.x86.faults import PF, PF_PRESENT, PF_RESERVED
 from vmlab.isa.x86.registers import (
@@ -39,7 +39,7 @@ from vmlab.isa.x86.registers import (
 from vmlab.machine.guest_exit import VALID, WITH_CODE
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
-from vmlab.machine.vmx.guest_state import MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLOCKING, load_state, store_state
+from vmlab.machine.vmx.guest_state import MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLOCKING, Stored, load_state, store_state
 from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason
 from vmlab.vmm.assisted_machine import AssistedMachine
 from vmlab.vmm.host_frames import HOST_CODE, HOST_DATA, HOST_TASK
@@ -126,6 +126,7 @@ class VirtualMachine(AssistedMachine):
         self.region = host.allocate()
         self.vpid = number if cpu.has("vpid") else 0
         self.exceptions = self._primary = self._secondary = 0
+        self._stored: Stored | None = None
         self._priority = TaskPriority(cpu.memory, host.allocate(), vcpu.interrupts) if cpu.has("tpr-shadow") else None
         make_vmcs(cpu, host, self.region)
         self.write(f.CR0_MASK, ALL_ONES)
@@ -201,7 +202,7 @@ class VirtualMachine(AssistedMachine):
         cpu, vcpu = self._cpu, self._vcpu
         self.select()
         fields = self._vmx.fields
-        store_state(vcpu, fields)
+        self._stored = store_state(vcpu, fields, self._stored)
         if not vcpu.tr.access:
             fields[f.GUEST_TR_ACCESS], fields[f.GUEST_TR_LIMIT] = NO_TASK
         fields[f.CR0_SHADOW], fields[f.CR4_SHADOW] = vcpu.cr0, vcpu.cr4
@@ -266,11 +267,12 @@ class VirtualMachine(AssistedMachine):
     # -- out -----------------------------------------------------------------------------------------------------------------
 
     def reason(self) -> tuple[int, bool]:
-        reason = self.read(f.EXIT_REASON)
+        reason = self.fields[f.EXIT_REASON]
         return BasicReason(reason & REASON), not reason & ENTRY_FAILURE
 
     def port_access(self) -> Decoded | None:
-        qualification, length = self.read(f.EXIT_QUALIFICATION), self.read(f.EXIT_INSTRUCTION_LENGTH)
+        fields = self._vmx.fields
+        qualification, length = fields[f.EXIT_QUALIFICATION], fields[f.EXIT_INSTRUCTION_LENGTH]
         if qualification & IO_STRING:
             return None
         width, port = (qualification & IO_SIZE) + 1, qualification >> IO_PORT_SHIFT
@@ -283,7 +285,7 @@ class VirtualMachine(AssistedMachine):
         fields = self._vmx.fields
         tasks, pdptes = vcpu.tr.access, list(vcpu.pdptes)
         vcpu.registers[:] = cpu.registers
-        load_state(vcpu, fields)
+        load_state(vcpu, fields, self._stored)  # since the entry the VCPU is as it was
         vcpu.pdptes[:] = pdptes
         memory.keep(self)
         if not tasks and (vcpu.tr.access, vcpu.tr.limit) == NO_TASK:
@@ -305,6 +307,10 @@ class VirtualMachine(AssistedMachine):
         if vectoring & VALID:
             self.event = vectoring & ~(1 << 12), fields[f.IDT_VECTORING_ERROR_CODE] if vectoring & WITH_CODE else 0
             fields[f.ENTRY_INSTRUCTION_LENGTH] = fields[f.EXIT_INSTRUCTION_LENGTH]
+
+    def load(self, state: dict[str, Any]) -> None:
+        super().load(state)
+        self._stored = None
 
     def look(self, memory: AssistedMemory) -> Processor:
         """Return a copy of the VCPU as it is in processor and VMCS, while the guest runs or right after its VM exit."""

@@ -103,7 +103,7 @@ def _load(cpu: Processor) -> None:
     """Load the processor from the guest-state area."""
     fields = cpu.vmx.fields
     swap_segments(cpu)
-    load_state(cpu, fields)
+    load_state(cpu, fields, cpu.vmx.stored)
     fit_width(cpu)
     cpu.cr0 = fields[f.GUEST_CR0] & ~KEPT_CR0 | cpu.cr0 & KEPT_CR0
     cpu.cr3, cpu.cr4 = fields[f.GUEST_CR3], fields[f.GUEST_CR4]

@@ -75,6 +75,7 @@ def fail_entry(cpu: Processor, reason: BasicReason, qualification: int) -> None:
     """Give the host back the processor after a VM entry that has failed late: the guest-state area stays as it is."""
     fields = cpu.vmx.fields
     fields[f.EXIT_REASON], fields[f.EXIT_QUALIFICATION] = reason | ENTRY_FAILURE, qualification
+    cpu.vmx.stored = None  # the registers that were loaded for the guest are the host's from now on
     if not secondary_of(fields) & c.ENABLE_VPID:  # as a VM exit does
         cpu.contexts.pop(0, None)
         cpu.tlb.flush("VM entry")
@@ -96,7 +97,7 @@ def _record(fields: dict[int, int], exit_: VmExit) -> None:
 def _save(cpu: Processor) -> None:
     """Store the processor in the guest-state area."""
     fields = cpu.vmx.fields
-    store_state(cpu, fields)
+    cpu.vmx.stored = store_state(cpu, fields, cpu.vmx.stored)
     fields[f.GUEST_CR0], fields[f.GUEST_CR3], fields[f.GUEST_CR4] = cpu.cr0, cpu.cr3, cpu.cr4
     if fields[f.EXIT_CONTROLS] & c.SAVE_EFER:
         fields[f.GUEST_EFER] = cpu.efer

@@ -8,8 +8,8 @@ VCPU, which is such a state, too. CR0, CR3, CR4, IA32_EFER and what blocks event
 
 from __future__ import annotations
 
-from operator import itemgetter
-from typing import TYPE_CHECKING
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmlab.isa.x86.registers import ESP, MSR_SYSENTER_CS, MSR_SYSENTER_EIP, MSR_SYSENTER_ESP
 from vmlab.machine.cpu_state import CpuState
@@ -18,7 +18,7 @@ from vmlab.machine.vmx import fields as f
 if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
 
-__all__ = ["UNUSABLE", "fit_width", "load_state", "store_state", "swap_segments"]
+__all__ = ["UNUSABLE", "Stored", "fit_width", "load_state", "store_state", "swap_segments"]
 
 UNUSABLE, GRANULAR, BIG, LONG = 1 << 16, 1 << 15, 1 << 14, 1 << 13
 STI_BLOCKING, MOV_SS_BLOCKING, NMI_BLOCKING = 1, 2, 8  # interruptibility state (table 24-3)
@@ -32,12 +32,30 @@ SYSENTER = (
 
 
 _SEGMENTS = tuple(
-    (f.GUEST_ES + at, f.GUEST_ES_BASE + at, f.GUEST_ES_LIMIT + at, f.GUEST_ES_ACCESS + at) for at in range(0, 16, 2)
+    field
+    for at in range(0, 16, 2)
+    for field in (f.GUEST_ES + at, f.GUEST_ES_BASE + at, f.GUEST_ES_LIMIT + at, f.GUEST_ES_ACCESS + at)
 )
 """Selector, base, limit and access rights of ES to GS, LDTR and TR."""
-_segments = itemgetter(*(field for fields in _SEGMENTS for field in fields))
+_segments = itemgetter(*_SEGMENTS)
 _PDPTES = f.GUEST_PDPTE0, f.GUEST_PDPTE1, f.GUEST_PDPTE2, f.GUEST_PDPTE3
 _pdptes = itemgetter(*_PDPTES)
+_key = attrgetter("selector", "base", "limit", "access", "big", "long")
+_Key = tuple[int, int, int, int, bool, bool]
+
+
+class Stored(NamedTuple):
+    """Segment registers, LDTR and TR as `store_state` found them, and what they are in the fields."""
+
+    keys: list[_Key]
+    parts: tuple[int, ...]
+
+
+def _parts(key: _Key) -> tuple[int, int, int, int]:
+    """Return selector, base, limit and access rights of a segment register, as a VMCS has them."""
+    selector, base, limit, access, big, long = key
+    rights = (access or UNUSABLE) | (LONG if long else 0) | (BIG if big else 0)
+    return selector, base, limit, rights | (GRANULAR if limit > 0xFFFFF else 0)
 
 
 def swap_segments(cpu: Processor) -> None:
@@ -57,16 +75,12 @@ def fit_width(cpu: Processor) -> None:
         cpu.ip &= DOUBLEWORD
 
 
-def store_state(state: CpuState, fields: dict[int, int]) -> None:
-    """Write a processor's state into the fields."""
-    for register, (selector, base, limit, rights) in zip(
-        (*state.segments, state.ldtr, state.tr), _SEGMENTS, strict=True
-    ):
-        access, last = register.access, register.limit
-        fields[selector], fields[base], fields[limit] = register.selector, register.base, last
-        fields[rights] = (
-            (access or UNUSABLE) | register.long * LONG | register.big * BIG | (GRANULAR if last > 0xFFFFF else 0)
-        )
+def store_state(state: CpuState, fields: dict[int, int], before: Stored | None = None) -> Stored:
+    """Write a processor's state into the fields; return how, which makes it quicker the next time as what was `before`."""
+    keys = [*map(_key, state.segments), _key(state.ldtr), _key(state.tr)]
+    if before is None or keys != before.keys:
+        before = Stored(keys, tuple(part for key in keys for part in _parts(key)))
+    fields.update(zip(_SEGMENTS, before.parts, strict=True))
     fields[f.GUEST_GDTR_BASE], fields[f.GUEST_GDTR_LIMIT] = state.gdtr_base, state.gdtr_limit
     fields[f.GUEST_IDTR_BASE], fields[f.GUEST_IDTR_LIMIT] = state.idtr_base, state.idtr_limit
     fields[f.GUEST_RIP], fields[f.GUEST_RSP], fields[f.GUEST_RFLAGS] = state.ip, state.registers[ESP], state.flags
@@ -74,16 +88,18 @@ def store_state(state: CpuState, fields: dict[int, int]) -> None:
     for number, field in SYSENTER:
         fields[field] = state.msrs.get(number, 0)
     fields.update(zip(_PDPTES, state.pdptes, strict=True))
+    return before
 
 
-def load_state(state: CpuState, fields: dict[int, int]) -> None:
-    """Load a processor's state from the fields."""
-    parts = iter(_segments(fields))
-    for register, selector, base, limit, rights in zip(
-        (*state.segments, state.ldtr, state.tr), parts, parts, parts, parts, strict=True
-    ):
-        access = 0 if rights & UNUSABLE else rights & 0xFF
-        register.become(selector, base, limit, access, big=bool(rights & BIG), long=bool(rights & LONG))
+def load_state(state: CpuState, fields: dict[int, int], before: Stored | None = None) -> None:
+    """Load a processor's state from the fields; `before` tells what its segment registers hold, where they have not changed."""
+    parts = _segments(fields)
+    if before is None or parts != before.parts:
+        each = iter(parts)
+        registers = (*state.segments, state.ldtr, state.tr)
+        for register, selector, base, limit, rights in zip(registers, each, each, each, each, strict=True):
+            access = 0 if rights & UNUSABLE else rights & 0xFF
+            register.become(selector, base, limit, access, big=bool(rights & BIG), long=bool(rights & LONG))
     state.gdtr_base, state.gdtr_limit = fields[f.GUEST_GDTR_BASE], fields[f.GUEST_GDTR_LIMIT]
     state.idtr_base, state.idtr_limit = fields[f.GUEST_IDTR_BASE], fields[f.GUEST_IDTR_LIMIT]
     state.ip, state.registers[ESP], state.flags = fields[f.GUEST_RIP], fields[f.GUEST_RSP], fields[f.GUEST_RFLAGS]

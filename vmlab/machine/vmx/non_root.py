@@ -13,6 +13,7 @@ Read more: Intel SDM vol. 3, 25.2 (other causes of VM exits), 28.3 (EPT), 25.3 (
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from vmlab.isa.x86.faults import GP, PF, Fault
@@ -42,6 +43,13 @@ NEVER = 1 << 62
 VPID_SHIFT = 12  # in the tag of walk caches, above the PCID
 LINEAR_VALID = 1 << 7  # of an EPT violation's exit qualification
 IO_EXITING = c.UNCONDITIONAL_IO_EXITING | c.USE_IO_BITMAPS
+
+
+@lru_cache(maxsize=64)
+def _extended_tables(pointer: int, physical_bits: int, largest: str) -> AddressSpace:
+    dirty = bool(pointer & EPT_ACCESS_DIRTY)
+    format_ = ept(4, physical_bits=physical_bits, accessed_dirty=dirty, execute_only=False, largest_page=largest)
+    return AddressSpace(format_, pointer)
 
 
 class NonRoot(EventDelivery):
@@ -126,12 +134,7 @@ class NonRoot(EventDelivery):
     def extended_tables(self, pointer: int) -> AddressSpace:
         """Return the extended page tables that a pointer leads to."""
         model = self.model
-        largest = "1 GiB" if model.has("pdpe1gb") else "2 MiB"
-        dirty = bool(pointer & EPT_ACCESS_DIRTY)
-        format_ = ept(
-            4, physical_bits=model.physical_bits, accessed_dirty=dirty, execute_only=False, largest_page=largest
-        )
-        return AddressSpace(format_, pointer)
+        return _extended_tables(pointer, model.physical_bits, "1 GiB" if model.has("pdpe1gb") else "2 MiB")
 
     def set_cr0(self, value: int) -> None:
         """Load CR0: #GP(0) for what VMX operation does not allow, too."""

@@ -28,6 +28,7 @@ from vmlab.machine.vmx.vmcs import LAUNCH_STATE, read_region, write_region
 if TYPE_CHECKING:
     from vmlab.isa.x86.descriptors import SegmentRegister
     from vmlab.machine.processor import Processor
+    from vmlab.machine.vmx.guest_state import Stored
 
 __all__ = ["Vmx"]
 
@@ -79,11 +80,13 @@ class Vmx:
     aside : tuple or None
         Segment registers, LDTR and TR that were in use before the last VM entry or exit, and whether in 64-bit mode: what is
         loaded into them the next time is mostly there already.
+    stored : Stored or None
+        What those of them are that a guest had at the last VM exit.
     """
 
     __slots__ = (
         "apic_write", "aside", "contexts", "cpu", "current", "fields", "launched", "on", "pin", "primary", "region", "root_blocks_nmi", "secondary",
-        "timer_end", "trap_pending",
+        "stored", "timer_end", "trap_pending",
     )  # fmt: skip
 
     def __init__(self, cpu: Processor) -> None:
@@ -97,6 +100,7 @@ class Vmx:
         self.timer_end: int | None = None
         self.contexts: dict[int, Context] = {}
         self.aside: tuple[list[SegmentRegister], SegmentRegister, SegmentRegister, bool] | None = None
+        self.stored: Stored | None = None
 
     # -- VMX operation ---------------------------------------------------------------------------------------------------
 
@@ -300,4 +304,5 @@ class Vmx:
             setattr(self, name, state[name])
         self.fields = {encoding: fields[encoding] for encoding in FIELDS} if fields else {}
         self.contexts = contexts
+        self.stored = None
         self.cpu.choose_operation(non_root=state["non_root"])

@@ -45,7 +45,8 @@ def start_timer(cpu: Processor) -> int | None:
 
 def save_timer(cpu: Processor) -> None:
     """Note, at a VM exit, what the timer has not counted yet, if the VMM wants to know."""
-    vmx, stamp = cpu.vmx, _stamp(cpu)
+    vmx = cpu.vmx
     if vmx.timer_end is not None and vmx.fields[f.EXIT_CONTROLS] & c.SAVE_PREEMPTION_TIMER:
+        stamp = _stamp(cpu)
         end = stamp + vmx.timer_end - cpu.ticks
         vmx.fields[f.TIMER_VALUE] = max(0, (end >> c.TIMER_RATE) - (stamp >> c.TIMER_RATE))
