@@ -99,10 +99,10 @@ class AddressTranslation(PageMaps):
         if self.model.tlb.sees_all:
             self._levels = (), ()
         self._format = self.page_format
-        # Walks are kept where they depend on nothing but what is in RAM: not on registers, on AC, on a guest's window.
+        # Walks are kept where they depend on nothing but what is in RAM: not on registers, not on AC.
         self._walks: KnownWalks[Translation] = KnownWalks()
         self._nested_walks: KnownWalks[NestedTranslation] = KnownWalks()
-        plain = not self._window and not self.walk_caches and not self._format.levels[0].in_registers
+        plain = not self.walk_caches and not self._format.levels[0].in_registers
         self._repeats = plain and (self.host_space is not None or not cr4 & CR4_SMAP)
         self._reports_fetch = bool(cr4 & CR4_SMEP or (cr4 & CR4_PAE and self.efer & EFER_NXE))
 
@@ -227,7 +227,7 @@ class AddressTranslation(PageMaps):
             nested = self._walk_nested(linear, paged=True, mark=mark, **access)
             return cast("Translation", nested)  # it has what callers need of one
         key = self.cr3, linear >> 12, write, user, fetch, implicit
-        known = self._walks.find(key, self.ram.read)
+        known = self._walks.find(key, self.memory.read)
         if known:
             return known
         found = walk(
@@ -257,8 +257,8 @@ class AddressTranslation(PageMaps):
         return self.bus.read(physical, size)
 
     def _read_ram(self, physical: int, size: int) -> int:
-        """Read an entry of a table in the host's RAM; one that is elsewhere is never what it was."""
-        return self.ram.read(physical, size) if self.bus.is_ram(physical) else -1
+        """Read an entry of a table in RAM; one that is elsewhere is never what it was."""
+        return self.memory.read(physical, size) if self.bus.is_ram(physical) else -1
 
     def walk_rules(self, *, user: bool, fetch: bool = False) -> dict[str, bool]:
         """Return what else a walk depends on, as `walk` takes it: CR0.WP, SMEP and SMAP, and what an error code tells."""

@@ -64,7 +64,7 @@ class EventInjection(Hypervisor):
             vcpu.halted = False
             self.pend_debug(guest)
             return
-        if not guest.turns:
+        if not guest.turns and (vcpu.halted or guest.platform.idle > self.most_idle):
             self.sleep(guest)
         if guest.outcome is not None:
             return

@@ -147,8 +147,9 @@ class VirtualMachine(AssistedMachine):
         return value
 
     def select(self) -> None:
-        """VMPTRLD."""
-        self._succeed(self._vmx.load_pointer(self.region))
+        """VMPTRLD, unless it is the current one already."""
+        if self._vmx.pointer() != self.region:
+            self._succeed(self._vmx.load_pointer(self.region))
 
     def control(self, *, primary: int = 0, secondary: int = 0, exceptions: int = 0) -> None:
         """Ask the processor for what every guest needs, and for these bits."""

@@ -86,7 +86,7 @@ class GuestMode(NonRoot):
     @property
     def vpid(self) -> int:
         """The ASID in use."""
-        return self.svm.asid if self.in_guest else super().vpid
+        return super().vpid if self.svm.vmcb is None else self.svm.asid
 
     @property
     def is_tagged(self) -> bool:
@@ -94,7 +94,7 @@ class GuestMode(NonRoot):
 
     @property
     def contexts(self) -> dict[int, Context]:
-        return self.svm.contexts if self.model.has("svm") else super().contexts
+        return self.vmx.contexts if self.vmx.on else self.svm.contexts if self.model.has("svm") else super().contexts
 
     def extended_tables(self, pointer: int) -> AddressSpace:
         model = self.model

@@ -7,15 +7,15 @@ Simplified: a failure of loading the host's MSRs, a VMX abort, cannot be told; i
 
 from __future__ import annotations
 
+from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from vmlab.isa.x86.faults import Fault
 from vmlab.isa.x86.registers import (
     CS,
-    DS,
     EFER_LMA,
     EFER_LME,
-    ES,
     ESP,
     FIXED,
     FS,
@@ -24,7 +24,6 @@ from vmlab.isa.x86.registers import (
     MSR_SYSENTER_CS,
     MSR_SYSENTER_EIP,
     MSR_SYSENTER_ESP,
-    SS,
 )  # fmt: skip
 from vmlab.machine.guest_exit import VALID
 from vmlab.machine.vmx import controls as c
@@ -36,7 +35,9 @@ from vmlab.machine.vmx.guest_state import (
     MOV_SS_BLOCKING,
     NMI_BLOCKING,
     STI_BLOCKING,
+    Key,
     fit_width,
+    load_segments,
     store_state,
     swap_segments,
 )
@@ -53,6 +54,7 @@ CODE, DATA, BUSY_TASK, TASK_LIMIT, TABLE_LIMIT = 0x9B, 0x93, 0x8B, 0x67, 0xFFFF
 DR7_RESET = 0x400
 PENDING = 0x500F  # pending debug exceptions: BS 14, an enabled breakpoint 12, B3 to B0
 MSR_BYTES = 16  # of an entry in an MSR area: number, 4 bytes reserved, value
+_segment_fields = itemgetter(*range(f.HOST_ES, f.HOST_TR + 2, 2), f.HOST_FS_BASE, f.HOST_GS_BASE, f.HOST_TR_BASE)
 FORBIDDEN_MSRS = frozenset({0xC000_0100, 0xC000_0101, 0x8B})  # FS and GS base have fields; microcode
 
 
@@ -113,16 +115,7 @@ def _load_host(cpu: Processor) -> None:
     """Load the processor from the host-state area (SDM vol. 3, 27.5)."""
     fields = cpu.vmx.fields
     long = bool(fields[f.EXIT_CONTROLS] & c.HOST_ADDRESS_SPACE_SIZE)
-    for n, index in enumerate((ES, CS, SS, DS, FS, GS)):
-        selector = fields[f.HOST_ES + 2 * n]
-        if index == CS:
-            cpu.segments[CS].become(selector, 0, FLAT, CODE, big=not long, long=long)
-            continue
-        base = fields[f.HOST_FS_BASE + 2 * (index - FS)] if index in (FS, GS) else 0
-        access = DATA if selector else 0
-        cpu.segments[index].become(selector, base, FLAT, access, big=True, long=False)
-    cpu.tr.become(fields[f.HOST_TR], fields[f.HOST_TR_BASE], TASK_LIMIT, BUSY_TASK, big=False, long=False)
-    cpu.ldtr.become(0, 0, 0, 0, big=False, long=False)
+    load_segments(cpu, _host_segments(_segment_fields(fields), long=long))
     cpu.gdtr_base, cpu.idtr_base = fields[f.HOST_GDTR_BASE], fields[f.HOST_IDTR_BASE]
     cpu.gdtr_limit = cpu.idtr_limit = TABLE_LIMIT
     cpu.cr0, cpu.cr3, cpu.cr4 = fields[f.HOST_CR0], fields[f.HOST_CR3], fields[f.HOST_CR4]
@@ -137,6 +130,20 @@ def _load_host(cpu: Processor) -> None:
     cpu.halted, cpu.debug_causes, cpu.shadow_at, cpu.injected = False, 0, -1, None
     load_msrs(cpu, fields[f.EXIT_MSR_LOAD_ADDRESS], fields[f.EXIT_MSR_LOAD_COUNT])
     cpu.choose_operation(non_root=False)
+
+
+@lru_cache(maxsize=64)
+def _host_segments(fields: tuple[int, ...], *, long: bool) -> list[Key]:
+    """Return what the segment registers, LDTR and TR become: of FS, GS and TR the fields tell the base, too."""
+    *selectors, task, fs_base, gs_base, task_base = fields
+    bases = {FS: fs_base, GS: gs_base}
+    keys = [
+        (selector, 0, FLAT, CODE, not long, long)
+        if index == CS
+        else (selector, bases.get(index, 0), FLAT, DATA if selector else 0, True, False)
+        for index, selector in enumerate(selectors)
+    ]
+    return [*keys, (0, 0, 0, 0, False, False), (task, task_base, TASK_LIMIT, BUSY_TASK, False, False)]
 
 
 def load_msrs(cpu: Processor, area: int, count: int) -> int:

@@ -18,7 +18,7 @@ from vmlab.machine.vmx import fields as f
 if TYPE_CHECKING:
     from vmlab.machine.processor import Processor
 
-__all__ = ["UNUSABLE", "Stored", "fit_width", "load_state", "store_state", "swap_segments"]
+__all__ = ["UNUSABLE", "Key", "Stored", "fit_width", "load_segments", "load_state", "store_state", "swap_segments"]
 
 UNUSABLE, GRANULAR, BIG, LONG = 1 << 16, 1 << 15, 1 << 14, 1 << 13
 STI_BLOCKING, MOV_SS_BLOCKING, NMI_BLOCKING = 1, 2, 8  # interruptibility state (table 24-3)
@@ -41,21 +41,33 @@ _segments = itemgetter(*_SEGMENTS)
 _PDPTES = f.GUEST_PDPTE0, f.GUEST_PDPTE1, f.GUEST_PDPTE2, f.GUEST_PDPTE3
 _pdptes = itemgetter(*_PDPTES)
 _key = attrgetter("selector", "base", "limit", "access", "big", "long")
-_Key = tuple[int, int, int, int, bool, bool]
+Key = tuple[int, int, int, int, bool, bool]
+"""A segment register as `SegmentRegister.key` has it."""
 
 
 class Stored(NamedTuple):
     """Segment registers, LDTR and TR as `store_state` found them, and what they are in the fields."""
 
-    keys: list[_Key]
+    keys: list[Key]
     parts: tuple[int, ...]
 
 
-def _parts(key: _Key) -> tuple[int, int, int, int]:
+def _parts(key: Key) -> tuple[int, int, int, int]:
     """Return selector, base, limit and access rights of a segment register, as a VMCS has them."""
     selector, base, limit, access, big, long = key
     rights = (access or UNUSABLE) | (LONG if long else 0) | (BIG if big else 0)
     return selector, base, limit, rights | (GRANULAR if limit > 0xFFFFF else 0)
+
+
+def _keys(state: CpuState) -> list[Key]:
+    return [*map(_key, state.segments), _key(state.ldtr), _key(state.tr)]
+
+
+def load_segments(state: CpuState, keys: list[Key]) -> None:
+    """Load segment registers, LDTR and TR, where they are others."""
+    if keys != _keys(state):
+        for register, (*parts, big, long) in zip((*state.segments, state.ldtr, state.tr), keys, strict=True):
+            register.become(*parts, big=big, long=long)
 
 
 def swap_segments(cpu: Processor) -> None:
@@ -77,7 +89,7 @@ def fit_width(cpu: Processor) -> None:
 
 def store_state(state: CpuState, fields: dict[int, int], before: Stored | None = None) -> Stored:
     """Write a processor's state into the fields; return how, which makes it quicker the next time as what was `before`."""
-    keys = [*map(_key, state.segments), _key(state.ldtr), _key(state.tr)]
+    keys = _keys(state)
     if before is None or keys != before.keys:
         before = Stored(keys, tuple(part for key in keys for part in _parts(key)))
     fields.update(zip(_SEGMENTS, before.parts, strict=True))

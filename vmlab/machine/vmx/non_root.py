@@ -252,7 +252,7 @@ class NonRoot(EventDelivery):
         logs = mark and self.vmx.secondary & c.ENABLE_PML
         repeats = self._repeats and paged and mark and not logs
         key = self.cr3, linear >> 12, self.apic_page, *access.values()
-        known = self._nested_walks.find(key, self.ram.read) if repeats else None
+        known = self._nested_walks.find(key, self.memory.read) if repeats else None
         if known is not None:
             return known
         guest = AddressSpace(self._format, self.cr3, self.pdptes) if paged else None
