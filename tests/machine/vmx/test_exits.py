@@ -7,7 +7,7 @@ import pytest
 from tests.machine.vmx.arena import CODE, PRIMARY, SECONDARY, STACK, Arena
 from vmlab.isa.x86.descriptors import INTERRUPT_GATE32, encode_gate
 from vmlab.isa.x86.faults import GP, PF, UD
-from vmlab.isa.x86.registers import CR0_NE, CR0_PE, CR0_TS, EAX, ECX, IF
+from vmlab.isa.x86.registers import CR0_NE, CR0_PE, CR0_PG, CR0_TS, CS, DS, EAX, EBX, ECX, FS, IF
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.reasons import BasicReason as Reason
@@ -285,6 +285,52 @@ def test_the_stack_is_the_hosts_after_an_exit():
     arena = Arena("cpuid")
     arena.run()
     assert (arena.cpu.registers[4], arena.read(f.GUEST_RSP), arena.cpu.code_64) == (0x104000, STACK, True)
+
+
+def test_segments_are_the_vmcs_whatever_the_last_exit_left():
+    """What the host writes into the guest-state area counts, after an entry that failed late, too; and so do its own segments."""
+    arena = Arena("mov ax, ds\n mov bx, fs\n cpuid")
+    fresh = {"guest_rip": CODE, "guest_fs": 0x28, "guest_fs_base": 0x1234, "guest_ds": 0x18}
+    seen = []
+    for selector, host in ((0x18, 0x20), (0x18, 0x20), (0x30, 0x28), (0x18, 0x28)):
+        arena.run(**fresh | {"guest_ds": selector, "host_ds": host, "host_fs_base": 0x8000 + host})
+        cpu = arena.cpu
+        assert (cpu.segments[DS].selector, cpu.segments[FS].base) == (host, 0x8000 + host)
+        assert [arena.read(field) for field in (f.GUEST_DS, f.GUEST_FS, f.GUEST_FS_BASE)] == [selector, 0x28, 0x1234]
+        seen.append((cpu.registers[EAX] & 0xFFFF, cpu.registers[EBX] & 0xFFFF))
+        assert cpu.segments[CS].flattened
+        assert (
+            arena.enter(entry_msr_load_count=1, entry_msr_load_address=0x3000) == 0
+        )  # MSR 0 is none that can be loaded
+        assert arena.read(f.EXIT_REASON) & 0xFFFF == Reason.ENTRY_FAILURE_MSR_LOADING
+        arena.write({f.ENTRY_MSR_LOAD_COUNT: 0})
+        cpu.segments[DS].set(0x50, 0x77, 0xFFFF, 0x93, big=True)  # by the host itself
+    assert seen == [(0x18, 0x28), (0x18, 0x28), (0x30, 0x28), (0x18, 0x28)]
+
+
+def test_a_walk_that_is_known_marks_entries_again_and_sees_others():
+    """A guest that clears accessed bits, and one whose tables change, as they are in memory or in the host's tables."""
+    arena = Arena("again: mov eax, [0x300000]\n cpuid\n jmp again")
+    directory, table = 0x108000, 0x109000
+    memory = arena.memory
+    for page in range(1024):
+        memory.write(table + 4 * page, 4, page << 12 | 3)
+    memory.write(directory, 4, table | 3)
+    memory.write(0x300000, 4, 0x11)
+    memory.write(0x301000, 4, 0x22)
+    paging = {"guest_cr0": CR0_PE | CR0_NE | CR0_PG, "guest_cr3": directory, "guest_rip": CODE}
+    found = []
+    for change in (None, None, 0x300003, 0x301003, None):
+        if change is not None:
+            memory.write(table + 4 * 0x300, 4, change)
+        references = arena.cpu.walk_references
+        arena.run(**paging)
+        found.append(
+            (arena.cpu.registers[EAX], memory.read(table + 4 * 0x300, 4) & 0x20, arena.cpu.walk_references - references)
+        )
+        arena.cpu.registers[EAX] = 0
+    assert [each[:2] for each in found] == [(0x11, 0x20)] * 3 + [(0x22, 0x20)] * 2
+    assert len({each[2] for each in found}) == 1, "a walk that is known counts its references as any other"
 
 
 def test_pages_that_are_written_are_logged():
