@@ -100,9 +100,7 @@ class PhysicalMemory:
         self.size = size
         self.data = bytearray(size)
         whole = memoryview(self.data)
-        self.view16 = whole.cast("H")
-        self.view32 = whole.cast("I")
-        self.view64 = whole.cast("Q")
+        self.view16, self.view32, self.view64 = whole.cast("H"), whole.cast("I"), whole.cast("Q")
         self.pages = bytearray(size >> PAGE_SHIFT)
         self.decoded: dict[int, dict[int, Any]] = {}
         self._listeners = Listeners()
@@ -118,6 +116,8 @@ class PhysicalMemory:
             return self.view32[address >> 2]
         if size == 1:
             return self.data[address]
+        if size == 8 and not address & 7:
+            return self.view64[address >> 3]
         return int.from_bytes(self.data[address : address + size], "little")
 
     def write(self, address: int, size: int, value: int) -> None:
