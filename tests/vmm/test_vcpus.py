@@ -201,3 +201,17 @@ def test_dirty_pages_are_those_of_all_processors():
     pages = dirty_pages(system, 500)
     symbols = system.guests[0].image.symbols
     assert symbols["shares"] >> 12 in pages
+
+
+@pytest.mark.parametrize("way", ["vt-x", "amd-v, shadow", "binary translation"])
+def test_whose_turn_it_is_at_the_limit(way):
+    under, options = WAYS[way]
+    image = vmlab.guests.load("two_cpus")
+    for limit in (
+        7_276,
+        7_250,
+        7_249,
+    ):  # behind a PAUSE that gives the turn away; behind the last of a turn; before that
+        native = vmlab.run(image, cpus=2, max_instructions=limit)
+        virtual = vmlab.run(image, under, cpus=2, max_instructions=limit, **options)
+        assert differences(all_seen(native.system), all_seen(virtual.system)) == []

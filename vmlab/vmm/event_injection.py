@@ -44,9 +44,12 @@ class EventInjection(Hypervisor):
 
     machines: list[AssistedMachine]
 
+    def may_pass_on(self) -> bool:
+        return not self.machines[self.slot].event
+
     def devices(self, guest: Guest) -> None:
         """Let the virtual devices act, and choose the event that the next VM entry delivers, if there is one."""
-        if guest.turns and not self.machines[self.slot].event:
+        if guest.turns and self.may_pass_on():
             outcome = guest.turns.settle(self.most_idle)
             if outcome:
                 self.end_guest(self.current, outcome)

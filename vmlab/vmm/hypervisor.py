@@ -223,6 +223,8 @@ class Hypervisor(System):
     def _resume(self) -> bool:
         """Choose a guest, let its devices act, and enter it; False where it ended instead."""
         if self.guest.outcome is None and self.guest.instructions >= self.limit:
+            if self.guest.turns and self.may_pass_on():
+                self.guest.turns.pass_on()  # as the bare machine does before it stops
             self.end_guest(self.current, "limit")
         self._schedule()
         guest = self.guest
@@ -240,6 +242,10 @@ class Hypervisor(System):
             return False
         if self.trace.on:
             self.trace.emit(Resume(self.steps, time, self.current, guest.mode))
+        return True
+
+    def may_pass_on(self) -> bool:
+        """Say whether the current guest's VCPU has nothing to be delivered to it before another may have its turn."""
         return True
 
     def least(self, guest: Guest) -> int:

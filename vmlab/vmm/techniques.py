@@ -190,7 +190,7 @@ def build(  # noqa: PLR0913 - the options of a run
     cpu : str
         CPU model.
     cpus : int
-        Processors, 1 to 16; the guest's kernel starts all but the first. Under a hypervisor one.
+        Processors, 1 to 16; the guest's kernel starts all but the first. Under paravirtualization one.
     max_instructions : int, optional
         Most instructions that a guest may retire.
     input : bytes or str

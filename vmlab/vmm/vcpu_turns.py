@@ -45,6 +45,10 @@ class VcpuTurns:
         """Return how many instructions the VCPU whose turn it is may execute."""
         return self._turns.horizon() - self._guest.vcpu.retired
 
+    def pass_on(self) -> None:
+        """Let turns pass that are over, and those of VCPUs that have nothing to do."""
+        self._turns.pass_on()
+
     def settle(self, most_idle: int) -> str | None:
         """Go on to the VCPU that has something to do; return how the guest ends where none ever will have.
 
