@@ -23,6 +23,7 @@ NOTEBOOKS = {
     "05-binary-translation.ipynb": STAGE,
     "06-hardware-assist.ipynb": STAGE,
     "07-page-tables.ipynb": ".vmlab-walk[data-step]",
+    "08-kinds-of-hypervisor.ipynb": ".vmlab-layers[aria-busy=false]",
 }
 SHOWN = ("EIP", "EAX", "ESP", "CR0", "CR3")
 
