@@ -78,7 +78,7 @@ class EventDelivery(MemoryAccess):
     """
 
     __slots__ = (
-        "_deliveries", "attention", "deliver_quickly", "delivered", "fast_calls", "injected", "interrupts", "is_alone",
+        "_deliveries", "attention", "deliver_quickly", "delivered", "fast_calls", "guest_entries", "injected", "interrupts", "is_alone",
         "priority_loads", "relaxed", "repeat_quickly", "signals", "vmx", "watched", "window",
     )  # fmt: skip
 
@@ -87,7 +87,7 @@ class EventDelivery(MemoryAccess):
         self.signals = signals = Signals(self.flags_changed)
         self.interrupts.on_init, self.interrupts.on_startup = signals.arrive_init, signals.arrive_startup
         self.interrupts.on_nmi = signals.arrive_nmi
-        self.delivered = self.fast_calls = self.priority_loads = self.debug_causes = 0
+        self.delivered = self.fast_calls = self.priority_loads = self.guest_entries = self.debug_causes = 0
         self._deliveries = (0, 0)
         self.deliver_quickly: Callable[..., bool] | None = None
         self.repeat_quickly: Callable[[Any, Instruction], None] | None = None

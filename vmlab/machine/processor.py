@@ -40,7 +40,7 @@ __all__ = ["Decoded", "Processor"]
 Decoded = tuple["Semantic", "Instruction", int]
 MODE_KEYS = {32: 0, 16: 0x1000, 64: 0x2000}
 """Added to an offset in a page, the key of a decoded instruction: the same bytes mean others in another mode."""
-COUNTERS = ("walk_references", "port_accesses", "delivered", "control_loads", "fast_calls", "priority_loads")
+COUNTERS = ("walk_references", "port_accesses", "delivered", "control_loads", "fast_calls", "priority_loads", "guest_entries")  # fmt: skip
 
 
 class Processor(GuestMode):
@@ -59,8 +59,8 @@ class Processor(GuestMode):
     ----------
     retired : int
         Instructions completed; each element of a repeated string instruction counts.
-    walk_references, port_accesses, delivered, control_loads, fast_calls, priority_loads : int
-        Memory references of page walks, IN and OUT, events delivered, loads of CR0 to CR4, SYSENTER and its kin, loads of CR8.
+    walk_references, port_accesses, delivered, control_loads, fast_calls, priority_loads, guest_entries : int
+        Memory references of page walks, IN and OUT, events delivered, loads of CR0 to CR4, SYSENTER and its kin, loads of CR8, VM entries.
     flat_data : bool
         What `has_flat_data` was when an engine last looked.
     linked : bool
@@ -362,7 +362,7 @@ class Processor(GuestMode):
     def save(self) -> dict[str, Any]:
         """Save state, TLB and counters as plain data."""
         return {
-            "version": 5,
+            "version": 6,
             "state": self.save_state(),
             "injected": None if self.injected is None else list(self.injected),
             "vmx": self.vmx.save(),
@@ -381,7 +381,7 @@ class Processor(GuestMode):
         lists = {"deliveries": Items(COUNT, 2), "counters": Items(COUNT, len(COUNTERS)), "user_spaces": Items(QUAD)}
         parts = {"state": dict, "tlb": dict, "signals": dict, "vmx": dict, "svm": dict, "debug_causes": WORD}
         parts |= {"injected": (Items(LONG, 3), NoneType), "walk_caches": dict if self.walk_caches else NoneType}
-        check_state(state, "processor", parts | lists, version=5)
+        check_state(state, "processor", parts | lists, version=6)
         with rollback(self):
             self.load_state(state["state"])
             self.signals.load(state["signals"])

@@ -288,10 +288,11 @@ class System(NotCopied, ABC):
         return sum(self.cycles_by_cause().values())
 
     def hardware_cycles(self) -> dict[str, int]:
-        """Return the cycles of what the physical processors did, all together."""
+        """Return the cycles of what the physical processors did, all together; those of VM entries, where there were any."""
         cpus = self.machine.cpus
         costs = cpus[0].model.costs
-        return {
+        entries = sum(cpu.guest_entries for cpu in cpus)
+        found = {
             "instructions": self.machine.retired * costs.instruction,
             "page walks": sum(cpu.walk_references for cpu in cpus) * costs.walk_reference,
             "traps": sum(cpu.delivered for cpu in cpus) * (costs.trap + costs.interrupt_return),
@@ -301,6 +302,7 @@ class System(NotCopied, ABC):
                 cpu.control_loads * costs.control_register + cpu.priority_loads * costs.priority_load for cpu in cpus
             ),
         }
+        return found | {"VM exits and entries": entries * costs.vm_transition} if entries else found
 
     def end_guest(self, index: int, outcome: str, status: int | None = None) -> None:
         """Note the end of a guest."""

@@ -72,6 +72,7 @@ def enter(cpu: Processor, vmcb: int) -> None:
     cpu.interrupt_shadow = bool(control.shadow & SHADOW)
     cpu.injected = (control.event & 0xFFFF_FFFF, control.event >> 32, 0) if control.event & VALID else None
     svm.set_global(on=True)
+    cpu.guest_entries += 1
     cpu.choose_operation(non_root=True)
     if not svm.nested and cpu.cr0 & CR0_PG and cpu.cr4 & CR4_PAE and not active:
         try:

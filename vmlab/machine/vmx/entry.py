@@ -88,6 +88,7 @@ def enter(cpu: Processor, *, launch: bool) -> int:
     elif information & VALID:
         cpu.injected = information, fields[f.ENTRY_ERROR_CODE], fields[f.ENTRY_INSTRUCTION_LENGTH]
         cpu.halted = False
+    cpu.guest_entries += 1
     vmx.timer_end = start_timer(cpu)
     cpu.choose_operation(non_root=True)
     return 0
