@@ -25,10 +25,11 @@ WAYS = {
 HANDLERS = {2: "nmi", 0x40: "tell", 0x41: "tell", 0x42: "tell"}
 
 
-def system_of(seed: int, under: str, **options):
+def system_of(seed: int, under: str, *, pauses: bool = True, **options):
     """Return a system whose guest is the random program of a seed, ready at its first instruction."""
     source, processors = program(seed)
-    code = assemble(PRELUDE + source, CODE)
+    source = PRELUDE + source
+    code = assemble(source if pauses else source.replace("pause", "nop"), CODE)
     system = build(
         vmlab.guests.load("hello"), under, cpus=processors, memory=2 << 20, max_instructions=40_000, **options
     )
@@ -64,6 +65,14 @@ def test_random_programs_on_several_processors(seed, way):
         virtual.run()
         assert differences(all_seen(native), all_seen(virtual)) == [], engine
     assert all(cpu.retired > 500 for cpu in native.guests[0].vcpus)
+
+
+@pytest.mark.parametrize("seed", [4, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(5, 80))])
+def test_random_programs_that_never_pause(seed):
+    native, virtual = (system_of(seed, under, pauses=False) for under in ("native", "trap-and-emulate"))
+    native.run()
+    virtual.run()
+    assert differences(all_seen(native), all_seen(virtual)) == []
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -216,24 +216,31 @@ class TrapAndEmulate(Hypervisor):
 
     def devices(self, guest: Guest) -> None:
         """Do what the hardware does between two instructions: devices, the single-step trap, waking up, interrupts."""
-        if guest.turns:
-            outcome = guest.turns.settle(self.most_idle)
+        while self.can_run(guest):
+            outcome = guest.turns and guest.turns.settle(
+                self.most_idle
+            )  # before each event: a sleep may have ended a turn
             if outcome:
                 self.end_guest(self.current, outcome)
                 return
-        vcpu = guest.vcpu
-        guest.platform.service(vcpu.retired)
-        if vcpu.debug_pending:
-            self.inject(guest, vcpu.single_step, DB, vector_name(DB))
-        if not guest.turns:
-            self.sleep(guest)
-        if vcpu.signals.has_nmi and guest.outcome is None and not vcpu.interrupt_shadow:
-            self.inject(guest, partial(vcpu.signals.take_nmi, vcpu), NMI, vector_name(NMI))
-        while vcpu.interrupts.output and vcpu.interruptible and guest.outcome is None:
-            vector = vcpu.interrupts.acknowledge()
-            self.inject(guest, partial(vcpu.interrupt, vector), vector, f"interrupt {vector:#x}")
-        while vcpu.ip > vcpu.segments[CS].limit and guest.outcome is None:  # IRET itself would fault for it
-            self.inject(guest, partial(vcpu.take, Fault(GP, 0)), GP, vector_name(GP))
+            vcpu = guest.vcpu
+            guest.platform.service(vcpu.retired)
+            if vcpu.debug_pending:
+                self.inject(guest, vcpu.single_step, DB, vector_name(DB))
+                continue
+            if not guest.turns:
+                self.sleep(guest)
+                if not self.can_run(guest):
+                    return
+            if vcpu.signals.has_nmi and not vcpu.interrupt_shadow:
+                self.inject(guest, partial(vcpu.signals.take_nmi, vcpu), NMI, vector_name(NMI))
+            elif vcpu.interrupts.output and vcpu.interruptible:
+                vector = vcpu.interrupts.acknowledge()
+                self.inject(guest, partial(vcpu.interrupt, vector), vector, f"interrupt {vector:#x}")
+            elif vcpu.ip > vcpu.segments[CS].limit:  # IRET itself would fault for it
+                self.inject(guest, partial(vcpu.take, Fault(GP, 0)), GP, vector_name(GP))
+            else:
+                return
 
     # -- costs and saving ------------------------------------------------------------------------------------------------
 
