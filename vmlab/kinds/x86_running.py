@@ -113,7 +113,10 @@ class X86Running(Running):
     def footprint(self) -> int:
         own: int = sum(guest.memory.size for guest in self.system.guests)
         host = getattr(self.system, "host", None)
-        return own + (0 if host is None else (len(host.addresses) - len(host.free)) * PAGE_SIZE)
+        if host is None:
+            return own
+        spare = len(self.system.os.pool) if isinstance(self.system, Hosted) else 0
+        return own + (len(host.addresses) - len(host.free) - spare) * PAGE_SIZE
 
     def cycles_by_cause(self) -> dict[str, int]:
         return dict(self.system.cycles_by_cause())
