@@ -209,3 +209,13 @@ def test_names_are_found_in_any_case():
         running.kill("nobody")
     with pytest.raises(OptionError, match="cannot be ended"):
         running.kill("hardware/cpu")
+
+
+@pytest.mark.parametrize("name", ["native machine", "Oracle Java", "AArch64 emulator", "IBM LPAR"])
+def test_steps_are_a_number(name):
+    running = preset(name)
+    for steps in (-1, "5", 1.5, None, True):
+        with pytest.raises(OptionError, match="steps are a number"):
+            running.advance(steps)
+    running.advance(0)
+    assert not running.finished

@@ -48,7 +48,7 @@ class ArmRunning(Running):
 
     # -- going on ----------------------------------------------------------------------------------------------------------
 
-    def advance(self, steps: int) -> None:
+    def _advance(self, steps: int) -> None:
         if not self.finished:
             self.machine.advance(steps)
 

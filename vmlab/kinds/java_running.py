@@ -57,9 +57,9 @@ class JavaRunning(Running):
 
     # -- going on ----------------------------------------------------------------------------------------------------------
 
-    def advance(self, steps: int) -> None:
+    def _advance(self, steps: int) -> None:
         done = self.machine.bytecodes + self.machine.instructions
-        if not self.finished:
+        if steps and not self.finished:
             self.machine.run(done + steps)
 
     @property

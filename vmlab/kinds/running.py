@@ -38,9 +38,21 @@ class Running(ABC):
 
     # -- going on ----------------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def advance(self, steps: int) -> None:
-        """Run for at most so many steps, or until nothing can go on."""
+        """Run for at most so many steps, or until nothing can go on.
+
+        Raises
+        ------
+        OptionError
+            That is no number of steps.
+        """
+        if type(steps) is not int or steps < 0:
+            raise OptionError(f"steps are a number from 0 on, as advance(5000), not {steps!r}")
+        self._advance(steps)
+
+    @abstractmethod
+    def _advance(self, steps: int) -> None:
+        """Do it."""
 
     @property
     @abstractmethod

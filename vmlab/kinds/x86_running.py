@@ -62,7 +62,7 @@ class X86Running(Running):
 
     # -- going on ----------------------------------------------------------------------------------------------------------
 
-    def advance(self, steps: int) -> None:
+    def _advance(self, steps: int) -> None:
         self.system.advance(steps)
 
     @property

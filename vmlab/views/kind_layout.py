@@ -31,8 +31,8 @@ TALL, BETWEEN = 46.0, 16.0
 LETTER = 7.3
 SMALL_LETTER = 5.4
 NARROWEST = 74.0
-ROW_LETTERS = 18
-LABEL = 108.0  # of the rows' names, at the left
+ROW_LETTERS = 20
+LABEL = 118.0  # of the rows' names, at the left
 
 
 @dataclass(frozen=True, slots=True)

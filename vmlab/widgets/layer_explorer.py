@@ -113,7 +113,7 @@ class LayerExplorer(anywidget.AnyWidget):
 
     def advance(self, steps: int, pane: int = 0) -> None:
         """Let a pane's system run on for so many steps."""
-        self._pane(pane).advance(max(1, min(steps, MOST_STEPS)))
+        self._pane(pane).advance(min(steps, MOST_STEPS) if type(steps) is int else steps)
         self.refresh()
 
     def follow(self, event: str, pane: int = 0) -> Journey:
