@@ -32,7 +32,7 @@ LETTER = 7.3
 SMALL_LETTER = 5.4
 NARROWEST = 74.0
 ROW_LETTERS = 20
-LABEL = 118.0  # of the rows' names, at the left
+LABEL = 126.0  # of the rows' names, at the left
 
 
 @dataclass(frozen=True, slots=True)
