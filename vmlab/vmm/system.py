@@ -146,7 +146,10 @@ class System(NotCopied, ABC):
 
     def _accessed(self, index: int, port: int, size: int, value: int, write: bool, device: str | None) -> None:
         """Tell of an access to a port of a guest's platform."""
-        self.trace.note(PortAccess, *self._stamp(index), port, size, value, write, device)
+        step = self.steps if self.in_vmm else self.steps + 1  # as `_stamp`, which costs too much for what happens so often
+        guest = self.guests[index]
+        cpu = guest.platform.apics.current
+        self.trace.note(PortAccess, step, guest.instructions, index, cpu, port, size, value, write, device)
 
     def _transferred(self, index: int, address: int, size: int, done: int, write: bool, device: str) -> None:
         """Tell of a transfer by a device of a guest's platform that masters the bus."""
