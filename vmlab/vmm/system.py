@@ -146,7 +146,8 @@ class System(NotCopied, ABC):
 
     def _accessed(self, index: int, port: int, size: int, value: int, write: bool, device: str | None) -> None:
         """Tell of an access to a port of a guest's platform."""
-        step = self.steps if self.in_vmm else self.steps + 1  # as `_stamp`, which costs too much for what happens so often
+        # As `_stamp` does it, which costs too much for what happens so often.
+        step = self.steps if self.in_vmm else self.steps + 1
         guest = self.guests[index]
         cpu = guest.platform.apics.current
         self.trace.note(PortAccess, step, guest.instructions, index, cpu, port, size, value, write, device)
