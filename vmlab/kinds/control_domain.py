@@ -85,12 +85,8 @@ class ControlDomain(Organized, VtX):
         return all(guest.outcome is not None for guest in self.guests[CONTROL + 1 :])
 
     def can_run(self, guest: Guest) -> bool:
-        """Say whether a guest can be given a turn: none that waits for its disk; the control domain, if there is work."""
-        if guest.outcome is not None:
-            return False
-        if guest is self.guests[CONTROL]:
-            return bool(not guest.is_halted or self.service.channel.waiting)
-        return not self.service.is_waiting(self.guests.index(guest))
+        """Say whether a guest can be given a turn."""
+        return self.service.can_run(self.guests.index(guest), guest)
 
     def can_enter(self, guest: Guest) -> bool:
         """Say the same of one that has had its turn."""

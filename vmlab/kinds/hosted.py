@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vmlab.kinds.host_os import HostOs
-from vmlab.kinds.organized import Organized
+from vmlab.kinds.organized import CALL, THREAD, USER, WORLD, Organized
 from vmlab.machine.recordable import check_guest
 from vmlab.machine.state import COUNT, Entries, check_state
 from vmlab.machine.trace import Switch
@@ -51,12 +51,6 @@ IN = 8  # of an exit qualification
 IO = "KVM_EXIT_IO"
 PROCESS_FRAMES = 128
 WORLD_FRAMES = 48
-WORLD, USER, CALL, THREAD = (
-    "world switches between VMM and host",
-    "returns to user mode",
-    "system calls of the host",
-    "switches of threads",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from vmlab.machine.disk import Disk
     from vmlab.machine.image import Image
 
-__all__ = ["WAYS", "Organized"]
+__all__ = ["CALL", "THREAD", "USER", "WAYS", "WORLD", "Organized"]
 
-WAYS = {
-    "world switches between VMM and host": "host_world_switch",
-    "returns to user mode": "host_user_return",
-    "system calls of the host": "host_system_call",
-    "switches of threads": "host_scheduler",
-}
+WORLD, USER, CALL, THREAD = (
+    "world switches between VMM and host",
+    "returns to user mode",
+    "system calls of the host",
+    "switches of threads",
+)
+WAYS = {WORLD: "host_world_switch", USER: "host_user_return", CALL: "host_system_call", THREAD: "host_scheduler"}
 """Kinds of ways, and the field of the cost model that says what one costs."""
 
 

@@ -100,12 +100,8 @@ class Partitioned(System):
         return all(guest.outcome is not None for guest in self.guests[CONTROL + 1 :])
 
     def can_run(self, index: int) -> bool:
-        """Say whether a partition's processor has anything to do: not while it waits for its disk."""
-        if self.guests[index].outcome is not None:
-            return False
-        if index == CONTROL:
-            return bool(not self.guests[index].is_halted or self.service.channel.waiting)
-        return not self.service.is_waiting(index)
+        """Say whether a partition's processor has anything to do."""
+        return self.service.can_run(index, self.guests[index])
 
     def concerns(self, index: int) -> bool:
         """Say whether what the present processor does next is for a partition: its own work, or what it waits for."""

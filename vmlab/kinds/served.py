@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vmlab.machine.devices.channel import Channel
     from vmlab.machine.disk import Disk
+    from vmlab.vmm.guest import Guest
 
 __all__ = ["CONTROL", "DiskService"]
 
@@ -72,6 +73,14 @@ class DiskService:
     def is_waiting(self, guest: int) -> bool:
         """Say whether a guest waits for its disk."""
         return bool(self.waiting.get(guest))
+
+    def can_run(self, index: int, guest: Guest) -> bool:
+        """Say whether a guest has anything to do: none that waits for its disk; the control domain, if there is work."""
+        if guest.outcome is not None:
+            return False
+        if index == CONTROL:
+            return bool(not guest.is_halted or self.channel.waiting)
+        return not self.is_waiting(index)
 
     def _request(self, guest: int, sector: int) -> None:
         self.waiting.setdefault(guest, set()).add(sector)
