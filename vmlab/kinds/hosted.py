@@ -29,6 +29,7 @@ from vmlab.machine.recordable import check_guest
 from vmlab.machine.state import COUNT, Entries, check_state
 from vmlab.machine.trace import Switch
 from vmlab.machine.vmx import fields as f
+from vmlab.machine.vmx.intercepts import IO_IN, IO_PORT_SHIFT
 from vmlab.machine.vmx.reasons import BasicReason
 from vmlab.vmm.host_frames import HostFrames
 from vmlab.vmm.hypervisor import QUANTUM, TIMER_VECTOR
@@ -47,7 +48,6 @@ __all__ = ["Hosted", "KvmExit", "OwnWorld"]
 
 IN_KERNEL = frozenset({"pic", "pit", "local-apics", "io-apic"})
 """Devices that are emulated where the exit arrives."""
-IN = 8  # of an exit qualification
 IO = "KVM_EXIT_IO"
 PROCESS_FRAMES = 128
 WORLD_FRAMES = 48
@@ -141,9 +141,9 @@ class Hosted(Organized, VtX):
             return None, False, ""
         machine: VirtualMachine = self.machines[self.slot]  # type: ignore[assignment] # VT-x's
         qualification = machine.read(f.EXIT_QUALIFICATION)
-        port = qualification >> 16 & 0xFFFF
+        port = qualification >> IO_PORT_SHIFT & 0xFFFF
         device = guest.platform.bus.device_at_port(port)
-        return port, bool(qualification & IN), "none" if device is None else device.name
+        return port, bool(qualification & IO_IN), "none" if device is None else device.name
 
     def kvm_run(self, guest: int = 0) -> KvmExit:
         """Do what a virtual machine's process does by `ioctl(vcpu, KVM_RUN)`: let it run until user mode is needed.

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vmlab.errors import OptionError, VmlabError
-from vmlab.kinds.partitioned import Partitioned
 from vmlab.machine.trace import Emulate, Exit, Hop, Hypercall, Inject, NestedFill, PortAccess, ShadowFill, Trap
 from vmlab.vmm.viewpoint import Viewpoint
 from vmlab.vmm.xen.domain import Domain
@@ -181,7 +180,7 @@ def follow_guest(
     system = build()
     system.advance(near)
     watch = _Watch(system, guest, numbers)
-    for machine in system.machines if isinstance(system, Partitioned) else [system.machine]:
+    for machine in system.computers:
         machine.engine = None  # single steps are the interpreter's
     system.trace.detail = "events"
     system.trace.observers.append(watch.events.append)
@@ -234,10 +233,9 @@ def _legs(watch: _Watch, event: str) -> list[Leg]:
             if begun:
                 return [*legs, Leg(system.in_control, "the program goes on", 0)]
             legs, number, started = [], watch.view.cpu.registers[0], True
-        if isinstance(system, Partitioned):
-            system.choose()
+        system.choose()
         before, part = system.cycles, system.in_control
-        concerned = not isinstance(system, Partitioned) or system.concerns(watch.guest)
+        concerned = system.concerns(watch.guest)
         watch.events.clear()
         system.advance(1)
         if concerned:

@@ -82,10 +82,10 @@ class Partitioned(System):
         """The processor, memory and devices of the partition whose turn it is."""
         return self.machines[self.current]
 
-    def use(self, engine: Any) -> None:  # noqa: ANN401 - a class
-        """Let all processors have an engine of their own."""
-        for machine in self.machines:
-            machine.engine = engine()
+    @property
+    def computers(self) -> Sequence[Machine]:
+        """Those of all partitions."""
+        return self.machines
 
     # -- running ---------------------------------------------------------------------------------------------------------
 

@@ -117,10 +117,8 @@ def _system(kind: type[System], images: list[Image]) -> System:
         disks=[workload_disk()],
         host_model=CPU_MODELS[HOST_CPU if kind.assisted else cpu],
     )
-    if isinstance(system, Partitioned):
-        system.use(Engine)
-    else:
-        system.machine.engine = Engine()
+    for machine in system.computers:
+        machine.engine = Engine()
     return system
 
 

@@ -196,6 +196,18 @@ class System(NotCopied, ABC):
         return self.guests[self.current]
 
     @property
+    def computers(self) -> Sequence[Machine]:
+        """The computers that the system is made of: one, where nothing else is said."""
+        return (self.machine,)
+
+    def choose(self) -> None:
+        """Go on to the computer that does the next step, where there are several."""
+
+    def concerns(self, guest: int) -> bool:
+        """Say whether the next step is for a guest: others that go on beside it on computers of their own are not."""
+        return True
+
+    @property
     def guest_level(self) -> int:
         """The privilege level at which the guest that has the CPU believes to run."""
         direct = self.assisted or not hasattr(self, "vmm") or self.memory_virtualization == "direct"

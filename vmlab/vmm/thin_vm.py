@@ -23,6 +23,7 @@ from vmlab.machine.page_formats_host import WRITE_BACK, ept
 from vmlab.machine.page_tables import PageTables
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
+from vmlab.machine.vmx.intercepts import IO_IN, IO_PORT_SHIFT, IO_SIZE
 from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason
 from vmlab.vmm.exits import BY_BASIC_REASON
 from vmlab.vmm.host_frames import HostFrames
@@ -39,7 +40,7 @@ GENERAL = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 IN_VMCS = {"esp": f.GUEST_RSP, "eip": f.GUEST_RIP, "eflags": f.GUEST_RFLAGS}
 MASK = 0xFFFFFFFF
 ALL_ONES = (1 << 64) - 1
-WRITE, IN, STRING = 2, 8, 16  # of an EPT violation's and of an I/O instruction's exit qualification
+WRITE = 2  # of an EPT violation's exit qualification
 CODE, DATA, TASK, UNUSABLE = 0x9B, 0x93, 0x8B, 0x10000
 REASONS = ("CPUID", "EPT violation", "HLT", "I/O instruction")
 BY_NAME = {field.name: encoding for encoding, field in f.FIELDS.items()}
@@ -303,8 +304,8 @@ class ThinVm:
         reason, length = BasicReason(raw), self.vmread(f.EXIT_INSTRUCTION_LENGTH)
         name = str(BY_BASIC_REASON[reason])
         if reason == BasicReason.IO_INSTRUCTION:
-            size, port = (qualification & 7) + 1, qualification >> 16
-            return ThinExit(name, address, length, port=port, size=size, is_in=bool(qualification & IN))
+            size, port = (qualification & IO_SIZE) + 1, qualification >> IO_PORT_SHIFT
+            return ThinExit(name, address, length, port=port, size=size, is_in=bool(qualification & IO_IN))
         if reason == BasicReason.EPT_VIOLATION:
             gpa = self.vmread(f.GUEST_PHYSICAL_ADDRESS)
             return ThinExit(name, address, gpa=gpa, is_write=bool(qualification & WRITE))

@@ -40,6 +40,7 @@ from vmlab.machine.guest_exit import VALID, WITH_CODE
 from vmlab.machine.vmx import controls as c
 from vmlab.machine.vmx import fields as f
 from vmlab.machine.vmx.guest_state import MOV_SS_BLOCKING, NMI_BLOCKING, STI_BLOCKING, Stored, load_state, store_state
+from vmlab.machine.vmx.intercepts import IO_IMMEDIATE, IO_IN, IO_PORT_SHIFT, IO_SIZE, IO_STRING
 from vmlab.machine.vmx.reasons import ENTRY_FAILURE, BasicReason
 from vmlab.vmm.assisted_machine import AssistedMachine
 from vmlab.vmm.host_frames import HOST_CODE, HOST_DATA, HOST_TASK
@@ -60,7 +61,6 @@ REASON = 0xFFFF
 ONE_ADDRESS, ONE_VPID = 0, 1  # types of INVVPID
 NO_TASK = 0x8B, 0  # access byte and limit of the task that a VCPU without one gets
 SWAPPED = (MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_KERNEL_GS_BASE, MSR_TSC_AUX)
-IO_SIZE, IO_IN, IO_STRING, IO_IMMEDIATE, IO_PORT_SHIFT = 7, 8, 16, 64, 16  # exit qualification of an I/O instruction
 CR8_EXITING = c.CR8_LOAD_EXITING | c.CR8_STORE_EXITING
 
 PIN = c.EXTERNAL_INTERRUPT_EXITING | c.NMI_EXITING | c.VIRTUAL_NMIS

@@ -247,7 +247,7 @@ def _move_debug(cpu: Processor, i: Instruction) -> None:
 
 # -- ports and MSRs ----------------------------------------------------------------------------------------------------------
 
-IO_IN, IO_STRING, IO_REPEATED, IO_IMMEDIATE = 8, 16, 32, 64
+IO_SIZE, IO_IN, IO_STRING, IO_REPEATED, IO_IMMEDIATE, IO_PORT_SHIFT = 7, 8, 16, 32, 64, 16
 PORTS_A = 0x8000
 
 
@@ -265,7 +265,7 @@ def _port(cpu: Processor, i: Instruction) -> None:
     check_port(cpu, port, width)
     if not _leaves_for_port(cpu, port, width):
         return
-    qualification = width - 1 | port << 16
+    qualification = width - 1 | port << IO_PORT_SHIFT
     qualification |= (IO_IN if mnemonic in ("in", "ins") else 0) | (IO_STRING if string else 0)
     qualification |= (IO_REPEATED if i.repeat else 0) | (IO_IMMEDIATE if immediate else 0)
     linear, info = None, 0
